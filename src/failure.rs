@@ -1,0 +1,307 @@
+//! What can go wrong with a request: one closed vocabulary of reasons, whose fault each is, what the client sees.
+//!
+//! The same word stands in the metric label, the span, the access log, the answer and the tests.
+//! [`Failure`] names no module: every part of the gateway may import it, it imports nothing.
+
+use std::error::Error;
+use std::fmt;
+
+use http::StatusCode;
+
+/// Why an exchange did not simply succeed.
+///
+/// A failure is stated once, where it is first known, and turned into an answer in `http::rescue` and
+/// nowhere else.
+#[derive(Debug)]
+pub struct Failure {
+    /// The word of the vocabulary.
+    pub reason: Reason,
+    /// A closed finer word, where one helps.
+    pub detail: Option<Detail>,
+    /// Seconds the client is asked to wait before it comes again (`Retry-After`, RFC 9110 section 10.2.3).
+    pub retry_after: Option<u32>,
+    /// What the libraries said. For the operator's diagnostics only: it may hold text from a peer.
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// A failure with this reason and nothing more to say.
+    pub fn new(reason: Reason) -> Self {
+        Self { reason, detail: None, retry_after: None, source: None }
+    }
+
+    /// The same failure with a finer word.
+    #[must_use]
+    pub fn detail(mut self, detail: Detail) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    /// The same failure with the error it came from, which never leaves the process but in diagnostics.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Self {
+        Self::new(reason)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason.word())?;
+        if let Some(detail) = self.detail {
+            write!(f, " ({})", detail.word())?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The client sent something wrong, was too slow, or left.
+    Client,
+    /// The gateway itself could not serve.
+    Gateway,
+    /// The upstream could not be reached, broke, or answered with a failure.
+    Upstream,
+}
+
+impl Blame {
+    /// The word in labels, attributes and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Gateway => "gateway",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// Declares the vocabulary: one line a reason, so that nothing about a reason can be forgotten.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $word:literal, $blame:ident, $status:expr;)+) => {
+        /// The closed vocabulary of failures.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[$doc])* $name,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The word in labels, attributes, logs and answers.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+
+            /// Whose fault it is.
+            pub fn blame(self) -> Blame {
+                match self { $(Self::$name => Blame::$blame,)+ }
+            }
+
+            /// The status of the gateway's own answer; `None` where the head has been sent, came from
+            /// the upstream, or nobody is left to answer.
+            pub fn status(self) -> Option<StatusCode> {
+                let code: u16 = match self { $(Self::$name => $status,)+ };
+                StatusCode::from_u16(code).ok()
+            }
+        }
+    };
+}
+
+/// "The gateway makes no answer of its own for this".
+const NO_ANSWER: u16 = 0;
+
+reasons! {
+    /// The request breaks the protocol or is ambiguous.
+    BadRequest = "bad_request", Client, 400;
+    /// No valid credentials.
+    Unauthenticated = "unauthenticated", Client, 401;
+    /// Valid credentials that do not open this.
+    Forbidden = "forbidden", Client, 403;
+    /// No route matches.
+    NoRoute = "no_route", Client, 404;
+    /// A route matches, but not for this method.
+    MethodNotAllowed = "method_not_allowed", Client, 405;
+    /// The client was too slow to send its head or body.
+    ClientTimeout = "client_timeout", Client, 408;
+    /// The body is larger than the route allows.
+    BodyTooLarge = "body_too_large", Client, 413;
+    /// The request target is longer than the listener allows.
+    UriTooLong = "uri_too_long", Client, 414;
+    /// The connection cannot serve this host.
+    Misdirected = "misdirected", Client, 421;
+    /// The client's share is used up.
+    RateLimited = "rate_limited", Client, 429;
+    /// The head is larger, or has more fields, than the listener allows.
+    HeaderTooLarge = "header_too_large", Client, 431;
+    /// The client left before the end. Nobody is there to be answered; logs say 499.
+    ClientGone = "client_gone", Client, NO_ANSWER;
+
+    /// A bug of ours.
+    Panic = "panic", Gateway, 500;
+    /// The gateway does not do this (`CONNECT`).
+    Unsupported = "unsupported", Gateway, 501;
+    /// A bound of the gateway is reached.
+    Overloaded = "overloaded", Gateway, 503;
+    /// The gateway is going down.
+    ShuttingDown = "shutting_down", Gateway, 503;
+    /// Whoever decides about credentials cannot be asked.
+    AuthUnavailable = "auth_unavailable", Gateway, 503;
+    /// The request came back to the gateway that forwarded it.
+    LoopDetected = "loop_detected", Gateway, 508;
+
+    /// The endpoint's name has no address.
+    DnsFailed = "dns_failed", Upstream, 502;
+    /// The endpoint refused the connection.
+    ConnectRefused = "connect_refused", Upstream, 502;
+    /// No TLS session with the endpoint.
+    TlsFailed = "tls_failed", Upstream, 502;
+    /// The endpoint broke the connection before its answer.
+    UpstreamReset = "upstream_reset", Upstream, 502;
+    /// The endpoint's answer breaks the protocol.
+    UpstreamProtocolError = "upstream_protocol_error", Upstream, 502;
+    /// The endpoint's head is larger than allowed.
+    ResponseTooLarge = "response_too_large", Upstream, 502;
+    /// The upstream has no usable endpoint.
+    NoEndpoint = "no_endpoint", Upstream, 503;
+    /// The upstream's circuit breaker is open.
+    BreakerOpen = "breaker_open", Upstream, 503;
+    /// No connection of the endpoint's pool became free in time.
+    PoolTimeout = "pool_timeout", Upstream, 503;
+    /// The endpoint did not accept the connection in time.
+    ConnectTimeout = "connect_timeout", Upstream, 504;
+    /// The endpoint did not answer in time.
+    UpstreamTimeout = "upstream_timeout", Upstream, 504;
+    /// The endpoint's body ended before its announced end.
+    UpstreamTruncated = "upstream_truncated", Upstream, NO_ANSWER;
+    /// The endpoint's body stood still for too long.
+    StreamIdleTimeout = "stream_idle_timeout", Upstream, NO_ANSWER;
+    /// A gRPC failure in the trailers of an HTTP 200.
+    GrpcStatus = "grpc_status", Upstream, NO_ANSWER;
+    /// The upstream answered with 5xx; passed on as it came.
+    UpstreamStatus = "upstream_status", Upstream, NO_ANSWER;
+}
+
+impl Reason {
+    /// The reason with this word, if there is one.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.word() == word)
+    }
+
+    pub(crate) fn from_index(index: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(index)).copied()
+    }
+
+    pub(crate) fn index(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Declares the finer words.
+macro_rules! details {
+    ($($(#[$doc:meta])* $name:ident = $word:literal;)+) => {
+        /// A finer word beside a [`Reason`]: closed, so that it may stand in any signal.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Detail { $($(#[$doc])* $name,)+ }
+
+        impl Detail {
+            /// Every detail.
+            pub const ALL: &'static [Detail] = &[$(Detail::$name,)+];
+
+            /// The word in attributes, logs and answers.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+        }
+    };
+}
+
+details! {
+    /// The route's time for the whole request is over.
+    Total = "total";
+    /// The time for one attempt is over.
+    PerTry = "per_try";
+    /// The path has an encoded slash, NUL, backslash, or dot segments that leave the root.
+    AmbiguousPath = "ambiguous_path";
+    /// The path is not valid percent-encoding.
+    InvalidPath = "invalid_path";
+    /// The body's length is stated in more than one way, or in a way nobody may forward.
+    AmbiguousLength = "ambiguous_length";
+    /// `Host` is missing, twice, invalid, or contradicts the request target.
+    InvalidHost = "invalid_host";
+    /// The bytes are not HTTP.
+    Malformed = "malformed";
+    /// More fields than allowed.
+    FieldCount = "field_count";
+    /// The head was not complete in time.
+    SlowHead = "slow_head";
+    /// The body stood still for too long.
+    SlowBody = "slow_body";
+    /// The body broke off or broke its framing.
+    BrokenBody = "broken_body";
+    /// The client did not take the answer in time.
+    SlowReader = "slow_reader";
+    /// The certificate is not signed by a trusted authority.
+    Untrusted = "untrusted";
+    /// The certificate is for another name.
+    NameMismatch = "name_mismatch";
+    /// The certificate is out of date.
+    Expired = "expired";
+    /// The peer and we share no protocol.
+    Alpn = "alpn";
+    /// A reused connection was closed by the endpoint.
+    StaleConnection = "stale_connection";
+    /// More informational answers (1xx) than allowed.
+    InformationalFlood = "informational_flood";
+    /// The endpoint refused or reset the HTTP/2 stream.
+    StreamReset = "stream_reset";
+    /// A method that is always refused.
+    Method = "method";
+    /// The head had been sent when the exchange broke.
+    InBody = "in_body";
+}
+
+impl Detail {
+    pub(crate) fn from_index(index: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(index)).copied()
+    }
+
+    pub(crate) fn index(self) -> u8 {
+        self as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Detail, Reason};
+
+    #[test]
+    fn every_reason_is_found_by_its_word_and_by_its_index() {
+        for &reason in Reason::ALL {
+            assert_eq!(Reason::from_word(reason.word()), Some(reason));
+            assert_eq!(Reason::from_index(reason.index()), Some(reason));
+        }
+        assert_eq!(Reason::from_word("nobody_knows"), None);
+    }
+
+    #[test]
+    fn every_detail_is_found_by_its_index() {
+        for &detail in Detail::ALL {
+            assert_eq!(Detail::from_index(detail.index()), Some(detail));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! HTTP on one page.
+
+pub mod route;

@@ -1,0 +1,104 @@
+//! Which route serves a request: by listener, host, path, method and header; the most specific wins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+
+/// A route as used: what `[routes.NAME]` means once it has been checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The key in the table.
+    pub name: Box<str>,
+    /// What a request must look like.
+    pub matches: Match,
+    /// The listeners it is served on; `None` is all.
+    pub listeners: Option<Vec<Arc<str>>>,
+    /// The upstream's key.
+    pub upstream: Box<str>,
+    /// How the path changes on its way to the upstream.
+    pub rewrite: Rewrite,
+    /// Whether the client's `Host` goes upstream (the default), or the endpoint's own name.
+    pub host: UpstreamHost,
+    /// How long an exchange may take.
+    pub timeouts: Timeouts,
+    /// The most bytes of a request's body; `None` is no bound.
+    pub body_bytes: Option<u64>,
+    /// The business operation, `order.create`.
+    pub operation: Option<Box<str>>,
+    /// Business attributes: key and where its value is read.
+    pub attributes: Vec<(Box<str>, AttributeSource)>,
+}
+
+/// What a request must look like for a route.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// Hosts, lower case, without port; empty is any.
+    pub hosts: Vec<Host>,
+    /// The path template in matchit's syntax, beginning with `/`.
+    pub path: Box<str>,
+    /// Methods; empty is any.
+    pub methods: Vec<Method>,
+    /// Header fields that must be there.
+    pub headers: Vec<(HeaderName, HeaderMatch)>,
+}
+
+/// A host to match.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// This very host.
+    Exact(Box<str>),
+    /// `*.` and this suffix: one or more labels stand before it.
+    Wildcard(Box<str>),
+}
+
+/// What a header field must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderMatch {
+    /// It is there, with any value.
+    Present,
+    /// One of its values is exactly this.
+    Exact(HeaderValue),
+}
+
+/// How the path changes on its way to the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Not at all.
+    Keep,
+    /// This prefix goes.
+    StripPrefix(Box<str>),
+    /// This template with the route's path parameters filled in: `/v2/orders/{order_id}`.
+    Template(Box<str>),
+}
+
+/// What goes upstream as `Host` or `:authority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// What the client sent.
+    Keep,
+    /// The endpoint's own name and port.
+    Endpoint,
+}
+
+/// How long an exchange may take. `None` is "off".
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From the head of the request to the end of the answer's head.
+    pub request: Option<Duration>,
+    /// The same for one attempt.
+    pub attempt: Option<Duration>,
+    /// An answer's body that stands still.
+    pub stream_idle: Option<Duration>,
+}
+
+/// Where a business attribute's value is read.
+#[derive(Debug, Clone)]
+pub enum AttributeSource {
+    /// A parameter of the path template.
+    Path(Box<str>),
+    /// A field of the request's header.
+    RequestHeader(HeaderName),
+    /// A field of the answer's header.
+    ResponseHeader(HeaderName),
+}

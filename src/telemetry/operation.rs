@@ -1,0 +1,468 @@
+//! One recorded unit of work: who owns it, what may be stated about it, what the sinks read from it.
+//!
+//! [`Operation`] is owned by whatever ends last (the answer's body, the tunnel) and recorded when it drops.
+//! [`Handle`]s state facts meanwhile. [`Attempt`] is the same for one try at one endpoint. Nobody else makes
+//! a span, a metric or a log line.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::context::{Context, SpanId};
+use super::exchange::Exchange;
+use super::sampling::{Because, Decision, Sampling};
+use super::series::{EndpointSeries, RouteSeries};
+use crate::failure::{Detail, Failure, Reason};
+
+/// The most attempts one operation keeps a record of; retry policies are bounded by it.
+pub const MAX_ATTEMPTS: usize = 8;
+
+/// What every record of a route carries, fixed when the route is built.
+#[derive(Debug)]
+pub struct RouteLabels {
+    /// The route's key in the table.
+    pub route: Box<str>,
+    /// `http.route`: the path template before any rewrite.
+    pub template: Box<str>,
+    /// `url.template` towards the upstream: the template after the rewrite.
+    pub upstream_template: Box<str>,
+    /// The business operation (`order.create`), if the route names one.
+    pub operation: Option<Box<str>>,
+    /// The upstream's key in the table.
+    pub upstream: Box<str>,
+    /// `server.address` and `server.port` of the SERVER span, from the configured hosts.
+    pub server: Option<(Box<str>, Option<u16>)>,
+    /// The business attributes' keys (`order.id`); [`Handle::attribute`] takes an index into it.
+    pub attributes: Box<[Box<str>]>,
+    /// The route's metric series.
+    pub series: RouteSeries,
+}
+
+/// What every record of an endpoint carries, fixed when the endpoint is built.
+#[derive(Debug)]
+pub struct EndpointLabels {
+    /// `host:port` as configured: the label `tracegate_endpoint`.
+    pub endpoint: Box<str>,
+    /// `server.address` of the CLIENT span.
+    pub address: Box<str>,
+    /// `server.port` of the CLIENT span.
+    pub port: u16,
+    /// `http://host:port`, the beginning of `url.full`.
+    pub origin: Box<str>,
+    /// The upstream's key in the table.
+    pub upstream: Box<str>,
+    /// The service's own OpenTelemetry service name, if configured: `service.peer.name`.
+    pub service: Option<Box<str>>,
+    /// The endpoint's metric series.
+    pub series: EndpointSeries,
+}
+
+/// Reads operations. Called on the request's own task: it must not block, and do little.
+pub trait Sink: Send + Sync {
+    /// An operation begins.
+    fn operation_started(&self, record: &Record) {
+        let _ = record;
+    }
+
+    /// An operation is over, and all its attempts; its record will not change any more.
+    fn operation_ended(&self, record: &Arc<Record>);
+
+    /// An attempt begins.
+    fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
+        let _ = (record, attempt);
+    }
+
+    /// An attempt is over.
+    fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
+        let _ = (record, attempt);
+    }
+}
+
+/// All that is known of one operation. Written through a [`Handle`], read by the sinks.
+pub struct Record {
+    /// The listener's key in the table.
+    pub listener: Arc<str>,
+    /// Trace context, fixed at the start.
+    pub context: Context,
+    /// What the exchange is.
+    pub exchange: Exchange,
+    /// `X-Request-Id`, continued if valid, else made.
+    pub request_id: Box<str>,
+    /// The client's address by the listener's trust rule. Personal data: leaves only if allowed.
+    pub client: IpAddr,
+    /// The one wall-clock reading.
+    pub started_at: SystemTime,
+    started: Instant,
+    sampling: Sampling,
+    sink: Arc<dyn Sink>,
+    route: OnceLock<Arc<RouteLabels>>,
+    attributes: OnceLock<Box<[OnceLock<Box<str>>]>>,
+    decision: AtomicU8,
+    failure: AtomicU32,
+    status: AtomicU16,
+    complete: AtomicBool,
+    first_byte: AtomicU64,
+    ended: AtomicU64,
+    request_bytes: AtomicU64,
+    response_bytes: AtomicU64,
+    attempts_started: AtomicU8,
+    attempts: [OnceLock<Box<AttemptRecord>>; MAX_ATTEMPTS],
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("trace_id", &self.context.trace_id)
+            .field("exchange", &self.exchange)
+            .field("status", &self.status())
+            .field("failure", &self.failure())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A business attribute's value: at most 64 bytes of `[A-Za-z0-9._:-]`, else `_invalid` (design: the order number).
+pub fn attribute_value(text: &[u8]) -> &str {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
+    match std::str::from_utf8(text) {
+        Ok(value) if (1..=64).contains(&value.len()) && text.iter().all(plain) => value,
+        _ => "_invalid",
+    }
+}
+
+/// The owner of a [`Record`]. Not clonable: when it drops, the operation is over and is recorded, once.
+#[derive(Debug)]
+pub struct Operation {
+    handle: Handle,
+}
+
+/// What starts an [`Operation`].
+#[derive(Debug)]
+pub struct Start {
+    /// The listener's key.
+    pub listener: Arc<str>,
+    /// The trace context, continued or started.
+    pub context: Context,
+    /// What the exchange is.
+    pub exchange: Exchange,
+    /// The request's id.
+    pub request_id: Box<str>,
+    /// The client's address.
+    pub client: IpAddr,
+    /// When the head's last byte had been read.
+    pub started: Instant,
+}
+
+impl Operation {
+    /// Begins an operation that this sink is told of.
+    pub(super) fn start(sink: Arc<dyn Sink>, sampling: Sampling, start: Start) -> Self {
+        let record = Record {
+            listener: start.listener,
+            context: start.context,
+            exchange: start.exchange,
+            request_id: start.request_id,
+            client: start.client,
+            started_at: SystemTime::now(),
+            started: start.started,
+            sampling,
+            sink,
+            route: OnceLock::new(),
+            attributes: OnceLock::new(),
+            decision: AtomicU8::new(0),
+            failure: AtomicU32::new(0),
+            status: AtomicU16::new(0),
+            complete: AtomicBool::new(false),
+            first_byte: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            request_bytes: AtomicU64::new(0),
+            response_bytes: AtomicU64::new(0),
+            attempts_started: AtomicU8::new(0),
+            attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
+        };
+        record.sink.operation_started(&record);
+        Self { handle: Handle(Arc::new(record)) }
+    }
+
+    /// A handle to state facts with.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let record = &self.handle.0;
+        if std::thread::panicking() {
+            self.handle.fail(&Failure::new(Reason::Panic));
+        }
+        if !record.complete.load(Ordering::Relaxed) {
+            // the default: only a seen end, or a stated reason, says otherwise
+            self.handle.fail(&Failure::new(Reason::ClientGone));
+        }
+        record.decide();
+        record.ended.store(record.nanoseconds_since_start(), Ordering::Relaxed);
+        record.sink.operation_ended(record);
+    }
+}
+
+/// States facts about an operation that somebody else owns.
+#[derive(Debug, Clone)]
+pub struct Handle(Arc<Record>);
+
+impl std::ops::Deref for Handle {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.0
+    }
+}
+
+impl Handle {
+    /// The route is known. Only the first call counts. The sampling decision falls with it.
+    pub fn route(&self, labels: &Arc<RouteLabels>) {
+        if self.0.route.set(Arc::clone(labels)).is_ok() {
+            if !labels.attributes.is_empty() {
+                let values = labels.attributes.iter().map(|_| OnceLock::new()).collect();
+                let _ = self.0.attributes.set(values);
+            }
+            self.0.decide();
+        }
+    }
+
+    /// A business attribute's value, by the index of its key in [`RouteLabels::attributes`]. The first one
+    /// stated counts; a value that is not plain becomes `_invalid`.
+    pub fn attribute(&self, index: usize, text: &[u8]) {
+        if let Some(value) = self.0.attributes.get().and_then(|values| values.get(index)) {
+            let _ = value.set(attribute_value(text).into());
+        }
+    }
+
+    /// Why the exchange did not simply succeed. The first reason stated is the one recorded.
+    pub fn fail(&self, failure: &Failure) {
+        let stated = 1 | u32::from(failure.reason.index()) << 8 | detail_bits(failure.detail) << 16;
+        let _ = self.0.failure.compare_exchange(0, stated, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The answer's head goes to the client now, with this status.
+    pub fn head(&self, status: u16) {
+        self.0.status.store(status, Ordering::Relaxed);
+        self.0.first_byte.store(self.0.nanoseconds_since_start(), Ordering::Relaxed);
+    }
+
+    /// The answer's last byte has been handed to the connection.
+    pub fn complete(&self) {
+        self.0.complete.store(true, Ordering::Relaxed);
+    }
+
+    /// So many bytes of the request's body have been read from the client.
+    pub fn request_bytes(&self, count: usize) {
+        self.0.request_bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// So many bytes of the answer's body have been handed to the connection.
+    pub fn response_bytes(&self, count: usize) {
+        self.0.response_bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}
+
+fn detail_bits(detail: Option<Detail>) -> u32 {
+    detail.map_or(0, |detail| 1 + u32::from(detail.index()))
+}
+
+impl Record {
+    /// The route, once it is known.
+    pub fn route_labels(&self) -> Option<&Arc<RouteLabels>> {
+        self.route.get()
+    }
+
+    /// The business attributes that have a value.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let keys = self.route.get().map(|labels| &labels.attributes[..]).unwrap_or_default();
+        let values = self.attributes.get().map(|values| &values[..]).unwrap_or_default();
+        keys.iter().zip(values).filter_map(|(key, value)| Some((&**key, &**value.get()?)))
+    }
+
+    /// The sampling decision; made when first asked for, at the latest at the end.
+    pub fn decide(&self) -> Decision {
+        let decide = || {
+            let decision = self.sampling.decide(&self.context);
+            let bits = 1 | u8::from(decision.sampled) << 1 | (decision.because as u8) << 2;
+            self.decision.store(bits, Ordering::Relaxed);
+            decision
+        };
+        match self.decision.load(Ordering::Relaxed) {
+            0 => decide(),
+            bits => Decision { sampled: bits & 2 != 0, because: Because::from_index(bits >> 2) },
+        }
+    }
+
+    /// The stated reason and its finer word, if the exchange did not simply succeed.
+    pub fn failure(&self) -> Option<(Reason, Option<Detail>)> {
+        let stated = self.failure.load(Ordering::Relaxed);
+        if stated == 0 {
+            return None;
+        }
+        let [_, reason, detail, _] = stated.to_le_bytes();
+        Some((Reason::from_index(reason)?, detail.checked_sub(1).and_then(Detail::from_index)))
+    }
+
+    /// The status sent to the client; `None` where nothing was answered.
+    pub fn status(&self) -> Option<u16> {
+        Some(self.status.load(Ordering::Relaxed)).filter(|&status| status != 0)
+    }
+
+    /// From the start to the answer's head; `None` where nothing was answered.
+    pub fn time_to_first_byte(&self) -> Option<Duration> {
+        let nanoseconds = self.first_byte.load(Ordering::Relaxed);
+        (nanoseconds != 0).then(|| Duration::from_nanos(nanoseconds))
+    }
+
+    /// From the start to the end; meaningful once the operation has ended.
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.ended.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the request's body that were read.
+    pub fn request_body_bytes(&self) -> u64 {
+        self.request_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the answer's body that were handed to the connection.
+    pub fn response_body_bytes(&self) -> u64 {
+        self.response_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The finished attempts, in the order in which they were started.
+    pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
+        self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
+    }
+
+    fn nanoseconds_since_start(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// How an attempt came by its connection, with the time of each part that took place.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectionFacts {
+    /// The connection had carried a request before.
+    pub reused: bool,
+    /// The address at the other end.
+    pub peer: Option<SocketAddr>,
+    /// Waiting for a place in the pool.
+    pub waited: Option<Duration>,
+    /// Finding the address.
+    pub resolve: Option<Duration>,
+    /// Establishing the TCP connection.
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    pub handshake: Option<Duration>,
+}
+
+/// All that is known of one attempt. Offsets count from the operation's start.
+#[derive(Debug)]
+pub struct AttemptRecord {
+    /// The CLIENT span, whose id was sent upstream.
+    pub span_id: SpanId,
+    /// The endpoint that was tried.
+    pub endpoint: Arc<EndpointLabels>,
+    /// 0 for the first attempt: `http.request.resend_count`.
+    pub resend_count: u8,
+    /// When it began.
+    pub started: Duration,
+    /// When its answer's head came.
+    pub first_byte: Option<Duration>,
+    /// When its answer's last byte came, or it broke.
+    pub ended: Duration,
+    /// The endpoint's status, if it answered.
+    pub status: Option<u16>,
+    /// Why it failed; `upstream_status` from 400 on.
+    pub failure: Option<(Reason, Option<Detail>)>,
+    /// The connection it used, if it came by one.
+    pub connection: Option<ConnectionFacts>,
+}
+
+/// One try at one endpoint; recorded when it drops. Must not outlive its operation's owner.
+#[derive(Debug)]
+pub struct Attempt {
+    handle: Handle,
+    index: usize,
+    complete: bool,
+    record: Option<Box<AttemptRecord>>,
+}
+
+impl Attempt {
+    /// Begins an attempt at this endpoint. At most [`MAX_ATTEMPTS`] of one operation are kept on record.
+    pub fn start(handle: &Handle, endpoint: &Arc<EndpointLabels>) -> Self {
+        let index = handle.attempts_started.fetch_add(1, Ordering::Relaxed);
+        let record = Box::new(AttemptRecord {
+            span_id: SpanId::random(),
+            endpoint: Arc::clone(endpoint),
+            resend_count: index,
+            started: Duration::from_nanos(handle.nanoseconds_since_start()),
+            first_byte: None,
+            ended: Duration::ZERO,
+            status: None,
+            failure: None,
+            connection: None,
+        });
+        handle.sink.attempt_started(handle, &record);
+        Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) }
+    }
+
+    /// The CLIENT span's id, to be sent upstream.
+    pub fn span_id(&self) -> SpanId {
+        self.record().span_id
+    }
+
+    /// The attempt has its connection.
+    pub fn connected(&mut self, facts: ConnectionFacts) {
+        self.record_mut().connection = Some(facts);
+    }
+
+    /// The endpoint's head came, with this status.
+    pub fn head(&mut self, status: u16) {
+        let now = Duration::from_nanos(self.handle.nanoseconds_since_start());
+        let record = self.record_mut();
+        record.status = Some(status);
+        record.first_byte = Some(now);
+        if status >= 400 {
+            record.failure = Some((Reason::UpstreamStatus, None));
+        }
+    }
+
+    /// The endpoint's last byte came.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// The attempt broke. A break after a failed status is the graver one and replaces it.
+    pub fn fail(&mut self, failure: &Failure) {
+        self.complete = true;
+        self.record_mut().failure = Some((failure.reason, failure.detail));
+    }
+
+    fn record(&self) -> &AttemptRecord {
+        self.record.as_deref().expect("the record is taken only in drop")
+    }
+
+    fn record_mut(&mut self) -> &mut AttemptRecord {
+        self.record.as_deref_mut().expect("the record is taken only in drop")
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        record.ended = Duration::from_nanos(self.handle.nanoseconds_since_start());
+        if !self.complete {
+            // cut off from outside: by whatever ended the operation, if that was stated, else by the client
+            record.failure = Some(self.handle.failure().unwrap_or((Reason::ClientGone, None)));
+        }
+        self.handle.sink.attempt_ended(&self.handle, &record);
+        if let Some(place) = self.handle.0.attempts.get(self.index) {
+            let _ = place.set(record);
+        }
+    }
+}

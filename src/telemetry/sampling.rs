@@ -1,0 +1,78 @@
+//! Which operations' spans are exported: one decision function, and why it decided so.
+
+use super::context::{Context, TraceId};
+
+/// What is to be sampled: parent-based, else a ratio of the traces.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling {
+    /// The share of new traces that is exported, 0.0 to 1.0.
+    pub ratio: f64,
+}
+
+/// Why spans are exported or not: `tracegate.sampled_because`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Because {
+    /// The caller's flag decided.
+    Parent,
+    /// The ratio decided.
+    Ratio,
+    /// Nothing is exported at all.
+    Off,
+}
+
+impl Because {
+    /// The word in the attribute.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Parent => "parent",
+            Self::Ratio => "ratio",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl Because {
+    pub(super) fn from_index(index: u8) -> Self {
+        match index {
+            0 => Self::Parent,
+            1 => Self::Ratio,
+            _ => Self::Off,
+        }
+    }
+}
+
+/// A decision and its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the spans are exported; this is the flag that is sent upstream.
+    pub sampled: bool,
+    /// Why.
+    pub because: Because,
+}
+
+impl Sampling {
+    /// The decision for one operation.
+    pub fn decide(&self, context: &Context) -> Decision {
+        match &context.parent {
+            Some(parent) => Decision { sampled: parent.flags.sampled(), because: Because::Parent },
+            None => Decision { sampled: within(self.ratio, context.trace_id), because: Because::Ratio },
+        }
+    }
+}
+
+/// Whether the trace's randomness lies within the ratio (the OpenTelemetry probability sampler: the
+/// right-most 56 bits of the trace id against a threshold).
+fn within(ratio: f64, trace_id: TraceId) -> bool {
+    const RANGE: u64 = 1 << 56;
+    let [.., a, b, c, d, e, f, g] = trace_id.0;
+    let randomness = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "the ratio is between 0 and 1, so the product lies within the range"
+    )]
+    let rejected = ((1.0 - ratio.clamp(0.0, 1.0)) * RANGE as f64) as u64;
+    randomness >= rejected
+}

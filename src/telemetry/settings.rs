@@ -1,0 +1,86 @@
+//! Telemetry as used: what `[telemetry]` and `[metrics]` mean once they have been checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::sampling::Sampling;
+use crate::setting::Secret;
+
+/// All settings of telemetry.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `service.name`.
+    pub service_name: Box<str>,
+    /// Further resource attributes (`deployment.environment.name`), sorted by key.
+    pub resource: Vec<(Box<str>, Box<str>)>,
+    /// The OTLP receiver; `None` is off.
+    pub otlp: Option<Otlp>,
+    /// Which traces are exported.
+    pub sampling: Sampling,
+    /// What of the client may leave.
+    pub privacy: Privacy,
+    /// The access log.
+    pub access_log: AccessLog,
+    /// Upper bounds of the duration histograms' buckets in seconds, ascending.
+    pub buckets: Vec<f64>,
+}
+
+/// An OTLP receiver.
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// `http://host:port` or `https://…`; with HTTP the full URL that spans are posted to.
+    pub endpoint: Box<str>,
+    /// gRPC or HTTP/protobuf.
+    pub protocol: OtlpProtocol,
+    /// Further header fields; their values are secrets.
+    pub headers: Vec<(http::HeaderName, Secret)>,
+    /// Whether batches are compressed.
+    pub gzip: bool,
+    /// How long one export may take.
+    pub timeout: Duration,
+    /// The authorities trusted with `https`; `None` takes the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The most spans that wait to be exported.
+    pub queue: usize,
+    /// The most spans of one export.
+    pub batch: usize,
+    /// How long a span waits for its batch to fill.
+    pub delay: Duration,
+}
+
+/// How OTLP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// `grpc`
+    Grpc,
+    /// `http/protobuf`
+    Http,
+}
+
+/// What of the client may leave the process. All off by default.
+#[derive(Debug, Clone, Default)]
+pub struct Privacy {
+    /// The client's address on spans and in the access log.
+    pub client_address: ClientAddress,
+}
+
+/// How much of the client's address may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ClientAddress {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The first 24 bits of IPv4, 48 of IPv6.
+    Truncated,
+    /// All of it.
+    Full,
+}
+
+/// The access log: one JSON line an operation.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    /// Whether it is written.
+    pub enabled: bool,
+    /// A file to append to, reopened on SIGUSR1; `None` is standard output.
+    pub file: Option<PathBuf>,
+}
