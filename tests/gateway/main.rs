@@ -1,0 +1,7 @@
+//! Sentences about the gateway, told from outside: through real sockets, with an origin, a collector and clients.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(unreachable_pub, reason = "support reads like a library of its own")]
+
+mod structure;
+mod support;
