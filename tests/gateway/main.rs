@@ -3,5 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
+mod forwarding;
+mod routing;
 mod structure;
 mod support;
+mod tracing;

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod link;
 pub mod metrics;
 pub mod origin;
+pub mod stage;
 pub mod wire;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ pub use gateway::Gateway;
 pub use link::{Link, TcpLink};
 pub use metrics::Metrics;
 pub use origin::{Answer, Gate, Origin, Seen};
+pub use stage::{Stage, Told};
 
 /// How long anything may take before the sentence has failed. Nothing waits that long when all is well.
 pub const DEADLINE: Duration = Duration::from_secs(20);

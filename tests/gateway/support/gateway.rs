@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use http::Request;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
@@ -24,7 +23,6 @@ use super::within;
 pub struct Gateway {
     gateway: tracegate::gateway::Gateway,
     log: Log,
-    _directory: TempDir,
 }
 
 /// The access log of a gateway, line by line as it is written.
@@ -50,24 +48,24 @@ otlp = 'off'
 ";
 
 impl Gateway {
-    /// A gateway of this text.
-    pub async fn start(text: &str) -> Self {
-        Self::build(text, tempfile::tempdir().unwrap(), Vec::new()).await.expect("the gateway starts")
+    /// A gateway of these texts, each merged over the one before.
+    pub async fn start(texts: &[&str]) -> Self {
+        Self::build(texts, Path::new(""), Vec::new()).await.expect("the gateway starts")
     }
 
-    /// A gateway of this text; file names in it are relative to this directory.
-    pub async fn start_in(directory: TempDir, text: &str) -> Self {
-        Self::build(text, directory, Vec::new()).await.expect("the gateway starts")
+    /// A gateway of these texts; file names in them are relative to this directory.
+    pub async fn start_in(directory: &Path, texts: &[&str]) -> Self {
+        Self::build(texts, directory, Vec::new()).await.expect("the gateway starts")
     }
 
-    /// A gateway of this text that tells this sink of every operation.
-    pub async fn start_with(text: &str, sink: Arc<dyn Sink>) -> Self {
-        Self::build(text, tempfile::tempdir().unwrap(), vec![sink]).await.expect("the gateway starts")
+    /// A gateway of these texts that tells this sink of every operation.
+    pub async fn start_with(sink: Arc<dyn Sink>, texts: &[&str]) -> Self {
+        Self::build(texts, Path::new(""), vec![sink]).await.expect("the gateway starts")
     }
 
-    /// What a gateway of this text says when it cannot start.
-    pub async fn refusal(text: &str) -> String {
-        match Self::build(text, tempfile::tempdir().unwrap(), Vec::new()).await {
+    /// What a gateway of these texts says when it cannot start.
+    pub async fn refusal(texts: &[&str]) -> String {
+        match Self::build(texts, Path::new(""), Vec::new()).await {
             Ok(_) => panic!("the gateway starts"),
             Err(why) => why,
         }
@@ -75,19 +73,19 @@ impl Gateway {
 
     /// One route `all` of every path to the upstream `shop` at this address.
     pub async fn before(origin: SocketAddr) -> Self {
-        Self::start(&all_to(origin)).await
+        Self::start(&[&all_to(origin)]).await
     }
 
-    async fn build(text: &str, directory: TempDir, sinks: Vec<Arc<dyn Sink>>) -> Result<Self, String> {
+    async fn build(texts: &[&str], directory: &Path, sinks: Vec<Arc<dyn Sink>>) -> Result<Self, String> {
         // the log goes through a pipe, so that a test hears of a line the moment it is written
         let (writer, reader) = pipe::pipe().unwrap();
         let log = format!("[telemetry.access_log]\nfile = '/proc/self/fd/{}'\n", writer.as_raw_fd());
-        let settings = settings(&[BASE, &log, text], directory.path())?;
+        let settings = settings(&[&[BASE, &log], texts].concat(), directory)?;
         let gateway =
             tracegate::gateway::Gateway::start(settings, sinks).await.map_err(|error| error.to_string())?;
         let (sender, lines) = watch::channel(Vec::new());
         let log = Log { lines, reader: tokio::spawn(read(reader, sender)), _writer: writer };
-        Ok(Self { gateway, log, _directory: directory })
+        Ok(Self { gateway, log })
     }
 
     /// Where the listener `public` listens.
