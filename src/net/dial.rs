@@ -89,9 +89,8 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Out of file descriptors or local ports is our own bound; all else that is not a timeout is a refusal,
 /// of the peer or of the network on the way to it.
 fn reason(error: &io::Error) -> Reason {
-    match error.raw_os_error() {
-        Some(EMFILE | ENFILE) => return Reason::Overloaded,
-        _ => {}
+    if let Some(EMFILE | ENFILE) = error.raw_os_error() {
+        return Reason::Overloaded;
     }
     match error.kind() {
         ErrorKind::TimedOut => Reason::ConnectTimeout,

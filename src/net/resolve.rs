@@ -129,7 +129,8 @@ async fn keep_current<F>(
                     tracing::info!(name = host, failures, "name resolves again");
                 }
                 failures = 0;
-                tracing::debug!(name = host, addresses = ?answer.addresses, ttl = ?answer.ttl, "name resolved");
+                let ttl_seconds = answer.ttl.as_secs();
+                tracing::debug!(name = host, addresses = ?answer.addresses, ttl_seconds, "name resolved");
                 publish.send_replace(Known::Addresses(answer.addresses.into()));
                 lifetime.of(answer.ttl)
             }
@@ -155,7 +156,7 @@ async fn keep_current<F>(
 /// Makes [`Name`]s, and asks for them: the hosts file first, then the servers.
 #[derive(Debug, Clone)]
 pub struct Resolver {
-    dns: TokioResolver,
+    dns: Arc<TokioResolver>,
     lifetime: Lifetime,
 }
 
@@ -172,7 +173,7 @@ impl Resolver {
             let servers = settings.servers.iter().copied().map(server).collect();
             (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
         };
-        Self { dns: client(config, options), lifetime: Lifetime::new(settings) }
+        Self { dns: Arc::new(client(config, options)), lifetime: Lifetime::new(settings) }
     }
 
     /// A name to keep up to date: a host without port, an IP literal without brackets.
@@ -245,7 +246,9 @@ fn client(config: ResolverConfig, mut options: ResolverOpts) -> TokioResolver {
 
 fn server(address: SocketAddr) -> NameServerConfig {
     let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-    connections.iter_mut().for_each(|connection| connection.port = address.port());
+    for connection in &mut connections {
+        connection.port = address.port();
+    }
     NameServerConfig::new(address.ip(), true, connections)
 }
 
@@ -348,7 +351,7 @@ mod tests {
             }
         };
         let watching = keep_current("shop", lifetime(5, 300), &publish, lookup);
-        let _ = tokio::time::timeout(Duration::from_secs(3600), watching).await;
+        let _ = tokio::time::timeout(Duration::from_hours(1), watching).await;
         seen.into_inner().unwrap()
     }
 
@@ -507,7 +510,7 @@ mod tests {
     #[tokio::test]
     async fn without_any_server_literals_and_localhost_still_resolve() {
         let soon = Duration::from_millis(10);
-        let dns = client(ResolverConfig::default(), ResolverOpts::default());
+        let dns = Arc::new(client(ResolverConfig::default(), ResolverOpts::default()));
         let resolver = Resolver { dns, lifetime: Lifetime { min: soon, max: soon } };
         for (host, expected) in [
             ("192.0.2.1", Some("192.0.2.1")),

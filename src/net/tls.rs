@@ -206,13 +206,14 @@ mod tests {
         }
     }
 
+    type Alpn<'a> = &'a [&'a [u8]];
+
     #[tokio::test]
     async fn a_protocol_is_agreed_on_or_there_is_no_session() {
         let authority = Authority::new();
         let certificate = authority.sign((2020, 2100));
         let (h1, h2): (&[u8], &[u8]) = (b"http/1.1", b"h2");
-        type Case<'a> = (&'a [&'a [u8]], &'a [&'a [u8]], Result<Option<&'a [u8]>, Detail>);
-        let cases: [Case<'_>; 6] = [
+        let cases: [(Alpn<'_>, Alpn<'_>, Result<Option<&[u8]>, Detail>); 6] = [
             (&[h2], &[h2, h1], Ok(Some(h2))),
             (&[h1], &[h2, h1], Ok(Some(h1))),
             (&[], &[h2, h1], Ok(None)),

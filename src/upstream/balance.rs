@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn of_two_random_choices_the_one_with_fewer_requests_in_flight_is_picked() {
-        // With three endpoints each pair comes up in a third of the picks: the busiest wins none, the idlest two.
+        // Each of the three pairs comes up in a third of the picks: the idlest wins two, the busiest none.
         let picked = spread(Balance::PowerOfTwoChoices, &[0, 5, 10], &[], 30_000);
         assert!((19_500..20_500).contains(&picked[0]), "{picked:?}");
         assert!((9_500..10_500).contains(&picked[1]), "{picked:?}");

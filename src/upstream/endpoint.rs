@@ -51,7 +51,7 @@ impl Address {
 pub struct Endpoint {
     /// What every record of it carries.
     pub labels: Arc<EndpointLabels>,
-    /// Its own name and, unless it is the scheme's own, port, for requests that do not keep the client's host.
+    /// Its own host, and port unless it is the scheme's own: for requests that do not keep the client's host.
     pub authority: Box<str>,
     /// Whether TLS is spoken.
     pub https: bool,
