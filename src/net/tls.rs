@@ -206,14 +206,15 @@ mod tests {
         }
     }
 
-    type Alpn<'a> = &'a [&'a [u8]];
+    /// What the client offers, what the server takes, what they agree on.
+    type Agreement<'a> = (&'a [&'a [u8]], &'a [&'a [u8]], Result<Option<&'a [u8]>, Detail>);
 
     #[tokio::test]
     async fn a_protocol_is_agreed_on_or_there_is_no_session() {
         let authority = Authority::new();
         let certificate = authority.sign((2020, 2100));
         let (h1, h2): (&[u8], &[u8]) = (b"http/1.1", b"h2");
-        let cases: [(Alpn<'_>, Alpn<'_>, Result<Option<&[u8]>, Detail>); 6] = [
+        let cases: [Agreement<'_>; 6] = [
             (&[h2], &[h2, h1], Ok(Some(h2))),
             (&[h1], &[h2, h1], Ok(Some(h1))),
             (&[], &[h2, h1], Ok(None)),
