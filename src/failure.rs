@@ -282,6 +282,8 @@ details! {
     Method = "method";
     /// The head had been sent when the exchange broke.
     InBody = "in_body";
+    /// It was not done in time: the name's lookup, the TLS handshake.
+    Timeout = "timeout";
 }
 
 impl Detail {
