@@ -5,15 +5,20 @@
 //! no protocol's library.
 
 pub mod access_log;
+pub mod balance;
 pub mod context;
 pub mod exchange;
 pub mod metrics;
 pub mod operation;
+pub mod outcome;
+pub mod privacy;
 pub mod recorder;
 pub mod sampling;
 pub mod series;
 pub mod settings;
 pub mod spans;
+#[cfg(test)]
+mod testing;
 
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
 pub use recorder::Recorder;

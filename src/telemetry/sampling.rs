@@ -22,6 +22,9 @@ pub enum Because {
 }
 
 impl Because {
+    /// Every reason, in the order of its index.
+    pub const ALL: [Self; 3] = [Self::Parent, Self::Ratio, Self::Off];
+
     /// The word in the attribute.
     pub fn word(self) -> &'static str {
         match self {
@@ -30,9 +33,7 @@ impl Because {
             Self::Off => "off",
         }
     }
-}
 
-impl Because {
     pub(super) fn from_index(index: u8) -> Self {
         match index {
             0 => Self::Parent,
