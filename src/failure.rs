@@ -58,6 +58,12 @@ impl From<Reason> for Failure {
     }
 }
 
+impl From<(Reason, Option<Detail>)> for Failure {
+    fn from((reason, detail): (Reason, Option<Detail>)) -> Self {
+        Self { detail, ..Self::new(reason) }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason.word())?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +24,7 @@ pub use connection::Connection;
 pub use drain::Drain;
 pub use timeouts::Timeouts;
 
-use crate::telemetry::metrics::{ConnectionOutcome, ConnectionSeries};
+use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections};
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -45,12 +45,12 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     places: Arc<Semaphore>,
-    series: ConnectionSeries,
+    series: Arc<Connections>,
 }
 
 impl Listener {
-    /// Binds. Fails where the address cannot be had.
-    pub fn bind(settings: Settings, series: ConnectionSeries) -> io::Result<Self> {
+    /// Binds; connections are counted in these series. Fails where the address cannot be had.
+    pub fn bind(settings: Settings, series: Arc<Connections>) -> io::Result<Self> {
         let socket = match settings.address {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -105,24 +105,23 @@ impl Listener {
         tasks: &TaskTracker,
     ) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.series.count(ConnectionOutcome::Refused);
+            self.series.count(ConnectionOutcome::RefusedLimit);
             return;
         };
         self.series.count(ConnectionOutcome::Accepted);
-        let open = Open { series: self.series.clone(), _place: place };
-        open.series.opened();
+        let open = (self.series.open(), place);
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let (tls, timeouts) = (self.settings.tls.clone(), self.settings.timeouts);
-        let (protocol, drain) = (Arc::clone(protocol), drain.clone());
+        let (protocol, drain, series) = (Arc::clone(protocol), drain.clone(), Arc::clone(&self.series));
         tasks.spawn(async move {
             let connection = match tls {
                 None => Connection::plain(stream, peer, timeouts),
                 Some(config) => match handshake(config, stream, timeouts.handshake).await {
                     Ok(stream) => Connection::tls(stream, peer, timeouts),
                     Err(error) => {
-                        open.series.count(ConnectionOutcome::TlsFailed);
+                        series.count(ConnectionOutcome::TlsFailed);
                         tracing::debug!(%error, "TLS handshake with a client failed");
                         return;
                     }
@@ -131,18 +130,6 @@ impl Listener {
             protocol.serve(connection, drain).await;
             drop(open);
         });
-    }
-}
-
-/// An accepted connection's place among those that may be open.
-struct Open {
-    series: ConnectionSeries,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.series.closed();
     }
 }
 

@@ -162,8 +162,10 @@ fn message(
 ) -> http::Request<super::body::RequestBody> {
     let Request { mut head, mut body, handle, .. } = request;
     inject(&mut head.headers, &handle, attempt);
-    if plan.host == UpstreamHost::Endpoint {
-        head.headers.insert(header::HOST, endpoint.authority.clone());
+    if plan.host == UpstreamHost::Endpoint
+        && let Ok(host) = HeaderValue::from_str(&endpoint.authority)
+    {
+        head.headers.insert(header::HOST, host);
     }
     if head.headers.get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         body.hold(Gate::new(informational));
@@ -250,8 +252,8 @@ fn unsent<T>(mut error: TrySendError<T>, handle: &Handle, lease: &Lease) -> Resu
     }
     let error = error.into_error();
     // the request's own body may be the cause: it has stated so
-    if let Some((reason, detail)) = handle.failure() {
-        return Err(Failure { detail, ..Failure::new(reason) });
+    if let Some(stated) = handle.failure() {
+        return Err(stated.into());
     }
     let failure = classify(&error);
     let stale = lease.facts().reused && failure.reason == Reason::UpstreamReset && failure.detail.is_none();

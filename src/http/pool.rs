@@ -19,6 +19,9 @@ use crate::net;
 use crate::telemetry::operation::ConnectionFacts;
 use crate::upstream::{self, Endpoint, Protocol};
 
+/// The most fields of an answer's header.
+const MAX_HEADER_FIELDS: usize = 256;
+
 /// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
 const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
@@ -150,7 +153,7 @@ impl Pool {
     async fn dial_http1(&self) -> Result<(Sender, ConnectionFacts), Failure> {
         let connected = self.endpoint.dial().await?;
         let handshake = http1::Builder::new()
-            .max_headers(upstream::MAX_HEADER_FIELDS)
+            .max_headers(MAX_HEADER_FIELDS)
             .max_header_size(self.header_bytes)
             .handshake(TokioIo::new(connected.stream));
         let (sender, connection) = handshake.await.map_err(broken)?;

@@ -68,8 +68,7 @@ impl Activity {
 
     /// Why the connection was cut, if somebody did so on purpose.
     pub fn cut_reason(&self) -> Option<Failure> {
-        let &(reason, detail) = self.cut.get()?;
-        Some(Failure { detail, ..Failure::new(reason) })
+        self.cut.get().map(|&stated| stated.into())
     }
 
     /// The client speaks HTTP/2.

@@ -22,11 +22,7 @@ impl From<&Failure> for BodyError {
 
 impl From<BodyError> for Failure {
     fn from(error: BodyError) -> Self {
-        let failure = Self::new(error.reason);
-        match error.detail {
-            Some(detail) => failure.detail(detail),
-            None => failure,
-        }
+        (error.reason, error.detail).into()
     }
 }
 

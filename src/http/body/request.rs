@@ -151,7 +151,7 @@ impl Progress {
 
 /// What a broken request body means: broken framing is the client's mistake, the rest is its leaving.
 fn client_side(error: &hyper::Error) -> (Reason, Detail) {
-    let framing = error.is_parse() || std::error::Error::source(error).is_some_and(is_invalid_data);
+    let framing = error.is_parse() || error.source().is_some_and(is_invalid_data);
     if framing { (Reason::BadRequest, Detail::BrokenBody) } else { (Reason::ClientGone, Detail::BrokenBody) }
 }
 

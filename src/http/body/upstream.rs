@@ -86,11 +86,8 @@ impl http_body::Body for UpstreamBody {
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 // a stated failure of the request's body (too large, too slow) is the cause, not the effect
-                let failure = match self.handle.failure() {
-                    Some((reason, Some(detail))) => Failure::new(reason).detail(detail),
-                    Some((reason, None)) => Failure::new(reason),
-                    None => Failure::new(Reason::UpstreamTruncated).detail(Detail::InBody),
-                };
+                let truncated = (Reason::UpstreamTruncated, Some(Detail::InBody));
+                let failure = Failure::from(self.handle.failure().unwrap_or(truncated));
                 return self.broken(&failure.because(error));
             }
         }
