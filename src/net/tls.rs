@@ -61,12 +61,12 @@ pub async fn connect(
 }
 
 /// The one source of cryptography. Always named, so that no other part of the process can replace it.
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// What to say of a certificate and a key that cannot be used together.
-pub fn mismatch(certificate_file: &Path, key_file: &Path, error: &rustls::Error) -> String {
+pub(crate) fn mismatch(certificate_file: &Path, key_file: &Path, error: &rustls::Error) -> String {
     let (certificate, key) = (certificate_file.display(), key_file.display());
     match error {
         rustls::Error::InconsistentKeys(_) => {
