@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-pub use activity::Activity;
+use activity::Fate;
 pub use connection::Connection;
 pub use drain::Drain;
 pub use timeouts::Timeouts;
@@ -127,7 +127,11 @@ impl Listener {
                     }
                 },
             };
+            let activity = connection.activity();
             protocol.serve(connection, drain).await;
+            if let Some(fate) = activity.fate() {
+                series.count(outcome(fate));
+            }
             drop(open);
         });
     }
@@ -141,6 +145,14 @@ async fn handshake(
     match tokio::time::timeout(bound, TlsAcceptor::from(config).accept(stream)).await {
         Ok(handshake) => handshake,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}
+
+fn outcome(fate: Fate) -> ConnectionOutcome {
+    match fate {
+        Fate::Refused => ConnectionOutcome::RefusedHead,
+        Fate::TimedOut => ConnectionOutcome::Timeout,
+        Fate::Broken => ConnectionOutcome::Broken,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::body::{Body, BodyError};
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
-use crate::listener::Activity;
+use crate::listener::activity::Activity;
 use crate::telemetry::context::{Context as TraceContext, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};

@@ -11,7 +11,8 @@ use super::record;
 use super::rescue;
 use crate::failure::{Detail, Failure, Reason};
 use crate::listener::connection::{Refusal, Refuse};
-use crate::listener::{Activity, Settings};
+use crate::listener::activity::{Activity, Fate};
+use crate::listener::Settings;
 use crate::telemetry::context::Context;
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
@@ -32,7 +33,7 @@ impl Refuser {
     pub(super) fn hook(self: &Arc<Self>, scheme: Scheme, client: IpAddr, activity: &Arc<Activity>) -> Refuse {
         let (refuser, activity) = (Arc::clone(self), Arc::clone(activity));
         Arc::new(move |refusal| {
-            activity.refused();
+            activity.meets(if refusal == Refusal::Slow { Fate::TimedOut } else { Fate::Refused });
             refuser.refuse(scheme, client, &failure(refusal), true)
         })
     }
@@ -46,7 +47,7 @@ impl Refuser {
         error: &(dyn Error + 'static),
     ) {
         let unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
-        if unreadable && !activity.is_http2() && !activity.was_refused() {
+        if unreadable && !activity.is_http2() && activity.fate().is_none() {
             let failure = Failure::new(Reason::BadRequest).detail(Detail::Malformed);
             self.refuse(scheme, client, &failure, false);
         }

@@ -24,7 +24,8 @@ use super::rescue::rescue;
 use super::routes::Routes;
 use super::dispatch;
 use crate::failure::{Failure, Reason};
-use crate::listener::{self, Activity, Connection, Drain, Protocol};
+use crate::listener::activity::{Activity, Fate};
+use crate::listener::{self, Connection, Drain, Protocol};
 use crate::telemetry::Recorder;
 use crate::telemetry::exchange::Scheme;
 use crate::view::View;
@@ -155,6 +156,7 @@ impl Protocol for Server {
         };
         if let Err(error) = end {
             self.refuser.unanswered(scheme, address, &activity, &*error);
+            activity.meets(Fate::Broken);
             tracing::debug!(error = %Chain(&*error), "connection with a client ended");
         }
     }

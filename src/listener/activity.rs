@@ -15,7 +15,7 @@ pub struct Activity {
     last_end: AtomicU64,
     cut: OnceLock<(Reason, Option<Detail>)>,
     http2: AtomicBool,
-    refused: AtomicBool,
+    fate: OnceLock<Fate>,
 }
 
 impl Default for Activity {
@@ -27,7 +27,7 @@ impl Default for Activity {
             last_end: AtomicU64::new(0),
             cut: OnceLock::new(),
             http2: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
+            fate: OnceLock::new(),
         }
     }
 }
@@ -81,13 +81,24 @@ impl Activity {
         self.http2.load(Ordering::Relaxed)
     }
 
-    /// A head that could not be read has been answered and recorded.
-    pub fn refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
+    /// What became of the connection, if it did not simply end. The first word counts.
+    pub fn meets(&self, fate: Fate) {
+        let _ = self.fate.set(fate);
     }
 
-    /// Whether such an answer has been made.
-    pub fn was_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+    /// What became of the connection.
+    pub fn fate(&self) -> Option<Fate> {
+        self.fate.get().copied()
     }
+}
+
+/// What may become of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// A head that could not be read has been answered and recorded.
+    Refused,
+    /// A bound in time was reached: a slow head, a slow reader, nothing to say.
+    TimedOut,
+    /// It broke.
+    Broken,
 }

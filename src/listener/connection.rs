@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
-use super::activity::Activity;
+use super::activity::{Activity, Fate};
 use super::timeouts::Timeouts;
 use crate::failure::{Detail, Failure, Reason};
 
@@ -192,6 +192,7 @@ impl Connection {
             self.refusal = Some(refuse(Refusal::Slow));
         } else {
             self.idle_over = true;
+            self.activity.meets(Fate::TimedOut);
         }
     }
 
@@ -231,6 +232,7 @@ impl Connection {
         }
         let since = *self.stalled_since.get_or_insert_with(Instant::now);
         ready!(self.poll_deadline(cx, since + self.timeouts.body));
+        self.activity.meets(Fate::TimedOut);
         self.activity.cut(&Failure::new(Reason::ClientTimeout).detail(Detail::SlowReader));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
