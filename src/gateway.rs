@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub mod file;
+
 use crate::{admin, http, listener, net, telemetry, upstream};
 
 /// The whole configuration as used: a file that has been checked.
@@ -34,4 +36,38 @@ pub struct Shutdown {
     pub deadline: Duration,
     /// How long telemetry may take to be flushed after that.
     pub flush: Duration,
+}
+
+/// Placeholder.
+#[derive(Debug)]
+pub struct Gateway;
+
+/// Placeholder.
+pub type StartError = std::io::Error;
+
+#[expect(clippy::unused_async, clippy::unused_self, reason = "placeholder")]
+impl Gateway {
+    /// Placeholder.
+    pub async fn start(
+        _settings: Settings,
+        _extra_sinks: Vec<std::sync::Arc<dyn telemetry::Sink>>,
+    ) -> Result<Self, StartError> {
+        Err(StartError::other("placeholder"))
+    }
+
+    /// Placeholder.
+    pub fn listener_address(&self, _name: &str) -> Option<std::net::SocketAddr> {
+        None
+    }
+
+    /// Placeholder.
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// Placeholder.
+    pub fn reopen_access_log(&self) {}
+
+    /// Placeholder.
+    pub async fn shutdown(self) {}
 }

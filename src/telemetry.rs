@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod context;
+pub mod diagnostics;
 pub mod exchange;
 pub mod metrics;
 pub mod operation;
