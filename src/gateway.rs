@@ -1,5 +1,6 @@
 //! The gateway: what it is made of, its start, its drain. Every task is started and awaited here.
 
+pub mod file;
 pub mod settings;
 pub mod snapshot;
 

@@ -1,8 +1,10 @@
 //! Connections going out: names, dialling, TLS. Used by receivers of telemetry and by upstreams alike.
 
 pub mod dial;
+pub mod once;
 pub mod pem;
 pub mod resolve;
+pub mod serve;
 pub mod stream;
 pub mod tls;
 

@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod balance;
 pub mod context;
+pub mod diagnostics;
 pub mod exchange;
 pub mod metrics;
 pub mod operation;
