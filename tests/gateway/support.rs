@@ -19,7 +19,7 @@ pub use certificates::Authority;
 pub use client::{Client, Raw, Reply};
 pub use collector::{Collector, Mode, Span};
 pub use dns::Dns;
-pub use gateway::Gateway;
+pub use gateway::{Gateway, Log};
 pub use link::{Link, TcpLink};
 pub use metrics::Metrics;
 pub use origin::{Answer, Gate, Origin, Seen};

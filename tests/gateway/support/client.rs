@@ -24,7 +24,7 @@ use super::within;
 /// One connection of a client. It closes when it drops.
 pub struct Client {
     sender: Sender,
-    driver: JoinHandle<hyper::Result<()>>,
+    driver: Option<JoinHandle<hyper::Result<()>>>,
 }
 
 enum Sender {
@@ -57,13 +57,13 @@ impl Client {
 
     async fn speak_http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        Self { sender: Sender::Http1(sender), driver: tokio::spawn(connection) }
+        Self { sender: Sender::Http1(sender), driver: Some(tokio::spawn(connection)) }
     }
 
     async fn speak_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Self {
         let (sender, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        Self { sender: Sender::Http2(sender), driver: tokio::spawn(connection) }
+        Self { sender: Sender::Http2(sender), driver: Some(tokio::spawn(connection)) }
     }
 
     /// Whether HTTP/2 is spoken.
@@ -104,15 +104,25 @@ impl Client {
         self.ask(get(path)).await
     }
 
+    /// Another user of the same HTTP/2 connection, which lives as long as this one.
+    pub fn another(&self) -> Self {
+        let Sender::Http2(sender) = &self.sender else { panic!("HTTP/1.1 connections are not shared") };
+        Self { sender: Sender::Http2(sender.clone()), driver: None }
+    }
+
     /// Comes back when the connection is closed. The client must not send any more.
     pub async fn closed(mut self) {
-        let _ = within("a close", &mut self.driver).await;
+        if let Some(driver) = &mut self.driver {
+            let _ = within("a close", driver).await;
+        }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }
 
@@ -219,6 +229,11 @@ impl Raw {
         within("a write", self.wire.write(bytes.as_ref())).await.unwrap();
     }
 
+    /// Sends as many of these bytes as the gateway takes.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = within("a write", self.wire.write(bytes.as_ref())).await;
+    }
+
     /// Sends nothing more, but still reads.
     pub async fn finish(&mut self) {
         self.wire.stream.shutdown().await.unwrap();
@@ -232,11 +247,21 @@ impl Raw {
     /// The next whole answer.
     pub async fn reply(&mut self) -> Reply {
         let head = self.head().await;
+        self.reply_after(head).await
+    }
+
+    async fn reply_after(&mut self, head: super::wire::Head) -> Reply {
         let framing = head.answer_framing();
         let body = within("a body", self.wire.body(framing)).await;
         let broken = body.is_err();
         let (body, trailers) = body.unwrap_or_default();
         Reply { status: head.status(), headers: head.fields, body, trailers, broken }
+    }
+
+    /// The next whole answer, if there is one before the close.
+    pub async fn try_reply(&mut self) -> Option<Reply> {
+        let head = within("a head or a close", self.wire.head()).await.ok()??;
+        Some(self.reply_after(head).await)
     }
 
     /// The next answer to a `HEAD`.

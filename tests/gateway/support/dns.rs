@@ -45,6 +45,11 @@ impl Dns {
         self.names.answers.lock().unwrap().insert(name.to_owned(), (addresses, ttl));
     }
 
+    /// Nobody has this name any more.
+    pub fn forget(&self, name: &str) {
+        self.names.answers.lock().unwrap().remove(name);
+    }
+
     /// How often it was asked.
     pub fn queries(&self) -> usize {
         *self.names.queries.borrow()

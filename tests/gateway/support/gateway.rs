@@ -147,6 +147,11 @@ impl Gateway {
         within(what, scraped).await
     }
 
+    /// The access log.
+    pub fn access_log(&self) -> &Log {
+        &self.log
+    }
+
     /// The access log, once it has this many lines.
     pub async fn log(&self, count: usize) -> Vec<Value> {
         self.log.lines(count).await
@@ -173,12 +178,14 @@ impl Log {
 
     /// The line of this trace.
     pub async fn of(&self, trace_id: &str) -> Value {
-        let mine = |line: &&Value| line["trace_id"] == trace_id;
-        let what = format!("the log line of trace {trace_id}");
+        self.line(&format!("the log line of trace {trace_id}"), |line| line["trace_id"] == trace_id).await
+    }
+
+    /// The first line like this.
+    pub async fn line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut lines = self.lines.clone();
-        let lines =
-            within(&what, lines.wait_for(|lines| lines.iter().any(|line| mine(&line)))).await.unwrap();
-        lines.iter().find(mine).cloned().unwrap()
+        let lines = within(what, lines.wait_for(|lines| lines.iter().any(&wanted))).await.unwrap();
+        lines.iter().find(|line| wanted(line)).cloned().unwrap()
     }
 }
 

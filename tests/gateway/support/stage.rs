@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::client::{Client, Reply};
 use super::collector::{Collector, Kind, Span};
-use super::gateway::{Gateway, all_to};
+use super::gateway::{Gateway, Log, all_to};
 use super::origin::{Origin, Script};
 
 /// An origin behind a gateway that tells a collector.
@@ -59,7 +59,7 @@ impl Stage {
 
     /// What was told of this trace, which has one SERVER span and so many attempts.
     pub async fn told(&self, trace_id: &str, attempts: usize) -> Told {
-        told(&self.gateway, &self.collector, trace_id, attempts).await
+        told(self.gateway.access_log(), &self.collector, trace_id, attempts).await
     }
 
     /// What was told of the first exchange that is logged: for those whose answer nobody saw.
@@ -70,8 +70,8 @@ impl Stage {
 }
 
 /// What was told of this trace, which has one SERVER span and so many attempts.
-pub async fn told(gateway: &Gateway, collector: &Collector, trace_id: &str, attempts: usize) -> Told {
-    let log = gateway.logged(trace_id).await;
+pub async fn told(log: &Log, collector: &Collector, trace_id: &str, attempts: usize) -> Told {
+    let log = log.of(trace_id).await;
     let mut spans = collector.trace(trace_id, 1 + attempts).await;
     assert_eq!(spans.len(), 1 + attempts, "{spans:#?}");
     let server = spans.iter().position(|span| span.kind == Kind::Server).expect("a SERVER span");
