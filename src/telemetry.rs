@@ -5,6 +5,7 @@
 //! no protocol's library.
 
 pub mod access_log;
+mod backlog;
 pub mod balance;
 pub mod context;
 pub mod exchange;
@@ -12,7 +13,9 @@ pub mod metrics;
 pub mod operation;
 pub mod outcome;
 pub mod privacy;
+pub mod receivers;
 pub mod recorder;
+pub mod resource;
 pub mod sampling;
 pub mod series;
 pub mod settings;
