@@ -127,7 +127,7 @@ mod tests {
 
     use super::{Backlog, Refused};
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     #[tokio::test]
     async fn a_batch_comes_when_it_is_full_and_the_rest_when_the_queue_is_closed() {

@@ -178,7 +178,7 @@ mod tests {
             ca_file: None,
             queue,
             batch,
-            delay: Duration::from_secs(3600),
+            delay: Duration::from_hours(1),
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let fake = Fake { answers: answers.to_vec(), batches: sender };
@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_that_asks_for_too_long_a_wait_is_given_up() {
-        let set = set(100, 1, &[Answer::RetryAfter(Duration::from_secs(3600))]);
+        let set = set(100, 1, &[Answer::RetryAfter(Duration::from_hours(1))]);
         testing::answer(set.bench.start("GET"), 200);
         set.spans.shutdown(soon()).await;
         assert!(set.metrics.render().contains(r#"outcome="dropped",reason="gave_up"} 1"#));

@@ -160,4 +160,4 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// How often trouble that lasts is reported.
-const REPORT_EVERY: Duration = Duration::from_secs(60);
+const REPORT_EVERY: Duration = Duration::from_mins(1);
