@@ -1,5 +1,7 @@
 //! The admin address: health, metrics and status, apart from the traffic.
 
+pub mod file;
+
 use std::net::SocketAddr;
 
 /// The admin listener as used: what `[admin]` and `[probes]` mean once they have been checked.

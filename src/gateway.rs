@@ -1,5 +1,7 @@
 //! The gateway: what it is made of, its start, its drain.
 
+pub mod file;
+
 use std::time::Duration;
 
 use crate::{admin, http, listener, net, telemetry, upstream};

@@ -1,3 +1,4 @@
 //! HTTP on one page.
 
+pub mod file;
 pub mod route;

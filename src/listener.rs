@@ -1,5 +1,8 @@
 //! Listeners: bind, accept, bound, drain. Every accepted connection is handed to a protocol.
 
+pub mod file;
+pub mod tls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

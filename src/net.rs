@@ -1,5 +1,8 @@
 //! Connections going out: names, dialling, TLS. Used by receivers of telemetry and by upstreams alike.
 
+pub mod file;
+pub mod tls;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

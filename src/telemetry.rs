@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod context;
 pub mod exchange;
+pub mod file;
 pub mod metrics;
 pub mod operation;
 pub mod sampling;

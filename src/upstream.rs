@@ -1,5 +1,7 @@
 //! Upstreams: a named set of endpoints, one of which is picked for each attempt.
 
+pub mod file;
+
 use std::sync::Arc;
 use std::time::Duration;
 
