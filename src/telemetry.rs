@@ -10,6 +10,7 @@ pub mod balance;
 pub mod context;
 pub mod diagnostics;
 pub mod exchange;
+pub mod file;
 pub mod metrics;
 pub mod operation;
 pub mod outcome;
