@@ -1,6 +1,7 @@
 //! The admin address: health, metrics and status, apart from the traffic.
 
 mod control;
+pub mod file;
 mod guard;
 mod health;
 mod metrics;

@@ -1,1 +1,3 @@
+//! The commands that look at a configuration without serving.
+
 pub mod check;

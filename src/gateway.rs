@@ -84,7 +84,7 @@ impl Gateway {
 
         let mut bound = Vec::new();
         for listener in &settings.listeners {
-            let series = Arc::new(telemetry.metrics.connections(&listener.name));
+            let series = Arc::new(telemetry.metrics().connections(&listener.name));
             let socket = Listener::bind(listener.clone(), series).map_err(|source| StartError::Listen {
                 key: format!("listeners.{}", listener.name),
                 address: listener.address,
@@ -107,7 +107,7 @@ impl Gateway {
 
         for (settings, socket) in bound {
             let routes = shared.snapshot.routes.get(&settings.name).cloned().unwrap_or_default();
-            let recorder = Arc::clone(&shared.telemetry.recorder);
+            let recorder = Arc::clone(shared.telemetry.recorder());
             let server = Server::new(settings, View::new(routes), recorder, connections.clone());
             background.spawn(socket.run(server, drain.clone(), connections.clone()));
         }
@@ -152,7 +152,7 @@ impl Gateway {
             self.drain.cut();
             let _ = tokio::time::timeout(LAST_MOMENT, self.connections.wait()).await;
         }
-        self.shared.telemetry.shutdown(flush).await;
+        self.shared.telemetry.shutdown(Instant::now() + flush).await;
         self.stop.cancel();
         self.background.close();
         let _ = tokio::time::timeout(LAST_MOMENT, self.background.wait()).await;
@@ -176,7 +176,7 @@ impl Control for Shared {
     }
 
     fn metrics(&self) -> String {
-        self.telemetry.metrics.render()
+        self.telemetry.metrics().render()
     }
 
     fn status(&self) -> serde_json::Value {

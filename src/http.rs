@@ -12,6 +12,7 @@ pub mod body;
 pub mod dispatch;
 pub mod exchange;
 pub mod expect;
+pub mod file;
 pub mod forward;
 pub mod headers;
 pub mod path;

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod connection;
 pub mod drain;
+pub mod file;
 pub mod timeouts;
 pub mod tls;
 

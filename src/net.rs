@@ -1,6 +1,7 @@
 //! Connections going out: names, dialling, TLS. Used by receivers of telemetry and by upstreams alike.
 
 pub mod dial;
+pub mod file;
 pub mod once;
 pub mod pem;
 pub mod resolve;

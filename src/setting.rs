@@ -1,25 +1,24 @@
 //! Values of the configuration: as written and as used.
+//!
+//! A component's file types are made of leaves in [`Written`]; its constructor turns them into the settings
+//! as used and tells [`Check`] what is wrong.
 
-use std::fmt;
+pub mod address;
+pub mod check;
+pub mod count;
+pub mod duration;
+pub mod leaf;
+pub mod name;
+pub mod or_off;
+pub mod secret;
+pub mod size;
+pub mod written;
 
-/// A secret. It is never printed; [`Secret::expose`] is the one way to it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<str>);
-
-impl Secret {
-    /// Wraps a secret.
-    pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The secret itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+pub use address::Address;
+pub use check::Check;
+pub use count::Count;
+pub use duration::Duration;
+pub use or_off::OrOff;
+pub use secret::Secret;
+pub use size::Size;
+pub use written::Written;

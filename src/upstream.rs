@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod endpoint;
+pub mod file;
 
 use std::sync::Arc;
 use std::time::Duration;

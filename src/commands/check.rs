@@ -1,9 +1,29 @@
-//! Placeholder.
+//! `tracegate check`: every problem of a configuration at once.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Placeholder.
-pub fn check(_paths: &[PathBuf]) -> ExitCode {
-    ExitCode::from(78)
+use crate::gateway::file::{Sources, load};
+
+/// Checks these files as `run` would and says what is wrong with them on standard error.
+pub fn check(paths: &[PathBuf]) -> ExitCode {
+    match Sources::read(paths).and_then(|sources| load(&sources)) {
+        Ok(settings) => {
+            let routes = counted(settings.routes.len(), "route");
+            println!("{routes}, {}: fine", counted(settings.upstreams.len(), "upstream"));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            eprintln!("{problems}\n{}", counted(problems.len(), "problem"));
+            ExitCode::from(CONFIGURATION)
+        }
+    }
+}
+
+/// The exit code for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
+pub const CONFIGURATION: u8 = 78;
+
+fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }

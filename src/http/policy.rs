@@ -12,7 +12,7 @@ use super::route::{Settings, Stack};
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
-pub(super) fn stack(settings: &Settings, forward: Forward) -> Stack {
+pub fn stack(settings: &Settings, forward: Forward) -> Stack {
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
     // before anything is sent

@@ -93,11 +93,6 @@ impl Metrics {
         })
     }
 
-    /// How many spans wait to be exported to this receiver.
-    pub fn queued_spans(&self, receiver: &str) -> Gauge {
-        self.registry.gauge(family::SPANS_QUEUED, &[("receiver", receiver)])
-    }
-
     /// The balance of the access log's lines.
     pub fn line_balance(&self) -> LineBalance {
         let tally =

@@ -66,8 +66,8 @@ impl Sampling {
 /// right-most 56 bits of the trace id against a threshold).
 fn within(ratio: f64, trace_id: TraceId) -> bool {
     const RANGE: u64 = 1 << 56;
-    let [.., a, b, c, d, e, f, g] = trace_id.0;
-    let randomness = u64::from_be_bytes([0, a, b, c, d, e, f, g]);
+    let last = trace_id.0.last_chunk().expect("sixteen bytes end with eight");
+    let randomness = u64::from_be_bytes(*last) % RANGE;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

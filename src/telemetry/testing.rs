@@ -9,6 +9,7 @@ use super::exchange::{Exchange, Method, Scheme, Version};
 use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, Start};
 use super::recorder::Recorder;
 use super::sampling::Sampling;
+use super::series::{EndpointSeries, RouteSeries};
 
 /// A recorder with one sink, and what exchanges need.
 pub(super) struct Bench {
@@ -23,8 +24,12 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
+        Self::with(&Recorder::new(Sampling { ratio }, [sink]))
+    }
+
+    pub(super) fn with(recorder: &Arc<Recorder>) -> Self {
         Self {
-            recorder: Recorder::new(Sampling { ratio }, [sink]),
+            recorder: Arc::clone(recorder),
             route: Arc::new(RouteLabels {
                 route: "order_read".into(),
                 template: "/shop/orders/{order_id}".into(),
@@ -33,7 +38,7 @@ impl Bench {
                 upstream: "shop".into(),
                 server: Some(("shop.example".into(), Some(443))),
                 attributes: ["order.id".into()].into(),
-                series: Default::default(),
+                series: RouteSeries::default(),
             }),
             endpoint: Arc::new(EndpointLabels {
                 endpoint: "shop.internal:9001".into(),
@@ -42,7 +47,7 @@ impl Bench {
                 origin: "http://shop.internal:9001".into(),
                 upstream: "shop".into(),
                 service: Some("shop-api".into()),
-                series: Default::default(),
+                series: EndpointSeries::default(),
             }),
         }
     }

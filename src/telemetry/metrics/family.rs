@@ -72,7 +72,6 @@ families! {
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
-    SPANS_QUEUED = Gauge "tracegate_telemetry_queued_spans", "Spans that wait to be exported.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
     TARGET_INFO = Gauge "target_info", "The resource that these metrics are of; always 1.";
     BUILD_INFO = Gauge "tracegate_build_info", "The running version; always 1.";

@@ -1,0 +1,164 @@
+//! One file: its values, and where each of its keys stands.
+
+use std::ops::Range;
+
+use figment::value::{Dict, Value};
+use toml_edit::{Document, Item, TableLike, TomlError};
+
+use super::layer::{Layer, Places, Spot};
+use crate::problem::{Key, Place, Problem};
+
+/// Reads a file, the one of this number and name.
+pub(super) fn parse(source: usize, origin: &str, text: &str) -> Result<Layer, Problem> {
+    let lines = Lines::new(source, origin, text);
+    let document = Document::parse(text).map_err(|error| lines.syntax(&error))?;
+    let start = lines.place(Some(0..0));
+    let mut places = Places::from([(Key::root(), Spot { key: start.clone(), value: start })]);
+    let values = Walk { lines: &lines, places: &mut places }.table(&Key::root(), document.as_table());
+    Ok(Layer { values, places })
+}
+
+/// Walks a document and notes where its keys stand.
+struct Walk<'a> {
+    lines: &'a Lines<'a>,
+    places: &'a mut Places,
+}
+
+impl Walk<'_> {
+    fn table(&mut self, path: &Key, table: &dyn TableLike) -> Dict {
+        let mut values = Dict::new();
+        for (name, item) in table.iter() {
+            let path = path.child(name);
+            let written = table.key(name).and_then(toml_edit::Key::span);
+            let key = self.lines.place(written);
+            // Tables that only appear in the headers of others have no header of their own.
+            let implied = item.as_table().is_some_and(|table| table.is_implicit() || table.is_dotted());
+            let value = if implied { key.clone() } else { self.lines.place(item.span()) };
+            self.places.insert(path.clone(), Spot { key, value });
+            values.insert(name.to_owned(), self.item(&path, item));
+        }
+        values
+    }
+
+    fn item(&mut self, path: &Key, item: &Item) -> Value {
+        match item {
+            Item::None => Value::from(""),
+            Item::Value(value) => self.value(path, value),
+            Item::Table(table) => Value::from(self.table(path, table)),
+            Item::ArrayOfTables(tables) => {
+                let tables: Vec<Value> = tables
+                    .iter()
+                    .enumerate()
+                    .map(|(index, table)| {
+                        let path = path.index(index);
+                        self.element(&path, table.span());
+                        Value::from(self.table(&path, table))
+                    })
+                    .collect();
+                Value::from(tables)
+            }
+        }
+    }
+
+    fn value(&mut self, path: &Key, value: &toml_edit::Value) -> Value {
+        use toml_edit::Value as Written;
+
+        match value {
+            Written::String(text) => Value::from(text.value().as_str()),
+            Written::Integer(number) => Value::from(*number.value()),
+            Written::Float(number) => Value::from(*number.value()),
+            Written::Boolean(truth) => Value::from(*truth.value()),
+            Written::Datetime(moment) => Value::from(moment.value().to_string()),
+            Written::InlineTable(table) => Value::from(self.table(path, table)),
+            Written::Array(elements) => {
+                let elements: Vec<Value> = elements
+                    .iter()
+                    .enumerate()
+                    .map(|(index, element)| {
+                        let path = path.index(index);
+                        self.element(&path, element.span());
+                        self.value(&path, element)
+                    })
+                    .collect();
+                Value::from(elements)
+            }
+        }
+    }
+
+    fn element(&mut self, path: &Key, span: Option<Range<usize>>) {
+        let place = self.lines.place(span);
+        self.places.insert(path.clone(), Spot { key: place.clone(), value: place });
+    }
+}
+
+/// A text by lines, to turn an offset into a line and a column.
+struct Lines<'a> {
+    source: usize,
+    origin: &'a str,
+    text: &'a str,
+    /// Where each line begins.
+    begins: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(source: usize, origin: &'a str, text: &'a str) -> Self {
+        let after_breaks =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
+        let begins = std::iter::once(0).chain(after_breaks).collect();
+        Self { source, origin, text, begins }
+    }
+
+    fn place(&self, span: Option<Range<usize>>) -> Place {
+        let position = span.map(|span| {
+            let line = self.begins.partition_point(|begin| *begin <= span.start);
+            let before = self.text.get(self.begins[line - 1]..span.start).unwrap_or_default();
+            (line, before.chars().count() + 1)
+        });
+        Place { source: self.source, position, origin: self.origin.to_owned() }
+    }
+
+    fn syntax(&self, error: &TomlError) -> Problem {
+        let what = error.message().trim().replace('\n', ", ");
+        Problem::in_source(self.place(error.span()), format!("is not TOML: {what}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, path: &[&str], key: (usize, usize), value: (usize, usize)) {
+        let parsed = parse(0, "routes.toml", text).expect("TOML");
+        let spot = &parsed.places[&path.iter().copied().collect::<Key>()];
+        assert_eq!((spot.key.position, spot.value.position), (Some(key), Some(value)), "{path:?} in\n{text}");
+    }
+
+    #[test]
+    fn every_key_has_its_line_and_column() {
+        let tables =
+            "# first\n[upstreams.shop]\nendpoints = [\n  \"a\",\n  \"ü\", \"b\",\n]\n\n  [ admin ]\n";
+        check(tables, &["upstreams"], (2, 2), (2, 2));
+        check(tables, &["upstreams", "shop"], (2, 12), (2, 1));
+        check(tables, &["upstreams", "shop", "endpoints"], (3, 1), (3, 13));
+        check(tables, &["upstreams", "shop", "endpoints", "[0]"], (4, 3), (4, 3));
+        check(tables, &["upstreams", "shop", "endpoints", "[2]"], (5, 8), (5, 8));
+        check(tables, &["admin"], (8, 5), (8, 3));
+
+        let inline = "[routes.a]\nmatch = { path = \"/\", headers = { \"x-a\" = true } }\npool.idle = 4\n";
+        check(inline, &["routes", "a", "match"], (2, 1), (2, 9));
+        check(inline, &["routes", "a", "match", "path"], (2, 11), (2, 18));
+        check(inline, &["routes", "a", "match", "headers", "x-a"], (2, 35), (2, 43));
+        check(inline, &["routes", "a", "pool"], (3, 1), (3, 1));
+        check(inline, &["routes", "a", "pool", "idle"], (3, 6), (3, 13));
+
+        let lists = "[[rules]]\na = 1\n[[rules]]\na = 2\r\nb = 3\n";
+        check(lists, &["rules", "[1]"], (3, 1), (3, 1));
+        check(lists, &["rules", "[1]", "b"], (5, 1), (5, 5));
+    }
+
+    #[test]
+    fn what_is_not_toml_is_told_with_its_place() {
+        let problem = parse(0, "routes.toml", "[admin]\naddress = 127.0.0.1\n").expect_err("no TOML");
+        assert_eq!(problem.place.position.map(|(line, _)| line), Some(2), "{problem}");
+    }
+}

@@ -1,0 +1,420 @@
+//! `[routes.NAME]` as written, and what it means.
+
+pub mod template;
+pub mod ties;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration as Time;
+
+use http::{HeaderName, HeaderValue, Method};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use self::template::{Prefix, Template};
+use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, UpstreamHost};
+use crate::problem::{Key, Problem};
+use crate::setting::check::nearest;
+use crate::setting::leaf::{text, word};
+use crate::setting::{Check, Duration, OrOff, Size, Written};
+
+/// A route as written, what it inherits included.
+#[derive(Debug, Deserialize)]
+pub struct Route {
+    #[serde(rename = "match")]
+    matches: WrittenMatch,
+    listeners: Written<Vec<Written<String>>>,
+    upstream: Written<String>,
+    strip_prefix: Written<Prefix>,
+    rewrite_path: Written<Template>,
+    host: Written<UpstreamHost>,
+    timeouts: WrittenTimeouts,
+    limits: WrittenLimits,
+    operation: Written<Operation>,
+    attributes: BTreeMap<String, WrittenAttribute>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenMatch {
+    hosts: Written<Vec<Written<Host>>>,
+    path: Written<Template>,
+    methods: Written<Vec<Written<WrittenMethod>>>,
+    headers: BTreeMap<String, Written<HeaderMatch>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenTimeouts {
+    request: Written<OrOff<Duration>>,
+    attempt: Written<OrOff<Duration>>,
+    stream_idle: Written<OrOff<Duration>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenLimits {
+    body: Written<OrOff<Size>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(
+    expecting = "{ path = \"order_id\" }, { request_header = \"x-order-id\" } or { response_header = … }"
+)]
+struct WrittenAttribute {
+    path: Written<String>,
+    request_header: Written<String>,
+    response_header: Written<String>,
+}
+
+/// The names that a route may refer to.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Of listeners.
+    pub listeners: Vec<String>,
+    /// Of upstreams.
+    pub upstreams: Vec<String>,
+}
+
+impl Route {
+    /// The route as used; `None` only after a problem has been noted.
+    pub fn check(self, name: &str, known: &Known, check: &Check<'_>) -> Option<Settings> {
+        let path = self.matches.path.clone();
+        let matches = self.matches.check(check);
+        let help = match &known.upstreams[..] {
+            [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
+            names => format!("name an upstream: {}", names.join(", ")),
+        };
+        let upstream_key = self.upstream.key().clone();
+        let upstream = self.upstream.required(check, &help);
+        if let Some(upstream) = &upstream {
+            refuse_unknown("upstream", upstream, &known.upstreams, &upstream_key, check);
+        }
+        let rewrite = check_rewrite(self.strip_prefix, self.rewrite_path, path.get(), check);
+        let attribute = |(key, source): (String, WrittenAttribute)| {
+            Some((key.clone().into(), source.check(&key, path.get(), check)?))
+        };
+        let attributes = self.attributes.into_iter().filter_map(attribute).collect();
+        let listeners = check_listeners(self.listeners, known, check);
+        Some(Settings {
+            name: name.into(),
+            matches: matches?,
+            listeners,
+            upstream: upstream?.into(),
+            rewrite,
+            host: self.host.or(UpstreamHost::Keep),
+            timeouts: self.timeouts.check(),
+            body_bytes: self.limits.body.or(None),
+            operation: self.operation.into_option().map(|Operation(operation)| operation),
+            attributes,
+        })
+    }
+}
+
+impl WrittenMatch {
+    fn check(self, check: &Check<'_>) -> Option<super::route::Match> {
+        let header = |(name, value): (String, Written<HeaderMatch>)| {
+            let named = header_name(&name, value.key(), check);
+            Some((named?, value.into_option()?))
+        };
+        let headers = self.headers.into_iter().filter_map(header).collect();
+        let path =
+            self.path.required(check, "write path = \"/shop/orders/{order_id}\", or \"/{*rest}\" for all");
+        let methods = list(self.methods).map(|WrittenMethod(method)| method).collect();
+        Some(super::route::Match {
+            hosts: list(self.hosts).collect(),
+            path: path?.into_text(),
+            methods,
+            headers,
+        })
+    }
+}
+
+impl WrittenTimeouts {
+    fn check(self) -> Timeouts {
+        let minute = Some(Time::from_secs(60));
+        Timeouts {
+            request: self.request.or(minute),
+            attempt: self.attempt.or(None),
+            stream_idle: self.stream_idle.or(minute),
+        }
+    }
+}
+
+impl WrittenAttribute {
+    fn check(self, name: &str, path: Option<&Template>, check: &Check<'_>) -> Option<AttributeSource> {
+        let help = "write one of path, request_header and response_header";
+        let table = self.path.key().parent().unwrap_or_default();
+        refuse_attribute_name(name, &table, check);
+        let written = [&self.path, &self.request_header, &self.response_header];
+        match written.iter().filter(|source| !source.is_absent()).collect::<Vec<_>>()[..] {
+            [_] => {}
+            [] => {
+                check.wrong(&table, "does not say where its value is read", help);
+                return None;
+            }
+            [.., second] => {
+                check.wrong(second.key(), "a value is read from one place, not from two", help);
+                return None;
+            }
+        }
+        if let Some(parameter) = self.path.get() {
+            refuse_parameter(parameter, path, self.path.key(), check);
+            return Some(AttributeSource::Path(parameter.as_str().into()));
+        }
+        let header = |written: Written<String>| {
+            let name = header_name(written.get()?, written.key(), check)?;
+            if CREDENTIALS.contains(&name.as_str()) {
+                let what = format!("{name} holds credentials, which never leave the gateway");
+                check.wrong(written.key(), what, "name the header field of a business key");
+            }
+            Some(name)
+        };
+        let request = header(self.request_header).map(AttributeSource::RequestHeader);
+        request.or_else(|| header(self.response_header).map(AttributeSource::ResponseHeader))
+    }
+}
+
+fn check_listeners(
+    listeners: Written<Vec<Written<String>>>,
+    known: &Known,
+    check: &Check<'_>,
+) -> Option<Vec<std::sync::Arc<str>>> {
+    let key = listeners.key().clone();
+    let listeners = listeners.into_option()?;
+    if listeners.is_empty() {
+        check.wrong(
+            &key,
+            "is empty: nobody would serve the route",
+            "name a listener, or leave the key out for all",
+        );
+    }
+    for listener in &listeners {
+        if let Some(name) = listener.get() {
+            refuse_unknown("listener", name, &known.listeners, listener.key(), check);
+        }
+    }
+    Some(listeners.into_iter().filter_map(Written::into_option).map(Into::into).collect())
+}
+
+fn check_rewrite(
+    strip: Written<Prefix>,
+    rewrite: Written<Template>,
+    path: Option<&Template>,
+    check: &Check<'_>,
+) -> Rewrite {
+    if let (Some(_), Some(_)) = (strip.get(), rewrite.get()) {
+        check.wrong(
+            rewrite.key(),
+            "cannot be used with strip_prefix",
+            "write the whole path here and leave it out",
+        );
+    }
+    if let (Some(prefix), Some(path)) = (strip.get(), path)
+        && !path.begins_with(prefix)
+    {
+        let what = format!("\"{prefix}\" is not how the path \"{path}\" begins");
+        let help = path.first_segment().map_or_else(
+            || "leave it out: the path begins with a parameter".to_owned(),
+            |segment| format!("write whole segments of the path: \"{segment}\""),
+        );
+        check.wrong(strip.key(), what, help);
+    }
+    for parameter in rewrite.get().into_iter().flat_map(Template::parameters) {
+        refuse_parameter(parameter, path, rewrite.key(), check);
+    }
+    match (strip.into_option(), rewrite.into_option()) {
+        (Some(prefix), _) => Rewrite::StripPrefix(prefix.into_text()),
+        (None, Some(template)) => Rewrite::Template(template.into_text()),
+        (None, None) => Rewrite::Keep,
+    }
+}
+
+fn refuse_unknown(kind: &str, name: &str, known: &[String], key: &Key, check: &Check<'_>) {
+    if known.iter().any(|known| known == name) {
+        return;
+    }
+    let help = match nearest(name, known.iter().map(String::as_str)) {
+        Some(meant) => format!("write \"{meant}\""),
+        None => format!("add the table [{kind}s.{name}]"),
+    };
+    check.wrong(key, format!("there is no {kind} \"{name}\""), help);
+}
+
+fn refuse_parameter(parameter: &str, path: Option<&Template>, key: &Key, check: &Check<'_>) {
+    let Some(path) = path else { return };
+    let known: Vec<&str> = path.parameters().collect();
+    if known.contains(&parameter) {
+        return;
+    }
+    let help = match &known[..] {
+        [] => format!("add it to the path: {{{parameter}}}"),
+        known => format!("the parameters are {}", known.join(", ")),
+    };
+    check.wrong(key, format!("the path \"{path}\" has no parameter {parameter}"), help);
+}
+
+/// Business attributes stand beside those of the conventions and never replace one.
+fn refuse_attribute_name(name: &str, key: &Key, check: &Check<'_>) {
+    let note =
+        |what: String| check.note(Problem::unknown_key(key, what).help("write a name such as \"order.id\""));
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+    if !(first && name.bytes().all(is_word_byte)) {
+        note(format!("\"{name}\" is not the name of an attribute"));
+    } else if let Some(taken) = RESERVED.iter().find(|taken| name.starts_with(**taken)) {
+        note(format!("attributes that begin with {taken} have their own meaning"));
+    }
+}
+
+fn is_word_byte(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.')
+}
+
+fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
+    let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
+    if parsed.is_none() {
+        check.wrong(
+            key,
+            format!("\"{name}\" is not the name of a header field"),
+            "write a name such as \"x-order-id\"",
+        );
+    }
+    parsed
+}
+
+fn list<T>(written: Written<Vec<Written<T>>>) -> impl Iterator<Item = T> {
+    written.into_option().unwrap_or_default().into_iter().filter_map(Written::into_option)
+}
+
+/// What the conventions or the gateway itself set.
+const RESERVED: [&str; 9] =
+    ["client.", "error.", "http.", "network.", "peer.", "server.", "service.", "tracegate.", "url."];
+
+const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];
+
+/// A business operation: `order.create`.
+#[derive(Debug)]
+struct Operation(Box<str>);
+
+impl<'de> Deserialize<'de> for Operation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a word", |name| {
+            let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+            if first && name.len() <= 64 && name.bytes().all(is_word_byte) {
+                return Ok(Self(name.into()));
+            }
+            let help = "write at most 64 lower-case letters, digits, dots and underscores: \"order.create\"";
+            Err(format!("\"{name}\" is not the name of an operation\n{help}"))
+        })
+    }
+}
+
+/// A method that can be routed.
+#[derive(Debug)]
+struct WrittenMethod(Method);
+
+impl<'de> Deserialize<'de> for WrittenMethod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a method", |written| {
+            let upper = written.to_ascii_uppercase();
+            match Method::from_bytes(written.as_bytes()) {
+                Ok(method) if method == Method::CONNECT || method == Method::TRACE => {
+                    Err(format!("{method} is never routed\nleave it out: CONNECT is answered 501, TRACE 405"))
+                }
+                Ok(method) if written == upper => Ok(Self(method)),
+                Ok(_) => Err(format!(
+                    "\"{written}\" is not a method: their letters are capitals\nwrite \"{upper}\""
+                )),
+                Err(_) => {
+                    Err(format!("\"{written}\" is not a method\nwrite one such as \"GET\" or \"POST\""))
+                }
+            }
+        })
+    }
+}
+
+impl Host {
+    fn parse(written: &str) -> Result<Self, String> {
+        let host = written.to_ascii_lowercase();
+        let (wildcard, name) = match host.strip_prefix("*.") {
+            Some(suffix) => (true, suffix),
+            None => (false, host.as_str()),
+        };
+        let byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let label = |label: &str| !label.is_empty() && label.len() <= 63 && label.bytes().all(byte);
+        let literal =
+            name.starts_with('[') && name.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok();
+        if name.split('.').all(label) || (literal && !wildcard) {
+            return Ok(if wildcard { Self::Wildcard(name.into()) } else { Self::Exact(name.into()) });
+        }
+        let help = "write a name without scheme and port, \"shop.example\" or \"*.shop.example\"; \
+                    international names in their xn-- form";
+        Err(format!("\"{written}\" is not a host\n{help}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Host {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a host", Self::parse)
+    }
+}
+
+impl<'de> Deserialize<'de> for UpstreamHost {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("keep", Self::Keep), ("endpoint", Self::Endpoint)])
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderMatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueOrTrue;
+
+        impl Visitor<'_> for ValueOrTrue {
+            type Value = HeaderMatch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, or true for any value")
+            }
+
+            fn visit_bool<E: Error>(self, any: bool) -> Result<HeaderMatch, E> {
+                let help = "write true if it must be there, or leave it out";
+                if any {
+                    Ok(HeaderMatch::Present)
+                } else {
+                    Err(E::custom(format!("cannot be false\n{help}")))
+                }
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<HeaderMatch, E> {
+                let wrong =
+                    |_| E::custom("is not the value of a header field\nleave out what is not printable");
+                HeaderValue::from_str(value).map(HeaderMatch::Exact).map_err(wrong)
+            }
+        }
+
+        deserializer.deserialize_any(ValueOrTrue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_a_wildcard() {
+        let exact = |name: &str| Ok(Host::Exact(name.into()));
+        for (written, host) in [
+            ("Shop.Example", exact("shop.example")),
+            ("localhost", exact("localhost")),
+            ("10.0.0.7", exact("10.0.0.7")),
+            ("[::1]", exact("[::1]")),
+            ("*.shop.example", Ok(Host::Wildcard("shop.example".into()))),
+            ("shop.example:8080", Err(())),
+            ("http://shop", Err(())),
+            ("*", Err(())),
+            ("shop.*", Err(())),
+            ("a..b", Err(())),
+            ("bücher.example", Err(())),
+            ("", Err(())),
+        ] {
+            assert_eq!(Host::parse(written).map_err(|_| ()), host, "{written}");
+        }
+    }
+}

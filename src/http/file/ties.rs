@@ -1,0 +1,55 @@
+//! Ties: two routes that would match one request equally well. Which one is meant cannot be guessed.
+
+use super::super::route::{HeaderMatch, Settings};
+use super::template::Template;
+use crate::problem::Key;
+use crate::setting::Check;
+
+/// Notes a problem at each route that ties with one before it.
+///
+/// The router prefers the longer exact path, then named methods over any, then more header matches, and an
+/// exact host over a wildcard over any. Two routes that are equal in all of these tie if one request can
+/// match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
+pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
+    for (index, (key, route)) in routes.iter().enumerate() {
+        if let Some((other, _)) = routes[..index].iter().find(|(_, other)| tie(route, other)) {
+            let what = format!("ties with {other}: both match the same requests equally well");
+            let help =
+                "give one of them another path, or methods, hosts or headers that the other does not have";
+            check.wrong(&key.child("match").child("path"), what, help);
+        }
+    }
+}
+
+fn tie(one: &Settings, other: &Settings) -> bool {
+    let (a, b) = (&one.matches, &other.matches);
+    Template::shape(&a.path) == Template::shape(&b.path)
+        && equal_or_shared(&a.hosts, &b.hosts)
+        && equal_or_shared(&a.methods, &b.methods)
+        && both_hold(&a.headers, &b.headers)
+        && listeners_meet(one, other)
+}
+
+/// Whether both are "any", or one thing stands in both. "Any" never ties with something named.
+fn equal_or_shared<T: PartialEq>(one: &[T], other: &[T]) -> bool {
+    (one.is_empty() && other.is_empty()) || one.iter().any(|item| other.contains(item))
+}
+
+/// Whether equally many header matches can hold at once: they do unless they want two values of one field.
+fn both_hold(one: &[(http::HeaderName, HeaderMatch)], other: &[(http::HeaderName, HeaderMatch)]) -> bool {
+    let exclude = |a: &HeaderMatch, b: &HeaderMatch| match (a, b) {
+        (HeaderMatch::Exact(a), HeaderMatch::Exact(b)) => a != b,
+        _ => false,
+    };
+    let excluded = |(name, wanted): &(http::HeaderName, HeaderMatch)| {
+        other.iter().any(|(known, value)| known == name && exclude(value, wanted))
+    };
+    one.len() == other.len() && !one.iter().any(excluded)
+}
+
+fn listeners_meet(one: &Settings, other: &Settings) -> bool {
+    match (&one.listeners, &other.listeners) {
+        (Some(one), Some(other)) => one.iter().any(|listener| other.contains(listener)),
+        _ => true,
+    }
+}

@@ -1,0 +1,147 @@
+//! `[listeners.NAME]` as written, and what it means.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+
+use super::{Limits, Settings, Timeouts, tls};
+use crate::setting::leaf::text;
+use crate::setting::{Address, Check, Count, Duration, Size, Written};
+
+/// A listener as written.
+#[derive(Debug, Deserialize)]
+pub struct Listener {
+    address: Written<Address>,
+    tls: Option<WrittenTls>,
+    trusted_proxies: Written<Vec<Written<Network>>>,
+    limits: WrittenLimits,
+    timeouts: WrittenTimeouts,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ certificate_file = \"…\", key_file = \"…\" }")]
+struct WrittenTls {
+    certificate_file: Written<String>,
+    key_file: Written<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenLimits {
+    connections: Written<Count>,
+    header_bytes: Written<Size>,
+    header_count: Written<Count>,
+    uri_bytes: Written<Size>,
+    http2_streams: Written<Count>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenTimeouts {
+    handshake: Written<Duration>,
+    head: Written<Duration>,
+    idle: Written<Duration>,
+    body: Written<Duration>,
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> &Written<Address> {
+        &self.address
+    }
+
+    /// The listener as used, with certificate and key loaded; `None` only after a problem has been noted.
+    pub fn check(self, name: &str, check: &Check<'_>) -> Option<Settings> {
+        let address = self.address.required(check, "write address = \"0.0.0.0:8080\"");
+        let tls = self.tls.map(|tls| tls.check(check));
+        let trusted = self.trusted_proxies.into_option().unwrap_or_default();
+        Some(Settings {
+            name: name.into(),
+            address: address?.into(),
+            tls: tls.and_then(|tls| tls),
+            trusted_proxies: trusted
+                .into_iter()
+                .filter_map(Written::into_option)
+                .map(|Network(net)| net)
+                .collect(),
+            limits: self.limits.check(),
+            timeouts: self.timeouts.check(),
+        })
+    }
+}
+
+impl WrittenTls {
+    fn check(self, check: &Check<'_>) -> Option<Arc<rustls::ServerConfig>> {
+        let key = self.certificate_file.key().clone();
+        let certificate = readable(self.certificate_file, "a certificate chain in PEM", check);
+        let private = readable(self.key_file, "its private key in PEM", check);
+        match tls::server_config(&certificate?, &private?) {
+            Ok(config) => Some(config),
+            Err(error) => {
+                let help = "name a certificate chain, the server's own first, and the key that belongs to it";
+                check.wrong(&key, error, help);
+                None
+            }
+        }
+    }
+}
+
+fn readable(file: Written<String>, what: &str, check: &Check<'_>) -> Option<std::path::PathBuf> {
+    let key = file.key().clone();
+    let written = file.required(check, &format!("name the file with {what}"))?;
+    let path = check.path(&written);
+    match File::open(&path) {
+        Ok(_) => Some(path),
+        Err(error) => {
+            let help = format!("name a file with {what}");
+            check.wrong(&key, format!("the file \"{written}\" cannot be read: {error}"), help);
+            None
+        }
+    }
+}
+
+impl WrittenLimits {
+    fn check(self) -> Limits {
+        Limits {
+            connections: self.connections.or(10_000),
+            header_bytes: self.header_bytes.or(64 << 10),
+            header_count: self.header_count.or(100),
+            uri_bytes: self.uri_bytes.or(8 << 10),
+            http2_streams: self.http2_streams.or(128),
+        }
+    }
+}
+
+impl WrittenTimeouts {
+    fn check(self) -> Timeouts {
+        let seconds = time::Duration::from_secs;
+        Timeouts {
+            handshake: self.handshake.or(seconds(10)),
+            head: self.head.or(seconds(10)),
+            idle: self.idle.or(seconds(60)),
+            body: self.body.or(seconds(30)),
+        }
+    }
+}
+
+/// A network, or a single address.
+#[derive(Debug, Clone, Copy)]
+struct Network(IpNet);
+
+impl Network {
+    fn parse(text: &str) -> Result<Self, String> {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        let network = text.parse().or_else(|_| address());
+        network
+            .map(Self)
+            .map_err(|_| format!("\"{text}\" is not a network\nwrite \"10.0.0.0/8\" or \"fd00::/8\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a network", Self::parse)
+    }
+}

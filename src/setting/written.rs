@@ -1,0 +1,101 @@
+//! `Written<T>`: one value of the file, which knows its key and whether it was there.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+
+use super::Check;
+use crate::problem::Key;
+
+/// A value as written. Reading it never fails: what is wrong with it goes to the reader's problems, and what
+/// remains is that something was there. So one bad value hides no other.
+///
+/// It can be read only from the configuration's own tree, which hands over key and value under [`STRUCT`].
+#[derive(Debug, Clone)]
+pub struct Written<T> {
+    key: Key,
+    state: State<T>,
+}
+
+#[derive(Debug, Clone)]
+enum State<T> {
+    Absent,
+    /// It was there and wrong, which has been noted.
+    Wrong,
+    Value(T),
+}
+
+/// The struct name that asks the tree for a key and a value: a sequence of two, or of one if it is absent.
+pub const STRUCT: &str = "$written";
+
+impl<T> Written<T> {
+    /// Its key, for a problem.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The value, if one was written and is right.
+    pub fn get(&self) -> Option<&T> {
+        match &self.state {
+            State::Value(value) => Some(value),
+            State::Absent | State::Wrong => None,
+        }
+    }
+
+    /// The value, if one was written and is right.
+    pub fn into_option(self) -> Option<T> {
+        match self.state {
+            State::Value(value) => Some(value),
+            State::Absent | State::Wrong => None,
+        }
+    }
+
+    /// Whether nothing was written, right or wrong.
+    pub fn is_absent(&self) -> bool {
+        matches!(self.state, State::Absent)
+    }
+
+    /// The value as used, or the default. A wrong value takes the default too: the problem has been noted, so
+    /// nobody will use it.
+    pub fn or<U>(self, default: U) -> U
+    where
+        T: Into<U>,
+    {
+        self.into_option().map_or(default, Into::into)
+    }
+
+    /// The value; that it is missing is a problem.
+    pub fn required(self, check: &Check<'_>, help: &str) -> Option<T> {
+        if self.is_absent() {
+            check.wrong(&self.key, "is missing", help);
+        }
+        self.into_option()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pair<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Pair<T> {
+            type Value = Written<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key and a value")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<Self::Value, A::Error> {
+                let key = pair.next_element()?.unwrap_or_default();
+                let state = match pair.next_element() {
+                    Ok(Some(value)) => State::Value(value),
+                    Ok(None) => State::Absent,
+                    Err(_noted) => State::Wrong,
+                };
+                Ok(Written { key, state })
+            }
+        }
+
+        deserializer.deserialize_struct(STRUCT, &["key", "value"], Pair(PhantomData))
+    }
+}

@@ -1,0 +1,268 @@
+//! `[upstreams.NAME]` as written, and what it means.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time;
+
+use http::Uri;
+use rustls::pki_types::ServerName;
+use serde::{Deserialize, Deserializer};
+
+use super::{Address, Balance, Pool, Protocol, Settings, Tls};
+use crate::net;
+use crate::problem::Key;
+use crate::setting::leaf::{text, word};
+use crate::setting::{Check, Count, Duration, Size, Written};
+
+/// An upstream as written.
+#[derive(Debug, Deserialize)]
+pub struct Upstream {
+    service: Written<String>,
+    endpoints: Written<Vec<Written<Address>>>,
+    balance: Written<Balance>,
+    protocol: Written<Protocol>,
+    tls: Option<WrittenTls>,
+    connect_timeout: Written<Duration>,
+    pool: WrittenPool,
+    header_bytes: Written<Size>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ ca_file = \"…\", server_name = \"…\" }")]
+struct WrittenTls {
+    ca_file: Written<String>,
+    server_name: Written<Name>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenPool {
+    connections: Written<Count>,
+    pending: Written<Count>,
+    wait: Written<Duration>,
+    idle: Written<Duration>,
+}
+
+impl Upstream {
+    /// The upstream as used, with authorities loaded; `None` only after a problem has been noted.
+    pub fn check(self, name: &str, admin: SocketAddr, check: &Check<'_>) -> Option<Settings> {
+        let protocol = self.protocol.or(Protocol::Http1);
+        let key = self.endpoints.key().clone();
+        let endpoints = self.endpoints.required(check, "write endpoints = [\"http://127.0.0.1:9001\"]")?;
+        if endpoints.is_empty() {
+            check.wrong(&key, "is empty", "write at least one: [\"http://127.0.0.1:9001\"]");
+        }
+        refuse_admin(&endpoints, admin, check);
+        refuse_repeated(&endpoints, check);
+        let tls = check_tls(self.tls, protocol, &endpoints, &key, check);
+        Some(Settings {
+            name: name.into(),
+            service: self.service.into_option().map(Into::into),
+            endpoints: endpoints.into_iter().filter_map(Written::into_option).collect(),
+            balance: self.balance.or(Balance::PowerOfTwoChoices),
+            protocol,
+            tls,
+            connect_timeout: self.connect_timeout.or(time::Duration::from_secs(3)),
+            pool: self.pool.check(),
+            header_bytes: self.header_bytes.or(64 << 10),
+        })
+    }
+}
+
+impl WrittenPool {
+    fn check(self) -> Pool {
+        Pool {
+            connections: self.connections.or(1024),
+            pending: self.pending.or(1024),
+            wait: self.wait.or(time::Duration::from_secs(1)),
+            // Just below the five seconds after which Node.js closes: the one who waits less is not surprised.
+            idle: self.idle.or(time::Duration::from_secs(4)),
+        }
+    }
+}
+
+/// TLS as used, if an endpoint speaks it.
+fn check_tls(
+    tls: Option<WrittenTls>,
+    protocol: Protocol,
+    endpoints: &[Written<Address>],
+    key: &Key,
+    check: &Check<'_>,
+) -> Option<Tls> {
+    let https = || endpoints.iter().filter(|endpoint| endpoint.get().is_some_and(|address| address.https));
+    let all_read = endpoints.iter().all(|endpoint| endpoint.get().is_some());
+    let (ca_file, server_name) = tls.map_or((None, None), |tls| (Some(tls.ca_file), Some(tls.server_name)));
+    if https().next().is_none() {
+        if let (Some(ca_file), true) = (ca_file, all_read) {
+            let table = ca_file.key().parent().unwrap_or_default();
+            let help = format!("write https:// in {key}, or leave tls out");
+            check.wrong(&table, "is never used: no endpoint is https", help);
+        }
+        return None;
+    }
+    let named = server_name.as_ref().is_some_and(|name| !name.is_absent());
+    for endpoint in https().filter(|_| !named) {
+        let host = endpoint.get().map(|address| address.host.to_string()).unwrap_or_default();
+        if ServerName::try_from(host.clone()).is_err() {
+            let what = format!("no certificate can be made out to \"{host}\"");
+            check.wrong(
+                endpoint.key(),
+                what,
+                "write the name in its certificate: tls = { server_name = \"…\" }",
+            );
+        }
+    }
+    let alpn: &[&[u8]] = match protocol {
+        Protocol::Http1 => &[b"http/1.1"],
+        Protocol::Http2 => &[b"h2"],
+    };
+    let (ca_key, ca_file) =
+        ca_file.map_or((key.clone(), None), |file| (file.key().clone(), file.into_option()));
+    let path = ca_file.as_ref().map(|file| check.path(file));
+    match net::tls::client_config(path.as_deref(), None, alpn) {
+        Ok(config) => {
+            let server_name = server_name.and_then(Written::into_option).map(|Name(name)| name);
+            Some(Tls { config, server_name })
+        }
+        Err(error) => {
+            let what =
+                ca_file.map_or(error.clone(), |file| format!("the file \"{file}\" cannot be used: {error}"));
+            check.wrong(&ca_key, what, "name a file with the trusted authorities' certificates in PEM");
+            None
+        }
+    }
+}
+
+/// Our own admin address as an endpoint would open it to every client.
+fn refuse_admin(endpoints: &[Written<Address>], admin: SocketAddr, check: &Check<'_>) {
+    for endpoint in endpoints {
+        let Some(address) = endpoint.get() else { continue };
+        let here = match address.host.parse::<IpAddr>() {
+            Ok(ip) => ip == admin.ip() || ip.is_unspecified(),
+            Err(_) => &*address.host == "localhost",
+        };
+        if here && address.port == admin.port() && admin.port() != 0 {
+            let what = "is the gateway's own admin address, which would be open to every client";
+            check.wrong(endpoint.key(), what, "write the address of the service");
+        }
+    }
+}
+
+fn refuse_repeated(endpoints: &[Written<Address>], check: &Check<'_>) {
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let before = &endpoints[..index];
+        if endpoint.get().is_some() && before.iter().any(|other| other.get() == endpoint.get()) {
+            check.wrong(endpoint.key(), "is written twice", "write each endpoint once");
+        }
+    }
+}
+
+impl Address {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| {
+            Err(format!("\"{text}\" {what}\nwrite scheme, host and port: \"http://10.0.0.7:9001\""))
+        };
+        let Ok(uri) = text.parse::<Uri>() else { return wrong("is not a URL") };
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return wrong("does not begin with http:// or https://");
+        };
+        let https = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return wrong("is neither http nor https"),
+        };
+        if authority.as_str().contains('@') {
+            // Not repeated: it may be a password.
+            let help = "write the URL without it; a header is the place for credentials";
+            return Err(format!("the URL names a user\n{help}"));
+        }
+        if uri.path() != "/" {
+            return wrong("has a path, which belongs to the routes (strip_prefix, rewrite_path)");
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return wrong("has a query or a fragment");
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let after_host = authority.as_str().get(authority.host().len()..).unwrap_or_default();
+        let port = match (after_host, authority.port_u16()) {
+            ("", _) => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
+            (_, Some(port @ 1..)) => port,
+            _ => return wrong("has no port between 1 and 65535"),
+        };
+        if host.is_empty() { wrong("has no host") } else { Ok(Self { https, host: host.into(), port }) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a URL", Self::parse)
+    }
+}
+
+impl<'de> Deserialize<'de> for Balance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("p2c", Self::PowerOfTwoChoices), ("round_robin", Self::RoundRobin)])
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("http/1.1", Self::Http1), ("h2", Self::Http2)])
+    }
+}
+
+/// The name in a certificate.
+#[derive(Debug)]
+struct Name(ServerName<'static>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a name", |name| {
+            let help = "write a name or an IP address, without a port: \"shop.internal\"";
+            ServerName::try_from(name.to_owned())
+                .map(Self)
+                .map_err(|_| format!("\"{name}\" is not a name\n{help}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_scheme_a_host_and_a_port() {
+        for (text, https, host, port) in [
+            ("http://127.0.0.1:9001", false, "127.0.0.1", 9001),
+            ("http://Shop.Internal/", false, "shop.internal", 80),
+            ("https://shop.internal", true, "shop.internal", 443),
+            ("http://[::1]:9001", false, "::1", 9001),
+        ] {
+            assert_eq!(Address::parse(text), Ok(Address { https, host: host.into(), port }), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_more_or_less_is_refused() {
+        for (text, what) in [
+            ("127.0.0.1:9001", "http://"),
+            ("shop", "http://"),
+            ("", "is not a URL"),
+            ("ftp://shop", "neither http nor https"),
+            ("http://me:secret@shop", "names a user"),
+            ("http://shop/orders", "has a path"),
+            ("http://shop?a=b", "query"),
+            ("http://shop#a", "fragment"),
+            ("http://shop:0", "no port"),
+            ("http://shop:99999", "no port"),
+            ("http://shop:", "no port"),
+        ] {
+            let error = Address::parse(text).expect_err(text);
+            assert!(error.contains(what) && !error.contains("secret"), "{text}: {error}");
+        }
+    }
+}
