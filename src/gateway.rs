@@ -218,7 +218,9 @@ impl fmt::Debug for Shared {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listen { key, address, source } => write!(f, "cannot listen on {address} ({key}): {source}"),
+            Self::Listen { key, address, source } => {
+                write!(f, "cannot listen on {address} ({key}): {source}")
+            }
             Self::Admin(error) => error.fmt(f),
             Self::Telemetry(error) => write!(f, "cannot set up telemetry: {error}"),
         }

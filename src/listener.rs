@@ -201,4 +201,3 @@ pub struct Limits {
     /// HTTP/2 streams open at once on one connection.
     pub http2_streams: u32,
 }
-

@@ -20,20 +20,24 @@ pub struct Probes {
 }
 
 impl Admin {
-    /// Where it listens.
+    /// Where it listens, as written.
     pub fn address(&self) -> &Written<Address> {
         &self.address
     }
 
+    /// Where it listens, as used.
+    pub fn used_address(&self) -> SocketAddr {
+        self.address.get().map_or(DEFAULT, |address| (*address).into())
+    }
+
     /// The settings as used.
     pub fn check(self, probes: Probes, check: &Check<'_>) -> Settings {
-        let key = self.address.key().clone();
-        let address = self.address.or(DEFAULT);
+        let address = self.used_address();
         if !address.ip().is_loopback() {
             let what =
                 format!("\"{address}\" is not a loopback address, and nobody is asked for a token there");
             let help = format!("write \"127.0.0.1:{}\"; [probes] may listen anywhere", address.port());
-            check.wrong(&key, what, help);
+            check.wrong(self.address.key(), what, help);
         }
         Settings { address, probes: probes.address.into_option().map(Into::into) }
     }

@@ -5,6 +5,8 @@ mod environment;
 mod layer;
 mod otel;
 mod source;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::cell::RefCell;
@@ -123,10 +125,9 @@ impl File {
 
     /// Two sockets cannot listen on one address.
     fn refuse_shared_addresses(&self, check: &Check<'_>) {
+        let mut taken = vec![(self.admin.address().key().clone(), self.admin.used_address())];
         let listeners = self.listeners.values().map(listener::file::Listener::address);
-        let own = [self.admin.address(), self.probes.address()];
-        let mut taken: Vec<(Key, SocketAddr)> = Vec::new();
-        for address in listeners.chain(own) {
+        for address in [self.probes.address()].into_iter().chain(listeners) {
             let Some(wanted) = address.get().map(|address| SocketAddr::from(*address)) else { continue };
             if let Some((key, other)) = taken.iter().find(|(_, other)| collide(wanted, *other)) {
                 let what = format!("\"{wanted}\" is taken by {key} (\"{other}\")");
@@ -203,27 +204,23 @@ impl Merged {
 
     /// Gives a problem its place. What a route has inherited is wrong in the defaults.
     fn place(&self, problem: Problem) -> Problem {
-        let named = problem.names_key;
-        let at = |spot: &Spot| if named { spot.key.clone() } else { spot.value.clone() };
-        if let Some(spot) = self.written(&problem.key) {
-            let place = at(spot);
-            return problem.at(place);
-        }
-        if let Some((key, spot)) = inherited(&problem.key)
-            .and_then(|key| Some((self.written(&key)?, key)))
-            .map(|(spot, key)| (key, spot))
-        {
-            let place = at(spot);
-            return Problem { key, ..problem }.at(place);
-        }
-        let place = self.table(&problem.key);
+        let inherited = || inherited(&problem.key).filter(|key| self.written(key).is_some());
+        let key = if self.written(&problem.key).is_some() { None } else { inherited() };
+        let problem = Problem { key: key.unwrap_or(problem.key), ..problem };
+        let place = match self.written(&problem.key) {
+            Some(spot) if problem.names_key => spot.key.clone(),
+            Some(spot) => spot.value.clone(),
+            None => self.table(&problem.key),
+        };
         problem.at(place)
     }
 
-    /// Where the key was written last, which is the value in force.
+    /// Where the key was written last, which is the value in force, or something in the table that it is.
     fn written(&self, key: &Key) -> Option<&Spot> {
         let (otel, others) = self.layers.split_last()?;
-        others.iter().rev().chain([otel]).find_map(|layer| layer.places.get(key))
+        let mut layers = others.iter().rev().chain([otel]);
+        let exactly = layers.clone().find_map(|layer| layer.places.get(key));
+        exactly.or_else(|| layers.find_map(|layer| layer.within(key)).map(|(_, spot)| spot))
     }
 
     /// Where something that is missing belongs: the nearest table around it that was written, where it was

@@ -70,7 +70,15 @@ fn check_method(method: &Method) -> Result<(), Failure> {
     match *method {
         Method::CONNECT => Err(Failure::new(Reason::Unsupported).detail(Detail::Method)),
         Method::TRACE => {
-            let allowed = [Method::DELETE, Method::GET, Method::HEAD, Method::OPTIONS, Method::PATCH, Method::POST, Method::PUT];
+            let allowed = [
+                Method::DELETE,
+                Method::GET,
+                Method::HEAD,
+                Method::OPTIONS,
+                Method::PATCH,
+                Method::POST,
+                Method::PUT,
+            ];
             let failure = Failure::new(Reason::MethodNotAllowed).detail(Detail::Method);
             Err(failure.field(header::ALLOW, headers::allow(&allowed)))
         }

@@ -95,7 +95,8 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             }
             attempt.head(status.as_u16());
             let (head, incoming) = answer.into_parts();
-            let body = UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
+            let body =
+                UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
             let mut answer = Response::from_parts(head, Body::Upstream(Box::new(body)));
             tell_client(&mut answer);
             Ok(answer)
@@ -167,7 +168,11 @@ fn message(
     {
         head.headers.insert(header::HOST, host);
     }
-    if head.headers.get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    if head
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
         body.hold(Gate::new(informational));
     }
     if pool.is_http2() {
@@ -237,7 +242,8 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// What of the answer belongs to the upstream's connection stays there.
 fn tell_client(answer: &mut Response) {
-    let received = answer.version();
+    // the gateway speaks its own version (RFC 9110 section 6.2)
+    let received = std::mem::replace(answer.version_mut(), Version::HTTP_11);
     let headers = answer.headers_mut();
     headers::strip_hop_by_hop(headers);
     headers::add_via(headers, received);

@@ -89,9 +89,7 @@ pub(super) fn is_loop(headers: &HeaderMap) -> bool {
         .get_all(header::VIA)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter(|pass| {
-            pass.trim_ascii().split(|&byte| byte == b' ').nth(1) == Some(PSEUDONYM.as_bytes())
-        })
+        .filter(|pass| pass.trim_ascii().split(|&byte| byte == b' ').nth(1) == Some(PSEUDONYM.as_bytes()))
         .count();
     passes > MAX_PASSES
 }
@@ -224,7 +222,8 @@ mod tests {
 
     #[test]
     fn the_connection_field_cannot_take_away_the_host_or_the_length() {
-        let mut map = headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
+        let mut map =
+            headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
         strip_hop_by_hop(&mut map);
         assert_eq!(map.len(), 2);
     }

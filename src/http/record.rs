@@ -38,7 +38,11 @@ pub(super) fn open(
     recorder.start(Start {
         listener: Arc::clone(listener),
         context: TraceContext::from_headers(values("traceparent"), values("tracestate")),
-        exchange: Exchange { method: Method::new(head.method.as_str()), scheme, version: version(head.version) },
+        exchange: Exchange {
+            method: Method::new(head.method.as_str()),
+            scheme,
+            version: version(head.version),
+        },
         request_id: request_id(&head.headers),
         client,
         started: Instant::now().into_std(),
@@ -56,9 +60,10 @@ fn version(version: Version) -> ProtocolVersion {
 /// `X-Request-Id`: the client's, if it is one plain word, else a new one.
 fn request_id(headers: &HeaderMap) -> Box<str> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
-    let sent = headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).filter(|id| {
-        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain)
-    });
+    let sent = headers
+        .get(X_REQUEST_ID)
+        .map(HeaderValue::as_bytes)
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain));
     match sent.and_then(|id| std::str::from_utf8(id).ok()) {
         Some(id) => id.into(),
         None => format!("{:032x}", rand::random::<u128>()).into(),

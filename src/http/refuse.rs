@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 
 use super::record;
 use super::rescue;
 use crate::failure::{Detail, Failure, Reason};
-use crate::listener::connection::{Refusal, Refuse};
-use crate::listener::activity::{Activity, Fate};
 use crate::listener::Settings;
+use crate::listener::activity::{Activity, Fate};
+use crate::listener::connection::{Refusal, Refuse};
 use crate::telemetry::context::Context;
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
@@ -74,7 +76,9 @@ impl Refuser {
         record::tell_trace(&mut headers, handle);
         record::tell_close(&mut headers);
         let mut answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\ncontent-length: {}\r\n",
+            "HTTP/1.1 {status}\r\ndate: {}\r\ncontent-type: application/problem+json\r\n\
+             cache-control: no-store\r\ncontent-length: {}\r\n",
+            date(),
             body.len()
         )
         .into_bytes();
@@ -91,6 +95,11 @@ impl Refuser {
         handle.complete();
         answer
     }
+}
+
+/// `Date` (RFC 9110 section 6.6.1), which hyper adds to all other answers.
+fn date() -> String {
+    rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).unwrap_or_default()
 }
 
 fn failure(refusal: Refusal) -> Failure {

@@ -35,8 +35,7 @@ pub(super) async fn rescue(
     // what was stated first is what is recorded, and so what is answered
     let (reason, detail) = handle.failure().unwrap_or((failure.reason, failure.detail));
     let trace_id = handle.context.trace_id;
-    let mut answer =
-        if grpc { grpc_answer(reason) } else { problem(reason, detail, &trace_id.to_string()) };
+    let mut answer = if grpc { grpc_answer(reason) } else { problem(reason, detail, &trace_id.to_string()) };
     if let Some(fields) = failure.fields {
         answer.headers_mut().extend(*fields);
     }

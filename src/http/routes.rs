@@ -65,7 +65,8 @@ impl Routes {
         if let Some(found) = self.tables(host).find_map(|paths| paths.find(path, method, headers)) {
             return found;
         }
-        let mut others: Vec<Method> = self.tables(host).flat_map(|paths| paths.methods(path, headers)).collect();
+        let mut others: Vec<Method> =
+            self.tables(host).flat_map(|paths| paths.methods(path, headers)).collect();
         others.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         others.dedup();
         if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
@@ -175,10 +176,11 @@ impl Tree {
             let (_, route) = leaf.first()?;
             Some((route, values(&parameters)))
         });
-        let conditional = self.conditional.iter().filter(|(_, route)| holds(route)).filter_map(|(tree, route)| {
-            let found = tree.at(path).ok()?;
-            Some((route, values(&found.params)))
-        });
+        let conditional =
+            self.conditional.iter().filter(|(_, route)| holds(route)).filter_map(|(tree, route)| {
+                let found = tree.at(path).ok()?;
+                Some((route, values(&found.params)))
+            });
         conditional
             .chain(plain)
             .max_by_key(|(route, _)| specificity(&route.matches))

@@ -17,12 +17,12 @@ use hyper_util::server::conn::auto;
 use tokio_util::task::TaskTracker;
 
 use super::body::RequestBody;
+use super::dispatch;
 use super::headers::Peer;
 use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
 use super::rescue::rescue;
 use super::routes::Routes;
-use super::dispatch;
 use crate::failure::{Failure, Reason};
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::{self, Connection, Drain, Protocol};
@@ -97,8 +97,14 @@ impl Server {
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
         let grpc = dispatch::is_grpc(&head.headers);
         let closes = head.version != Version::HTTP_2;
-        let work =
-            dispatch::dispatch(self.routes.current(), self.settings.limits, Arc::clone(peer), head, body, handle.clone());
+        let work = dispatch::dispatch(
+            self.routes.current(),
+            self.settings.limits,
+            Arc::clone(peer),
+            head,
+            body,
+            handle.clone(),
+        );
         let drain = drain.clone();
         Exchanging::new(operation, activity, async move {
             let mut answer = rescue(&handle, grpc, work).await;
@@ -128,9 +134,8 @@ impl Protocol for Server {
         });
         let mut serving = pin!(self.connections.serve_connection(TokioIo::new(connection), service));
         // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next answer
-        let mut leaving = pin!(async {
-            if arrived_late { drain.closing().await } else { drain.leaving().await }
-        });
+        let mut leaving =
+            pin!(async { if arrived_late { drain.closing().await } else { drain.leaving().await } });
         let mut closing = pin!(drain.closing());
         let mut cutting = pin!(drain.cutting());
         let (mut left, mut closed) = (false, false);

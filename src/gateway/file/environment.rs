@@ -27,23 +27,23 @@ pub(super) fn refuse_new_tables(overrides: &mut Layer, merged: &Dict) -> Vec<Pro
     for parent in NAMED {
         let Some(Value::Dict(_, tables)) = overrides.values.get_mut(parent) else { continue };
         let known = merged.get(parent).and_then(Value::as_dict);
-        tables.retain(|name, _| {
-            if known.is_some_and(|known| known.contains_key(name)) {
-                return true;
-            }
+        let (kept, new) = std::mem::take(tables)
+            .into_iter()
+            .partition(|(name, _)| known.is_some_and(|known| known.contains_key(name)));
+        *tables = kept;
+        let new: Dict = new;
+        for name in new.keys() {
             let table = Key::root().child(parent).child(name);
-            let first = overrides.places.iter().find(|(key, _)| key.segments().starts_with(table.segments()));
             let names = known.into_iter().flat_map(Dict::keys).map(String::as_str);
             let help = match nearest(name, names) {
                 Some(meant) => format!("name {parent}.{meant}, or add the table [{table}] to a file"),
                 None => format!("add the table [{table}] to a file"),
             };
-            if let Some((key, spot)) = first {
+            if let Some((key, spot)) = overrides.within(&table) {
                 let what = format!("no file has the table [{table}]");
                 problems.push(Problem::new(key, what).help(help).at(spot.key.clone()));
             }
-            false
-        });
+        }
     }
     problems
 }

@@ -42,6 +42,12 @@ impl Layer {
         table.insert(name.clone(), value);
     }
 
+    /// The key itself, or the first one within it.
+    pub(super) fn within(&self, key: &Key) -> Option<(&Key, &Spot)> {
+        let next = self.places.range(key..).next();
+        next.filter(|(found, _)| found.segments().starts_with(key.segments()))
+    }
+
     fn mark(&mut self, key: &Key, value: &Value, place: &Place) {
         self.places.insert(key.clone(), Spot { key: place.clone(), value: place.clone() });
         match value {

@@ -21,7 +21,7 @@ use crate::setting::{or_off, written};
 /// Reads a file type and notes what is wrong. `None` if it is not made of `Written` leaves alone and one of
 /// the others is wrong.
 pub(super) fn read<'a, T: Deserialize<'a>>(values: &'a Value, found: &'a RefCell<Problems>) -> Option<T> {
-    let tree = Tree { key: Key::root(), value: Some(values), found };
+    let tree = Tree { key: Key::root(), value: Some(values), wrong: false, found };
     T::deserialize(tree).map_err(|error| found.borrow_mut().push(error.at(&Key::root()))).ok()
 }
 
@@ -30,25 +30,28 @@ pub(super) fn read<'a, T: Deserialize<'a>>(values: &'a Value, found: &'a RefCell
 struct Tree<'a> {
     key: Key,
     value: Option<&'a Value>,
+    /// Whether it is absent because the table around it is none, which has been noted.
+    wrong: bool,
     found: &'a RefCell<Problems>,
 }
 
 impl<'a> Tree<'a> {
     fn child(&self, name: &str, value: Option<&'a Value>) -> Self {
-        Self { key: self.key.child(name), value, found: self.found }
+        Self { key: self.key.child(name), value, wrong: self.wrong, found: self.found }
     }
 
     fn note(&self, problem: Problem) {
         self.found.borrow_mut().push(problem);
     }
 
-    /// The table; what is none is noted and taken as absent.
-    fn table(&self, expected: &str) -> Option<&'a Dict> {
+    /// The table; what is none is noted, and all that belongs into it is wrong.
+    fn table(&mut self, expected: &str) -> Option<&'a Dict> {
         match self.value? {
             Value::Dict(_, table) => Some(table),
             other => {
                 let problem = Problem::new(&self.key, format!("is {}, where a table belongs", kind(other)));
                 self.note(problem.help(format!("write {expected}")));
+                self.wrong = true;
                 None
             }
         }
@@ -94,7 +97,7 @@ impl<'de> Deserializer<'de> for Tree<'de> {
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
-        self,
+        mut self,
         name: &str,
         fields: &'static [&'static str],
         visitor: V,
@@ -112,7 +115,7 @@ impl<'de> Deserializer<'de> for Tree<'de> {
         visitor.visit_map(Fields { tree: self, table, left: fields.iter(), field: None })
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+    fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Wrong> {
         let left = self.table("a table of names and what they mean").map(Dict::iter);
         visitor.visit_map(Entries { tree: self, left, value: None })
     }
@@ -170,6 +173,9 @@ impl<'a> SeqAccess<'a> for Pair<'a> {
             self.key_read = true;
             let segments = self.tree.key.segments().iter().cloned();
             return seed.deserialize(SeqDeserializer::new(segments)).map(Some);
+        }
+        if self.tree.wrong {
+            return Err(de::Error::custom("has been noted"));
         }
         if self.tree.value.is_none() {
             return Ok(None);
@@ -239,7 +245,7 @@ impl<'a> SeqAccess<'a> for Elements<'a> {
         let Some(element) = self.elements.get(self.next) else { return Ok(None) };
         let key = self.tree.key.index(self.next);
         self.next += 1;
-        seed.deserialize(Tree { key, value: Some(element), found: self.tree.found }).map(Some)
+        seed.deserialize(Tree { key, value: Some(element), wrong: false, found: self.tree.found }).map(Some)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context};
+use std::task::Context;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};

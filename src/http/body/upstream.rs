@@ -38,7 +38,8 @@ impl UpstreamBody {
         in_flight: InFlight,
     ) -> Self {
         let (attempt, lease) = (Some(attempt), Some(lease));
-        let mut body = Self { incoming, stall: Stall::new(idle), handle, attempt, lease, _in_flight: in_flight };
+        let mut body =
+            Self { incoming, stall: Stall::new(idle), handle, attempt, lease, _in_flight: in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -91,7 +92,9 @@ impl http_body::Body for UpstreamBody {
                 return self.broken(&failure.because(error));
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|_| BodyError::from(&Failure::new(Reason::UpstreamTruncated)))))
+        Poll::Ready(
+            frame.map(|frame| frame.map_err(|_| BodyError::from(&Failure::new(Reason::UpstreamTruncated)))),
+        )
     }
 
     fn is_end_stream(&self) -> bool {

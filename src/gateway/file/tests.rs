@@ -1,0 +1,587 @@
+//! What `load` makes of files and environments.
+
+use std::time::Duration;
+
+use super::*;
+use crate::http::route::Rewrite;
+use crate::telemetry::settings::{Otlp, OtlpProtocol};
+
+/// The smallest configuration there is, and a route.
+const SMALL: &str = r#"
+[listeners.public]
+address = "127.0.0.1:0"
+
+[upstreams.shop]
+endpoints = ["http://127.0.0.1:9001"]
+
+[routes.shop]
+match = { path = "/shop/{*rest}" }
+upstream = "shop"
+"#;
+
+fn sources(files: &[&str], environment: &[(&str, &str)]) -> Sources {
+    let named = |(index, text): (usize, &&str)| {
+        let name = if index == 0 { "routes.toml".to_owned() } else { format!("more{index}.toml") };
+        (name, (*text).to_owned())
+    };
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Sources {
+        files: files.iter().enumerate().map(named).collect(),
+        environment: environment.iter().map(owned).collect(),
+        directory: env!("CARGO_MANIFEST_DIR").into(),
+    }
+}
+
+fn loaded(files: &[&str], environment: &[(&str, &str)]) -> Settings {
+    load(&sources(files, environment)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Each problem's first line.
+fn problems(files: &[&str], environment: &[(&str, &str)]) -> Vec<String> {
+    let Err(problems) = load(&sources(files, environment)) else { return Vec::new() };
+    problems.iter().map(|problem| problem.to_string().lines().next().unwrap_or_default().to_owned()).collect()
+}
+
+#[track_caller]
+fn check(more: &str, expected: &[&str]) {
+    assert_eq!(problems(&[&format!("{SMALL}{more}")], &[]), expected, "{more}");
+}
+
+fn otlp(environment: &[(&str, &str)], more: &str) -> Option<Otlp> {
+    loaded(&[&format!("{SMALL}{more}")], environment).telemetry.otlp
+}
+
+#[test]
+fn the_committed_example_works_as_it_stands() {
+    let settings = loaded(&[include_str!("../../../routes.toml")], &[]);
+    assert_eq!(settings.listeners[0].address.to_string(), "0.0.0.0:8080");
+    assert_eq!(settings.admin.address.to_string(), "127.0.0.1:9901");
+    let names: Vec<_> = settings.routes.iter().map(|route| &*route.name).collect();
+    let all = ["mes", "order_cancel", "order_create", "order_pay", "order_read", "price_calculate", "shop"];
+    assert_eq!(names, all);
+    for route in &settings.routes {
+        assert_eq!(route.timeouts.request, Some(Duration::from_secs(10)), "{}", route.name);
+        assert_eq!(route.timeouts.attempt, Some(Duration::from_secs(3)), "{}", route.name);
+        assert!(matches!(route.rewrite, Rewrite::StripPrefix(_)), "{}", route.name);
+    }
+}
+
+/// Takes the comment sign from every key of the example, but for what cannot stand beside the rest.
+#[test]
+fn every_key_in_the_examples_comments_is_one() {
+    fn key(line: &str) -> Option<&str> {
+        let line = line.strip_prefix("# ")?;
+        let table = line.starts_with('[') && line.split(']').next().is_some_and(|name| !name.contains(' '));
+        let pair = line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        (table || pair).then_some(line)
+    }
+    let text: Vec<_> = include_str!("../../../routes.toml")
+        .lines()
+        // Inline tables cannot be added to, and the example's routes are written so.
+        .filter(|line| {
+            !line.starts_with("# match.")
+                && !line.starts_with("match = { methods = [\"POST\"], path = \"/shop/orders\" }")
+        })
+        .map(|line| key(line).unwrap_or(line))
+        .collect();
+    let text = text.join("\n").replace(
+        "[routes.order_create]",
+        "[routes.order_create]\nmatch = { methods = [], hosts = [], headers = { \"x-canary\" = true }, path = \"/shop/orders\" }",
+    );
+    let found = problems(&[&text], &[("OTLP_AUTHORIZATION", "Bearer 1")]);
+    let files = |line: &String| line.contains("_file: the file") || line.contains("tls: is never used");
+    let other: Vec<_> = found.iter().filter(|line| !files(line)).collect();
+    assert_eq!(other, Vec::<&String>::new(), "{text}");
+}
+
+#[test]
+fn fifteen_problems_of_ten_kinds_are_told_at_once_with_line_and_column() {
+    let text = r#"
+[listeners.public]
+address = "localhost:8080"
+trusted_proxies = ["10.0.0.0/8", "everyone"]
+timeouts = { idle = 60, head = "0s" }
+
+[listeners.second]
+limits.header_bytes = "64K"
+
+[admin]
+address = "0.0.0.0:9901"
+
+[telemetry.otlp]
+headers = { authorization = "Bearer hunter2" }
+
+[telemetry.sampling]
+ratio = 1.5
+
+[metrics]
+buckets = [0.1, 1, 0.5]
+
+[upstreams.shop]
+endpoint = ["http://127.0.0.1:9001"]
+
+[upstreams.mes]
+endpoints = [
+  "http://127.0.0.1:9002",
+  "http://user:hunter2@127.0.0.1:9003",
+]
+balance = "random"
+
+[routes.order_read]
+match = { methods = ["get"], path = "/shop/orders/{order_id}" }
+upstream = "shpo"
+strip_prefix = "/sho"
+attributes = { "order.id" = { path = "order" } }
+
+[routes.a]
+match = { path = "/mes/{x}" }
+upstream = "mes"
+
+[routes.b]
+match = { path = "/mes/{y}" }
+upstream = "mes"
+"#;
+    let problems = load(&sources(&[text], &[])).expect_err("there are problems").to_string();
+    let expected = r#"routes.toml:3:11: listeners.public.address: "localhost:8080" is not an IP address and a port
+  help: write both: "127.0.0.1:8080", "0.0.0.0:8080" or "[::]:8080"
+routes.toml:4:34: listeners.public.trusted_proxies[1]: "everyone" is not a network
+  help: write "10.0.0.0/8" or "fd00::/8"
+routes.toml:5:21: listeners.public.timeouts.idle: 60 has no unit
+  help: write a whole number and a unit: "250ms", "10s", "5m" or "1h"
+routes.toml:5:32: listeners.public.timeouts.head: "0s" is no time at all
+  help: write a whole number and a unit: "250ms", "10s", "5m" or "1h"; only where "off" is allowed, it disables
+routes.toml:7:1: listeners.second.address: is missing
+  help: write address = "0.0.0.0:8080"
+routes.toml:8:23: listeners.second.limits.header_bytes: "64K" is not a size
+  help: write a whole number and a unit: "512B", "64KiB", "10MB" or "1GiB"
+routes.toml:11:11: admin.address: "0.0.0.0:9901" is not a loopback address, and nobody is asked for a token there
+  help: write "127.0.0.1:9901"; [probes] may listen anywhere
+routes.toml:14:29: telemetry.otlp.headers.authorization: is a text, where a table belongs
+  help: write { file = "…" } or { env = "…" }
+routes.toml:17:9: telemetry.sampling.ratio: 1.5 is not a share of the traces
+  help: write a number from 0.0 to 1.0
+routes.toml:20:20: metrics.buckets[2]: 0.5 is not above 1
+  help: write finite numbers of seconds above 0, ascending
+routes.toml:22:1: upstreams.shop.endpoints: is missing
+  help: write endpoints = ["http://127.0.0.1:9001"]
+routes.toml:23:1: upstreams.shop.endpoint: is not a key
+  help: write endpoints
+routes.toml:28:3: upstreams.mes.endpoints[1]: the URL names a user
+  help: write the URL without it; a header is the place for credentials
+routes.toml:30:11: upstreams.mes.balance: "random" is none of "p2c" or "round_robin"
+  help: write "p2c" or "round_robin"
+routes.toml:33:22: routes.order_read.match.methods[0]: "get" is not a method: their letters are capitals
+  help: write "GET"
+routes.toml:34:12: routes.order_read.upstream: there is no upstream "shpo"
+  help: write "shop"
+routes.toml:35:16: routes.order_read.strip_prefix: "/sho" is not how the path "/shop/orders/{order_id}" begins
+  help: write whole segments of the path: "/shop"
+routes.toml:36:38: routes.order_read.attributes."order.id".path: the path "/shop/orders/{order_id}" has no parameter order
+  help: the parameters are order_id
+routes.toml:43:18: routes.b.match.path: ties with routes.a: both match the same requests equally well
+  help: give one of them another path, or methods, hosts or headers that the other does not have"#;
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn each_key_is_checked() {
+    for (more, expected) in [
+        (
+            "[listeners.a]\naddress = \"127.0.0.1:9901\"",
+            "12:11: listeners.a.address: \"127.0.0.1:9901\" is taken by ",
+        ),
+        (
+            "[probes]\naddress = \"0.0.0.0:9901\"\n[admin]\naddress = \"127.0.0.1:9901\"",
+            "12:11: probes.address: \"0.0.0.0:9901\" is taken by admin.address",
+        ),
+        ("[upstreams.Shop]\nendpoints = [\"http://a\"]", "11:12: upstreams.Shop: \"Shop\" is not a name"),
+        (
+            "[upstreams.b__c]\nendpoints = [\"http://a\"]",
+            "11:12: upstreams.b__c: \"b__c\" has two underscores",
+        ),
+        ("[upstreams.b]\nendpoints = []", "12:13: upstreams.b.endpoints: is empty"),
+        (
+            "[upstreams.b]\nendpoints = \"http://a\"",
+            "12:13: upstreams.b.endpoints: is a text, where a list belongs",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"http://localhost:9901\"]",
+            "12:14: upstreams.b.endpoints[0]: is the gateway's own",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"http://a\", \"http://a:80\"]",
+            "12:26: upstreams.b.endpoints[1]: is written twice",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"http://a\"]\ntls = { ca_file = \"x\" }",
+            "13:7: upstreams.b.tls: is never used",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"https://a\"]\ntls.ca_file = \"none.pem\"",
+            "13:15: upstreams.b.tls.ca_file: the file",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"http://a\"]\npool = 5",
+            "13:8: upstreams.b.pool: is a number, where a table belongs",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"http://a\"]\npool = { pending = 0 }",
+            "13:20: upstreams.b.pool.pending: 0 is out of bounds",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [\"http://a\"]\nservice = true",
+            "13:11: upstreams.b.service: is true, where a text",
+        ),
+        (
+            "[listeners.a]\naddress = \"127.0.0.1:0\"\ntls = { key_file = \"Cargo.toml\" }",
+            "13:7: listeners.a.tls.certificate_file: is missing",
+        ),
+        ("[telemetry]\nservice_name = \"\"", "12:16: telemetry.service_name: is empty"),
+        ("[telemetry]\notlp = \"on\"", "12:8: telemetry.otlp: is a text, where a table belongs"),
+        (
+            "[telemetry.otlp]\nendpoint = \"127.0.0.1:4317\"",
+            "12:12: telemetry.otlp.endpoint: does not begin with http",
+        ),
+        ("[telemetry.otlp]\nendpoint = \"http://a/b\"", "12:12: telemetry.otlp.endpoint: has a path"),
+        (
+            "[telemetry.otlp]\nheaders = { a = { env = \"NONE\" } }",
+            "12:25: telemetry.otlp.headers.a.env: the environment",
+        ),
+        ("[telemetry.otlp]\nheaders = { a = {} }", "12:17: telemetry.otlp.headers.a.file: is missing"),
+        ("[telemetry.otlp]\nqueue = 100", "11:1: telemetry.otlp.batch: 512 spans never gather"),
+        (
+            "[telemetry.resource]\n\"service.name\" = \"a\"",
+            "12:18: telemetry.resource.\"service.name\": has its own key",
+        ),
+        ("[dns]\nmin_ttl = \"10m\"", "12:11: dns.min_ttl: is longer than max_ttl"),
+        ("[dns]\nservers = [\"dns.local\"]", "12:12: dns.servers[0]: \"dns.local\" is not an IP address"),
+        ("[shutdown]\ndeadline = \"off\"", "12:12: shutdown.deadline: \"off\" is not a duration"),
+        ("[routes.b]\nupstream = \"shop\"", "11:1: routes.b.match.path: is missing"),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nlisteners = [\"publik\"]",
+            "14:14: routes.b.listeners[0]: there is no listener \"publik\"",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nretry = 1",
+            "14:1: routes.b.retry: is not a key",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nattributes = { \"http.id\" = { request_header = \"b\" } }",
+            "14:16: routes.b.attributes.\"http.id\": attributes that begin with http.",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nattributes = { a = { request_header = \"cookie\" } }",
+            "14:39: routes.b.attributes.a.request_header: cookie holds",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nattributes = { a = {} }",
+            "14:20: routes.b.attributes.a: does not say",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nstrip_prefix = \"/b\"\nrewrite_path = \"/c\"",
+            "15:16: routes.b.rewrite_path: cannot be used",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b\"\nrewrite_path = \"/{c}\"",
+            "14:16: routes.b.rewrite_path: the path \"/b\" has no",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch = { path = \"/b\", headers = { \"a b\" = true } }",
+            "13:44: routes.b.match.headers.\"a b\": \"a b\" is not",
+        ),
+        (
+            "[routes.b]\nupstream = \"shop\"\nmatch = { path = \"/b\", headers = { a = false } }",
+            "13:40: routes.b.match.headers.a: cannot be false",
+        ),
+        ("[telemtry]\nservice_name = \"a\"", "11:2: telemtry: is not a key"),
+    ] {
+        let found = problems(&[&format!("{SMALL}{more}")], &[]);
+        assert!(
+            matches!(&found[..], [one] if one.starts_with(&format!("routes.toml:{expected}"))),
+            "{more}\n{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_toml_does_not_hide_what_is_wrong_elsewhere() {
+    let found = problems(&["[admin]\naddress = =\n", "[dns]\nmin_ttl = 5\n"], &[]);
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with("routes.toml:2:11: is not TOML"), "{found:#?}");
+    assert_eq!(found[1], "more1.toml:2:11: dns.min_ttl: 5 has no unit");
+}
+
+#[test]
+fn no_listener_is_a_problem() {
+    assert_eq!(problems(&[""], &[]), ["routes.toml:1:1: listeners: there is no listener"]);
+}
+
+#[test]
+fn later_files_override_earlier_ones_key_by_key() {
+    let more = "[upstreams.shop]\nbalance = \"round_robin\"\n[upstreams.shop.pool]\nidle = \"9s\"\n";
+    let upstream = &loaded(&[SMALL, more], &[]).upstreams[0];
+    assert_eq!(upstream.balance, upstream::Balance::RoundRobin);
+    assert_eq!(upstream.pool.idle, Duration::from_secs(9));
+    assert_eq!(upstream.endpoints.len(), 1);
+
+    let wrong = "[upstreams.shop]\nendpoints = [\"a\"]\n";
+    assert!(problems(&[SMALL, wrong], &[])[0].starts_with("more1.toml:2:14: upstreams.shop.endpoints[0]"));
+    assert_eq!(
+        loaded(&[wrong, SMALL], &[]).upstreams[0].endpoints.len(),
+        1,
+        "what is overridden is not in force"
+    );
+}
+
+#[test]
+fn the_environment_overrides_the_files() {
+    let environment = [
+        ("TRACEGATE_UPSTREAMS__SHOP__ENDPOINTS", r#"["http://10.0.0.7:9001", "http://10.0.0.8:9001"]"#),
+        ("TRACEGATE_UPSTREAMS__SHOP__POOL__IDLE", "9s"),
+        ("TRACEGATE_TELEMETRY__SAMPLING__RATIO", "0.25"),
+        ("TRACEGATE_SHUTDOWN__DRAIN_DELAY", "off"),
+        ("TRACEGATE_PORT", "tcp://10.0.0.1:80"),
+        ("OTHER__KEY", "1"),
+    ];
+    let settings = loaded(&[SMALL], &environment);
+    assert_eq!(settings.upstreams[0].endpoints.len(), 2);
+    assert_eq!(settings.upstreams[0].pool.idle, Duration::from_secs(9));
+    assert!((settings.telemetry.sampling.ratio - 0.25).abs() < f64::EPSILON);
+    assert_eq!(settings.shutdown.drain_delay, Duration::ZERO);
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_names_the_variable() {
+    for (name, value, expected) in [
+        (
+            "TRACEGATE_UPSTREAMS__SHOP__ENDPOINTS",
+            "[a]",
+            ": upstreams.shop.endpoints[0]: \"a\" does not begin",
+        ),
+        ("TRACEGATE_UPSTREAMS__SHPO__ENDPOINTS", "[a]", ": upstreams.shpo.endpoints: no file has the table"),
+        ("TRACEGATE_UPSTREAMS__SHOP__ENDPOINT", "[a]", ": upstreams.shop.endpoint: is not a key"),
+        ("TRACEGATE_TELEMETRI__SERVICE_NAME", "a", ": telemetri: is not a key"),
+        ("TRACEGATE_DNS__MIN_TTL", "10", ": dns.min_ttl: 10 has no unit"),
+    ] {
+        let found = problems(&[SMALL], &[(name, value)]);
+        assert!(matches!(&found[..], [one] if one.starts_with(&format!("{name}{expected}"))), "{found:#?}");
+    }
+}
+
+#[test]
+fn routes_inherit_key_by_key() {
+    let more = "timeouts = { request = \"5s\" }\n[defaults.route]\ntimeouts = { request = \"10s\", attempt = \"3s\" }\n";
+    let timeouts = loaded(&[&format!("{SMALL}{more}")], &[]).routes[0].timeouts;
+    assert_eq!(timeouts.request, Some(Duration::from_secs(5)));
+    assert_eq!(timeouts.attempt, Some(Duration::from_secs(3)));
+    assert_eq!(timeouts.stream_idle, Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn what_is_wrong_with_an_inherited_value_is_told_once_where_it_stands() {
+    let route = "[routes.b]\nmatch = { path = \"/b\" }\n[defaults.route]\n";
+    check(
+        &format!("{route}timeouts = {{ request = 5, tries = 3 }}\nupstream = \"shpo\"\n"),
+        &[
+            "routes.toml:14:24: defaults.route.timeouts.request: 5 has no unit",
+            "routes.toml:14:27: defaults.route.timeouts.tries: is not a key",
+            "routes.toml:15:12: defaults.route.upstream: there is no upstream \"shpo\"",
+        ],
+    );
+    let alone = "[listeners.a]\naddress = \"127.0.0.1:0\"\n[defaults.route]\nhost = \"kep\"\n";
+    assert_eq!(problems(&[alone], &[]).len(), 1, "it is wrong even if no route inherits it");
+}
+
+#[test]
+fn only_routes_that_match_one_request_equally_well_tie() {
+    let ties = |a: &str, b: &str| {
+        let text = format!(
+            "{SMALL}[listeners.b]\naddress = \"127.0.0.1:0\"\n\
+             [routes.a]\nupstream = \"shop\"\n{a}\n[routes.b]\nupstream = \"shop\"\n{b}\n"
+        );
+        match load(&sources(&[&text], &[])) {
+            Ok(_) => false,
+            Err(problems) => {
+                assert!(
+                    problems.len() == 1
+                        && problems.to_string().contains("routes.b.match.path: ties with routes.a"),
+                    "{problems}"
+                );
+                true
+            }
+        }
+    };
+    for (a, b, tie) in [
+        ("match = { path = \"/a\" }", "match = { path = \"/a\" }", true),
+        ("match = { path = \"/a/{x}\" }", "match = { path = \"/a/{y}\" }", true),
+        ("match = { path = \"/a/{x}\" }", "match = { path = \"/a/{*y}\" }", false),
+        ("match = { path = \"/a\" }", "match = { path = \"/a/{*y}\" }", false),
+        ("match = { path = \"/a/\" }", "match = { path = \"/a/{*y}\" }", false),
+        ("match = { path = \"/a\" }", "match = { path = \"/{x}\" }", false),
+        (
+            "match = { path = \"/a\", methods = [\"GET\"] }",
+            "match = { path = \"/a\", methods = [\"POST\"] }",
+            false,
+        ),
+        (
+            "match = { path = \"/a\", methods = [\"GET\", \"PUT\"] }",
+            "match = { path = \"/a\", methods = [\"PUT\"] }",
+            true,
+        ),
+        ("match = { path = \"/a\", methods = [\"GET\"] }", "match = { path = \"/a\" }", false),
+        ("match = { path = \"/a\", hosts = [\"a\"] }", "match = { path = \"/a\", hosts = [\"b\"] }", false),
+        (
+            "match = { path = \"/a\", hosts = [\"a\", \"b\"] }",
+            "match = { path = \"/a\", hosts = [\"B\"] }",
+            true,
+        ),
+        (
+            "match = { path = \"/a\", hosts = [\"*.b\"] }",
+            "match = { path = \"/a\", hosts = [\"a.b\"] }",
+            false,
+        ),
+        (
+            "match = { path = \"/a\", headers = { h = \"1\" } }",
+            "match = { path = \"/a\", headers = { h = \"2\" } }",
+            false,
+        ),
+        (
+            "match = { path = \"/a\", headers = { h = \"1\" } }",
+            "match = { path = \"/a\", headers = { H = \"1\" } }",
+            true,
+        ),
+        (
+            "match = { path = \"/a\", headers = { h = \"1\" } }",
+            "match = { path = \"/a\", headers = { i = true } }",
+            true,
+        ),
+        ("match = { path = \"/a\", headers = { h = \"1\" } }", "match = { path = \"/a\" }", false),
+        (
+            "match = { path = \"/a\" }\nlisteners = [\"public\"]",
+            "match = { path = \"/a\" }\nlisteners = [\"b\"]",
+            false,
+        ),
+        ("match = { path = \"/a\" }\nlisteners = [\"public\"]", "match = { path = \"/a\" }", true),
+    ] {
+        assert_eq!(ties(a, b), tie, "{a}\n{b}");
+    }
+}
+
+#[test]
+fn otel_variables_count_where_the_file_is_silent() {
+    let environment = [
+        ("OTEL_SERVICE_NAME", "from-environment"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=no,deployment.environment.name=a%20b"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20hunter2,x-a=b"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2048"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", ""),
+    ];
+    let telemetry =
+        loaded(&[&format!("{SMALL}[telemetry.otlp]\nbatch = 100\ntimeout = \"1s\"\n")], &environment)
+            .telemetry;
+    assert_eq!(&*telemetry.service_name, "from-environment");
+    assert_eq!(telemetry.resource, [("deployment.environment.name".into(), "a b".into())]);
+    assert!((telemetry.sampling.ratio - 0.5).abs() < f64::EPSILON);
+    assert!(!format!("{telemetry:?}").contains("hunter2"));
+    let otlp = telemetry.otlp.expect("it is on");
+    let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-a", "b")]);
+    assert_eq!((otlp.timeout, otlp.gzip), (Duration::from_secs(1), true));
+    assert_eq!((otlp.queue, otlp.batch), (2048, 100));
+}
+
+#[test]
+fn the_endpoint_of_traces_is_made_as_the_standard_says() {
+    let http = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    let generic = |url| ("OTEL_EXPORTER_OTLP_ENDPOINT", url);
+    let traces = |url| ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url);
+    for (environment, file, endpoint) in [
+        (&[][..], "", "http://127.0.0.1:4317"),
+        (&[http], "", "http://127.0.0.1:4318/v1/traces"),
+        (&[generic("http://a:4317")], "", "http://a:4317"),
+        (&[http, generic("http://a:4318")], "", "http://a:4318/v1/traces"),
+        (&[http, generic("http://a:4318/base/")], "", "http://a:4318/base/v1/traces"),
+        (&[http, traces("http://a:4318/x"), generic("http://b")], "", "http://a:4318/x"),
+        (&[http, traces("http://a:4318")], "", "http://a:4318/"),
+        (&[generic("http://a:4318")], "protocol = \"http/protobuf\"", "http://a:4318/v1/traces"),
+        (&[http, generic("http://a:4318")], "endpoint = \"http://b:4318\"", "http://b:4318/v1/traces"),
+        (&[http], "endpoint = \"http://b:4318/otlp\"", "http://b:4318/otlp"),
+    ] {
+        let found = otlp(environment, &format!("[telemetry.otlp]\n{file}\n")).expect("it is on");
+        assert_eq!(&*found.endpoint, endpoint, "{environment:?} {file}");
+    }
+}
+
+#[test]
+fn export_is_switched_off_by_the_file_or_where_it_is_silent_by_the_environment() {
+    let disabled = [("OTEL_SDK_DISABLED", "true")];
+    assert!(otlp(&disabled, "").is_none());
+    assert!(otlp(&[("OTEL_TRACES_EXPORTER", "none")], "").is_none());
+    assert!(
+        otlp(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4317")], "[telemetry]\notlp = \"off\"\n").is_none()
+    );
+    assert!(
+        otlp(&disabled, "[telemetry.otlp]\nprotocol = \"grpc\"\n")
+            .is_some_and(|otlp| otlp.protocol == OtlpProtocol::Grpc)
+    );
+}
+
+#[test]
+fn what_is_wrong_in_an_otel_variable_names_it() {
+    for (name, value, key) in [
+        ("OTEL_SDK_DISABLED", "yes", "telemetry.otlp"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote", "telemetry.sampling.ratio"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "telemetry.otlp.protocol"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "10s", "telemetry.otlp.timeout"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "telemetry.otlp.headers"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4317", "telemetry.otlp.endpoint"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/none.pem", "telemetry.otlp.tls.ca_file"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "telemetry.otlp.queue"),
+    ] {
+        let found = problems(&[SMALL], &[(name, value)]);
+        let expected = format!("{name}: {key}: ");
+        assert!(
+            matches!(&found[..], [one] if one.starts_with(&expected) && !one.contains("hunter2")),
+            "{found:#?}"
+        );
+    }
+}
+
+#[test]
+fn certificates_and_secrets_are_loaded_as_run_would() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    for (name, text) in [
+        ("cert.pem", made.cert.pem()),
+        ("key.pem", made.signing_key.serialize_pem()),
+        ("other.pem", other.signing_key.serialize_pem()),
+        ("token", "Bearer hunter2\n".to_owned()),
+    ] {
+        std::fs::write(directory.path().join(name), text).expect("a file");
+    }
+    let text = |key: &str| {
+        format!(
+            "[listeners.a]\naddress = \"127.0.0.1:0\"\ntls = {{ certificate_file = \"cert.pem\", key_file = \"{key}\" }}\n\
+             [upstreams.b]\nendpoints = [\"https://localhost\"]\ntls = {{ ca_file = \"cert.pem\" }}\n\
+             [telemetry.otlp.headers]\nauthorization = {{ file = \"token\" }}\n"
+        )
+    };
+    let load =
+        |key: &str| load(&Sources { directory: directory.path().into(), ..sources(&[&text(key)], &[]) });
+
+    let settings = load("key.pem").unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(settings.listeners[0].tls.is_some() && settings.upstreams[0].tls.is_some());
+    assert_eq!(settings.telemetry.otlp.expect("it is on").headers[0].1.expose(), "Bearer hunter2");
+    for (key, place) in [
+        ("other.pem", "3:28: listeners.a.tls.certificate_file"),
+        ("none.pem", "3:51: listeners.a.tls.key_file"),
+    ] {
+        let problems = load(key).expect_err(key).to_string();
+        assert!(problems.starts_with(&format!("routes.toml:{place}: ")), "{problems}");
+    }
+}
