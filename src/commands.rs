@@ -71,9 +71,6 @@ struct Configuration {
     config: Vec<PathBuf>,
 }
 
-/// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
-const EXIT_CONFIGURATION: u8 = 78;
-
 const AFTER_HELP: &str = "\
 Examples:
   tracegate demo                                     see it at work, nothing needed

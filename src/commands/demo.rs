@@ -27,7 +27,10 @@ pub(super) struct Options {
 
 /// Runs the demo until its last request, or until a signal ends it.
 pub(super) fn demo(options: &Options) -> ExitCode {
-    diagnostics::install();
+    // what the gateway says of its start and its end would stand between the trees
+    if let Err(error) = diagnostics::start(Some("warn")) {
+        return failed(&error.to_string());
+    }
     let runtime = match runtime::build(None) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),

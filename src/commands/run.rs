@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::signals::{Signal, Signals};
-use super::{EXIT_CONFIGURATION, runtime};
+use super::{check, runtime};
 use crate::gateway::file::{self, Sources};
 use crate::gateway::{Gateway, Settings};
 use crate::telemetry::diagnostics;
@@ -17,10 +17,12 @@ pub(super) fn run(paths: &[PathBuf]) -> ExitCode {
         Ok(settings) => settings,
         Err(problems) => {
             eprintln!("{problems}");
-            return ExitCode::from(EXIT_CONFIGURATION);
+            return ExitCode::from(check::CONFIGURATION);
         }
     };
-    diagnostics::install();
+    if let Err(error) = diagnostics::start(None) {
+        return failed(error);
+    }
     raise_file_limit();
     let runtime = match runtime::build(settings.workers) {
         Ok(runtime) => runtime,

@@ -1,4 +1,6 @@
 //! Placeholder.
 
 /// Placeholder.
-pub fn install() {}
+pub fn start(_level: Option<&str>) -> Result<(), std::io::Error> {
+    Ok(())
+}
