@@ -180,8 +180,10 @@ impl Operation {
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
         };
-        record.sink.operation_started(&record);
-        Self { handle: Handle(Arc::new(record)) }
+        let operation = Self { handle: Handle(Arc::new(record)) };
+        // from here on a sink that panics is told of the end too
+        operation.handle.sink.operation_started(&operation.handle);
+        operation
     }
 
     /// A handle to state facts with.
@@ -419,8 +421,11 @@ impl Attempt {
             failure: None,
             connection: None,
         });
-        handle.sink.attempt_started(handle, &record);
-        Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) }
+        let attempt =
+            Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) };
+        // from here on a sink that panics is told of the end too
+        handle.sink.attempt_started(handle, attempt.record());
+        attempt
     }
 
     /// The CLIENT span's id, to be sent upstream.
