@@ -5,10 +5,13 @@
 
 mod clients;
 mod forwarding;
+mod lifecycle;
+mod metrics;
 mod panics;
 mod reasons;
 mod routing;
 mod structure;
 mod support;
+mod tls;
 mod tracing;
 mod upstreams;

@@ -174,7 +174,7 @@ async fn provoke(reason: Reason) -> Case {
         Reason::UpstreamTruncated => {
             let stage = Stage::new(Answer::ok().announced(100).then_close()).await;
             let reply = stage.get("/").await;
-            answered(stage, reply, 1, None)
+            answered(stage, reply, 1, Some("in_body"))
         }
         Reason::StreamIdleTimeout => {
             let answer = Answer::ok().announced(100).then_stall();
@@ -221,7 +221,7 @@ async fn panicked() -> Case {
         collector,
         gateway: After::Running(gateway),
         reply: Some(reply),
-        attempts: 0,
+        attempts: 1,
         detail: None,
         _held: held,
     }))

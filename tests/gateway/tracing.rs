@@ -330,11 +330,14 @@ async fn a_dead_collector_fails_no_request_and_holds_no_shutdown() {
 #[tokio::test]
 async fn a_collector_that_stalls_or_is_unavailable_gets_the_spans_later_or_they_are_counted() {
     for mode in [Mode::Stall, Mode::Unavailable, Mode::Partial(1)] {
-        let stage = Stage::and(Answer::ok(), "[telemetry.otlp]\ntimeout = '100ms'\n").await;
-        stage.collector.mode(mode);
-        assert_eq!(stage.get("/").await.status, 200);
-        stage.collector.wait_for_batches(1).await;
-        stage.collector.mode(match mode {
+        let origin = Origin::start(Answer::ok()).await;
+        let collector = Collector::start().await;
+        let hasty = "[telemetry.otlp]\ntimeout = '100ms'\n";
+        let gateway = Gateway::start(&[&all_to(origin.address), &collector.http(), hasty]).await;
+        collector.mode(mode);
+        assert_eq!(gateway.get("/").await.status, 200);
+        collector.wait_for_batches(1).await;
+        collector.mode(match mode {
             Mode::Partial(_) => mode,
             _ => Mode::Accept,
         });
@@ -342,7 +345,7 @@ async fn a_collector_that_stalls_or_is_unavailable_gets_the_spans_later_or_they_
             let outcome = |word| metrics.sum("tracegate_telemetry_spans_total", &[("outcome", word)]);
             (outcome("exported") + outcome("dropped") - 2.0).abs() < 0.5
         };
-        let metrics = stage.gateway.metrics_when("both spans accounted for", all).await;
+        let metrics = gateway.metrics_when("both spans accounted for", all).await;
         let dropped = metrics.sum("tracegate_telemetry_spans_total", &[("outcome", "dropped")]);
         match mode {
             Mode::Partial(_) => assert!((dropped - 1.0).abs() < 0.5, "one was rejected: {dropped}"),
