@@ -326,8 +326,14 @@ impl AsyncWrite for Connection {
             Transport::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
         };
         let flushed = self.poll_stalled(cx, flushed);
-        if flushed.is_ready() && self.activity.open() == 0 {
+        if flushed.is_ready() && self.activity.open() == 0 && self.flushed != self.activity.served() {
             self.flushed = self.activity.served();
+            // the library asked for the next head before this answer's end, when nothing bounded the wait
+            if let Some(deadline) = self.read_deadline()
+                && self.poll_deadline(cx, deadline).is_ready()
+            {
+                cx.waker().wake_by_ref();
+            }
         }
         flushed
     }
