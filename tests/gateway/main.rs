@@ -1,4 +1,4 @@
-//! Sentences about the gateway, told from outside: through real sockets, with an origin, a collector and clients.
+//! Sentences about the gateway, told from outside: real sockets, an origin, a collector, clients.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
@@ -8,6 +8,7 @@ mod forwarding;
 mod lifecycle;
 mod metrics;
 mod panics;
+mod process;
 mod reasons;
 mod routing;
 mod structure;
