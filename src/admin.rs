@@ -1,8 +1,26 @@
 //! The admin address: health, metrics and status, apart from the traffic.
 
+mod control;
 pub mod file;
+mod guard;
+mod health;
+mod metrics;
+mod page;
+mod site;
+mod status;
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::control::Control;
+use self::site::Site;
+use crate::net::serve::{Bounds, serve};
 
 /// The admin listener as used: what `[admin]` and `[probes]` mean once they have been checked.
 #[derive(Debug, Clone)]
@@ -11,4 +29,219 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Where `/healthz` and `/readyz` are served alone, for container probes.
     pub probes: Option<SocketAddr>,
+}
+
+/// The admin address, open.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where the probes are answered alone.
+    pub probes_address: Option<SocketAddr>,
+    /// Ends after the token given to [`start`] is cancelled and the last connection is gone.
+    pub task: JoinHandle<()>,
+}
+
+/// Binds the admin address, and the probes' if there is one, and serves them until the token is cancelled.
+///
+/// The error says which address could not be bound and why.
+pub async fn start(
+    settings: &Settings,
+    control: Arc<dyn Control>,
+    shutdown: CancellationToken,
+) -> io::Result<Admin> {
+    let admin = bind(settings.address, "admin").await?;
+    let probes = match settings.probes {
+        Some(address) => Some(bind(address, "probes").await?),
+        None => None,
+    };
+    let address = admin.local_addr()?;
+    let probes_address = probes.as_ref().map(TcpListener::local_addr).transpose()?;
+    let site = Site::new(Arc::clone(&control), address.ip());
+    let serve_admin = serve(admin, site.into_service(), BOUNDS, shutdown.clone());
+    let serve_probes = async move {
+        if let Some(listener) = probes {
+            serve(listener, Site::probes(control).into_service(), BOUNDS, shutdown).await;
+        }
+    };
+    let task = tokio::spawn(async move {
+        tokio::join!(serve_admin, serve_probes);
+    });
+    Ok(Admin { address, probes_address, task })
+}
+
+async fn bind(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot listen on {address} ({key}.address): {error}"))
+    })
+}
+
+/// What the clients of each of the two addresses may take up.
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    head: Duration::from_secs(10),
+    age: Duration::from_mins(1),
+    grace: Duration::from_secs(5),
+    http2: false,
+};
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::{Request, Response, header};
+    use http_body_util::Full;
+    use serde_json::{Value, json};
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Admin, Control, Settings, start};
+    use crate::net::once::send;
+
+    struct Fake {
+        ready: AtomicBool,
+    }
+
+    impl Control for Fake {
+        fn ready(&self) -> bool {
+            self.ready.load(Ordering::Relaxed)
+        }
+
+        fn metrics(&self) -> String {
+            "tracegate_up 1\n".repeat(1000)
+        }
+
+        fn status(&self) -> Value {
+            json!({ "routes": ["order_read"] })
+        }
+    }
+
+    struct Running {
+        admin: Admin,
+        control: Arc<Fake>,
+        shutdown: CancellationToken,
+    }
+
+    async fn running() -> Running {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let control = Arc::new(Fake { ready: AtomicBool::new(true) });
+        let shutdown = CancellationToken::new();
+        let settings = Settings { address: free, probes: Some(free) };
+        let admin = start(&settings, Arc::clone(&control) as Arc<dyn Control>, shutdown.clone()).await;
+        Running { admin: admin.expect("loopback has free ports"), control, shutdown }
+    }
+
+    async fn ask(address: SocketAddr, request: http::request::Builder) -> Response<Bytes> {
+        let request = request.body(Full::default()).unwrap();
+        send(address, request, Duration::from_secs(5)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_page_answers_as_it_should() {
+        let running = running().await;
+        let (admin, probes) = (running.admin.address, running.admin.probes_address.unwrap());
+        for (address, method, path, status, body) in [
+            (admin, "GET", "/healthz", 200, "ok"),
+            (admin, "GET", "/readyz", 200, "ok"),
+            (admin, "HEAD", "/readyz", 200, ""),
+            (admin, "GET", "/metrics", 200, "tracegate_up 1"),
+            (admin, "GET", "/status", 200, "\"order_read\""),
+            (admin, "GET", "/", 200, "<a href=\"/metrics\">"),
+            (admin, "POST", "/metrics", 405, "GET, HEAD"),
+            (admin, "GET", "/nothing", 404, "not found"),
+            (admin, "POST", "/nothing", 404, "not found"),
+            (probes, "GET", "/healthz", 200, "ok"),
+            (probes, "GET", "/readyz", 200, "ok"),
+            (probes, "GET", "/metrics", 404, "not found"),
+            (probes, "GET", "/", 404, "not found"),
+        ] {
+            let answer = ask(address, Request::builder().method(method).uri(path)).await;
+            assert_eq!(answer.status(), status, "{method} {path}");
+            let text = String::from_utf8_lossy(answer.body());
+            assert!(text.contains(body), "{method} {path}: {text}");
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store", "{method} {path}");
+            assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{method} {path}");
+            assert!(answer.headers().contains_key(header::CONTENT_SECURITY_POLICY), "{method} {path}");
+            assert_eq!(answer.headers().contains_key(header::ALLOW), status == 405, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_turns_503_while_draining_and_health_stays() {
+        let running = running().await;
+        running.control.ready.store(false, Ordering::Relaxed);
+        for address in [running.admin.address, running.admin.probes_address.unwrap()] {
+            assert_eq!(ask(address, Request::get("/readyz")).await.status(), 503);
+            assert_eq!(ask(address, Request::get("/healthz")).await.status(), 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn metrics_are_prometheus_text_and_compressed_when_asked() {
+        let running = running().await;
+        let plain = ask(running.admin.address, Request::get("/metrics")).await;
+        assert_eq!(plain.headers()[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+        assert!(!plain.headers().contains_key(header::CONTENT_ENCODING));
+
+        let small =
+            ask(running.admin.address, Request::get("/metrics").header("accept-encoding", "gzip")).await;
+        assert_eq!(small.headers()[header::CONTENT_ENCODING], "gzip");
+        assert!(small.body().len() < plain.body().len() / 10);
+    }
+
+    #[tokio::test]
+    async fn status_says_version_uptime_and_what_the_gateway_knows() {
+        let running = running().await;
+        let answer = ask(running.admin.address, Request::get("/status")).await;
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/json");
+        let status: Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(status["ready"], true);
+        assert!(status["uptime_seconds"].is_number());
+        assert_eq!(status["routes"], json!(["order_read"]));
+    }
+
+    #[tokio::test]
+    async fn a_page_in_a_browser_cannot_reach_it_by_another_name() {
+        let running = running().await;
+        let address = running.admin.address;
+        for (request, status) in [
+            (Request::get("/status").header("host", "evil.example"), 403),
+            (Request::get("/status").header("host", "127.0.0.1.evil.example:9901"), 403),
+            (Request::get("/status").header("host", "localhost:9901"), 200),
+            (Request::get("/status").header("origin", "https://evil.example"), 403),
+            (Request::get("/status").header("origin", format!("http://{address}")), 200),
+            (Request::get("/readyz").header("host", "evil.example"), 403),
+        ] {
+            let shown = format!("{:?}", request.headers_ref());
+            assert_eq!(ask(address, request).await.status(), status, "{shown}");
+        }
+        let probes = running.admin.probes_address.unwrap();
+        assert_eq!(ask(probes, Request::get("/readyz").header("host", "10.1.2.3:9902")).await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_told() {
+        let Running { admin, shutdown, .. } = running().await;
+        shutdown.cancel();
+        admin.task.await.unwrap();
+        let refused = send(admin.address, Request::default(), Duration::from_secs(5)).await;
+        assert!(refused.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_with_its_key() {
+        let running = running().await;
+        let settings = Settings { address: running.admin.address, probes: None };
+        let control = Arc::clone(&running.control) as Arc<dyn Control>;
+        let error = start(&settings, control, CancellationToken::new()).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("cannot listen on {} (admin.address): ", settings.address)),
+            "{error}"
+        );
+        assert_eq!(settings.address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
 }

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::fmt;
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Why an exchange did not simply succeed.
 ///
@@ -18,8 +18,8 @@ pub struct Failure {
     pub reason: Reason,
     /// A closed finer word, where one helps.
     pub detail: Option<Detail>,
-    /// Seconds the client is asked to wait before it comes again (`Retry-After`, RFC 9110 section 10.2.3).
-    pub retry_after: Option<u32>,
+    /// Header fields the answer must carry: `Allow`, `Retry-After`, `WWW-Authenticate`.
+    pub fields: Option<Box<HeaderMap>>,
     /// What the libraries said. For the operator's diagnostics only: it may hold text from a peer.
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -27,13 +27,20 @@ pub struct Failure {
 impl Failure {
     /// A failure with this reason and nothing more to say.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, detail: None, retry_after: None, source: None }
+        Self { reason, detail: None, fields: None, source: None }
     }
 
     /// The same failure with a finer word.
     #[must_use]
     pub fn detail(mut self, detail: Detail) -> Self {
         self.detail = Some(detail);
+        self
+    }
+
+    /// The same failure with a header field that its answer must carry.
+    #[must_use]
+    pub fn field(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.fields.get_or_insert_default().append(name, value);
         self
     }
 
@@ -48,6 +55,12 @@ impl Failure {
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
         Self::new(reason)
+    }
+}
+
+impl From<(Reason, Option<Detail>)> for Failure {
+    fn from((reason, detail): (Reason, Option<Detail>)) -> Self {
+        Self { detail, ..Self::new(reason) }
     }
 }
 
@@ -269,10 +282,14 @@ details! {
     InformationalFlood = "informational_flood";
     /// The endpoint refused or reset the HTTP/2 stream.
     StreamReset = "stream_reset";
+    /// As many wait already as may wait.
+    QueueFull = "queue_full";
     /// A method that is always refused.
     Method = "method";
     /// The head had been sent when the exchange broke.
     InBody = "in_body";
+    /// It was not done in time: the name's lookup, the TLS handshake.
+    Timeout = "timeout";
 }
 
 impl Detail {

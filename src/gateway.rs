@@ -1,39 +1,230 @@
-//! The gateway: what it is made of, its start, its drain.
+//! The gateway: what it is made of, its start, its drain. Every task is started and awaited here.
 
 pub mod file;
+pub mod settings;
+pub mod snapshot;
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::{admin, http, listener, net, telemetry, upstream};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// The whole configuration as used: a file that has been checked.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// At least one.
-    pub listeners: Vec<listener::Settings>,
-    /// The admin address.
-    pub admin: admin::Settings,
-    /// How names are resolved.
-    pub dns: net::DnsSettings,
-    /// What is recorded and where it goes.
-    pub telemetry: telemetry::settings::Settings,
-    /// Sorted by name.
-    pub upstreams: Vec<upstream::Settings>,
-    /// Sorted by name. Each names an upstream that is there, and no two tie.
-    pub routes: Vec<http::route::Settings>,
-    /// How the gateway goes down.
-    pub shutdown: Shutdown,
-    /// Worker threads; `None` takes `TOKIO_WORKER_THREADS`, else what the CPU limit allows.
-    pub workers: Option<usize>,
+pub use self::settings::{Settings, Shutdown};
+use self::snapshot::Snapshot;
+use crate::admin::{self, Admin, Control};
+use crate::http::server::Server;
+use crate::listener::{Drain, Listener};
+use crate::net::Resolver;
+use crate::telemetry::{Sink, Telemetry};
+use crate::view::View;
+
+/// How often unused upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long what was cut may take to let go.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    admin: Admin,
+    listeners: BTreeMap<Arc<str>, SocketAddr>,
+    drain: Drain,
+    connections: TaskTracker,
+    background: TaskTracker,
+    stop: CancellationToken,
+    shutdown: Shutdown,
 }
 
-/// How the gateway goes down.
-#[derive(Debug, Clone, Copy)]
-pub struct Shutdown {
-    /// How long it still accepts after `/readyz` has turned 503.
-    pub drain_delay: Duration,
-    /// How long requests in flight may take after that.
-    pub deadline: Duration,
-    /// How long telemetry may take to be flushed after that.
-    pub flush: Duration,
+/// What the admin pages read of a gateway.
+struct Shared {
+    started: Instant,
+    leaving: AtomicBool,
+    telemetry: Telemetry,
+    snapshot: Snapshot,
+    listeners: BTreeMap<Arc<str>, SocketAddr>,
 }
+
+/// Why a gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address could not be bound.
+    Listen {
+        /// The key in the table: `listeners.public`.
+        key: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin address could not be bound; the error says which.
+    Admin(io::Error),
+    /// Telemetry could not be set up; the error says what.
+    Telemetry(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Gateway {
+    /// Binds every address, builds everything and begins to serve. `extra_sinks` are told of every operation
+    /// beside the configured ones.
+    pub async fn start(settings: Settings, extra_sinks: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
+        let telemetry = Telemetry::start(&settings.telemetry, extra_sinks)
+            .map_err(|error| StartError::Telemetry(error.into()))?;
+        let resolver = Resolver::new(&settings.dns);
+        let snapshot = Snapshot::new(&settings, &resolver);
+        let (drain, stop) = (Drain::default(), CancellationToken::new());
+        let (connections, background) = (TaskTracker::new(), TaskTracker::new());
+
+        let mut bound = Vec::new();
+        for listener in &settings.listeners {
+            let series = Arc::new(telemetry.metrics().connections(&listener.name));
+            let socket = Listener::bind(listener.clone(), series).map_err(|source| StartError::Listen {
+                key: format!("listeners.{}", listener.name),
+                address: listener.address,
+                source,
+            })?;
+            bound.push((listener.clone(), socket));
+        }
+        let listeners: BTreeMap<Arc<str>, SocketAddr> =
+            bound.iter().map(|(settings, socket)| (Arc::clone(&settings.name), socket.address())).collect();
+
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            leaving: AtomicBool::new(false),
+            telemetry,
+            snapshot,
+            listeners: listeners.clone(),
+        });
+        let control = Arc::clone(&shared) as Arc<dyn Control>;
+        let admin = admin::start(&settings.admin, control, stop.clone()).await.map_err(StartError::Admin)?;
+
+        for (settings, socket) in bound {
+            let routes = shared.snapshot.routes.get(&settings.name).cloned().unwrap_or_default();
+            let recorder = Arc::clone(shared.telemetry.recorder());
+            let server = Server::new(settings, View::new(routes), recorder, connections.clone());
+            background.spawn(socket.run(server, drain.clone(), connections.clone()));
+        }
+        background.spawn(sweep(Arc::clone(&shared), stop.clone()));
+        let shutdown = settings.shutdown;
+        Ok(Self { shared, admin, listeners, drain, connections, background, stop, shutdown })
+    }
+
+    /// Where a listener is bound, the port included.
+    pub fn listener_address(&self, name: &str) -> Option<SocketAddr> {
+        self.listeners.get(name).copied()
+    }
+
+    /// Where the admin pages are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.address
+    }
+
+    /// Where the probes are answered alone, if they are.
+    pub fn probes_address(&self) -> Option<SocketAddr> {
+        self.admin.probes_address
+    }
+
+    /// Opens the access log's file anew, after it has been moved away.
+    pub fn reopen_access_log(&self) {
+        self.shared.telemetry.reopen_access_log();
+    }
+
+    /// Goes down without losing what is under way: `/readyz` turns 503 and answers say that their connection
+    /// ends, while new ones are still accepted for the drain delay; then nothing is accepted and what is in
+    /// flight has until the deadline; then it is cut, for the reason `shutting_down`. Telemetry is flushed
+    /// last.
+    pub async fn shutdown(self) {
+        let Shutdown { drain_delay, deadline, flush } = self.shutdown;
+        self.shared.leaving.store(true, Ordering::Relaxed);
+        self.drain.leave();
+        tokio::time::sleep(drain_delay).await;
+        self.drain.close();
+        self.connections.close();
+        if tokio::time::timeout(deadline, self.connections.wait()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "cutting what is still in flight");
+            self.drain.cut();
+            let _ = tokio::time::timeout(LAST_MOMENT, self.connections.wait()).await;
+        }
+        self.shared.telemetry.shutdown(Instant::now() + flush).await;
+        self.stop.cancel();
+        self.background.close();
+        let _ = tokio::time::timeout(LAST_MOMENT, self.background.wait()).await;
+        let _ = tokio::time::timeout(LAST_MOMENT, self.admin.task).await;
+    }
+}
+
+/// Closes upstream connections that are no longer wanted, until told to stop.
+async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        for connected in shared.snapshot.upstreams.values() {
+            connected.pools.iter().for_each(|pool| pool.sweep());
+        }
+    }
+}
+
+impl Control for Shared {
+    fn ready(&self) -> bool {
+        !self.leaving.load(Ordering::Relaxed)
+    }
+
+    fn metrics(&self) -> String {
+        self.telemetry.metrics().render()
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let upstreams: BTreeMap<&str, _> = self
+            .snapshot
+            .upstreams
+            .iter()
+            .map(|(name, connected)| {
+                let endpoints: Vec<_> = connected
+                    .upstream
+                    .endpoints()
+                    .iter()
+                    .map(|endpoint| {
+                        json!({ "endpoint": endpoint.labels.endpoint, "in_flight": endpoint.in_flight() })
+                    })
+                    .collect();
+                (&**name, json!({ "endpoints": endpoints }))
+            })
+            .collect();
+        let listeners: BTreeMap<&str, String> =
+            self.listeners.iter().map(|(name, address)| (&**name, address.to_string())).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "ready": self.ready(),
+            "listeners": listeners,
+            "upstreams": upstreams,
+            "telemetry": self.telemetry.status(),
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { key, address, source } => {
+                write!(f, "cannot listen on {address} ({key}): {source}")
+            }
+            Self::Admin(error) => error.fmt(f),
+            Self::Telemetry(error) => write!(f, "cannot set up telemetry: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

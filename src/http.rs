@@ -1,4 +1,26 @@
-//! HTTP on one page.
+//! HTTP on one page: the order of the stages and why.
+//!
+//! A request meets the files in this order. [`server`] reads its head from the connection (or [`refuse`]
+//! answers in hyper's place) and opens the operation with [`record`], outermost, so that whatever happens
+//! below is on record. [`rescue`] turns every failure and panic into an answer: above it there are only
+//! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
+//! table ([`routes`]) for the [`route`]. The route's [`policy`] layers shape the [`exchange`], and [`forward`]
+//! at the bottom picks an endpoint, starts the attempt, injects context ([`headers`], [`expect`]) and sends
+//! over the endpoint's [`pool`]. The answer comes back through the same stages, its [`body`] last.
 
+pub mod body;
+pub mod dispatch;
+pub mod exchange;
+pub mod expect;
 pub mod file;
+pub mod forward;
+pub mod headers;
+pub mod path;
+pub mod policy;
+pub mod pool;
+pub mod record;
+pub mod refuse;
+pub mod rescue;
 pub mod route;
+pub mod routes;
+pub mod server;

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod commands;
+pub mod demo;
 pub mod failure;
 pub mod gateway;
 pub mod http;

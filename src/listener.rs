@@ -1,14 +1,174 @@
 //! Listeners: bind, accept, bound, drain. Every accepted connection is handed to a protocol.
 
+pub mod activity;
+pub mod connection;
+pub mod drain;
 pub mod file;
+pub mod timeouts;
 pub mod tls;
 
-use std::net::SocketAddr;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use activity::Fate;
+pub use connection::Connection;
+pub use drain::Drain;
+pub use timeouts::Timeouts;
+
+use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections};
+
+/// Connections the kernel holds until they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// Waits between attempts to accept while there are no file descriptors left.
+const BACK_OFF: std::ops::Range<Duration> = Duration::from_millis(10)..Duration::from_secs(1);
+
+/// What is spoken on a listener.
+pub trait Protocol: Send + Sync + 'static {
+    /// Serves one connection to its end; [`Drain`] tells when to leave.
+    fn serve(self: Arc<Self>, connection: Connection, drain: Drain) -> impl Future<Output = ()> + Send;
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    settings: Settings,
+    socket: TcpListener,
+    address: SocketAddr,
+    places: Arc<Semaphore>,
+    series: Arc<Connections>,
+}
+
+impl Listener {
+    /// Binds; connections are counted in these series. Fails where the address cannot be had.
+    pub fn bind(settings: Settings, series: Arc<Connections>) -> io::Result<Self> {
+        let socket = match settings.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(settings.address)?;
+        let socket = socket.listen(BACKLOG)?;
+        let address = socket.local_addr()?;
+        let places = Arc::new(Semaphore::new(settings.limits.connections));
+        Ok(Self { settings, socket, address, places, series })
+    }
+
+    /// Where it is bound, the port included.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts until the drain says no more; each connection is a task of the tracker.
+    pub async fn run<P: Protocol>(self, protocol: Arc<P>, drain: Drain, tasks: TaskTracker) {
+        let mut back_off = BACK_OFF.start;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = drain.closing() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    back_off = BACK_OFF.start;
+                    self.admit(stream, peer, &protocol, &drain, &tasks);
+                }
+                Err(error) if is_of_one_connection(&error) => {
+                    self.series.count(ConnectionOutcome::AcceptError);
+                }
+                Err(error) => {
+                    self.series.count(ConnectionOutcome::AcceptError);
+                    if back_off == BACK_OFF.start {
+                        tracing::error!(listener = %self.settings.name, %error, "cannot accept; backing off");
+                    }
+                    tokio::time::sleep(back_off).await;
+                    back_off = (back_off * 2).min(BACK_OFF.end);
+                }
+            }
+        }
+    }
+
+    fn admit<P: Protocol>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        protocol: &Arc<P>,
+        drain: &Drain,
+        tasks: &TaskTracker,
+    ) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.series.count(ConnectionOutcome::RefusedLimit);
+            return;
+        };
+        self.series.count(ConnectionOutcome::Accepted);
+        let open = (self.series.open(), place);
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let (tls, timeouts) = (self.settings.tls.clone(), self.settings.timeouts);
+        let (protocol, drain, series) = (Arc::clone(protocol), drain.clone(), Arc::clone(&self.series));
+        tasks.spawn(async move {
+            let connection = match tls {
+                None => Connection::plain(stream, peer, timeouts),
+                Some(config) => match handshake(config, stream, timeouts.handshake).await {
+                    Ok(stream) => Connection::tls(stream, peer, timeouts),
+                    Err(error) => {
+                        series.count(ConnectionOutcome::TlsFailed);
+                        tracing::debug!(%error, "TLS handshake with a client failed");
+                        return;
+                    }
+                },
+            };
+            let activity = connection.activity();
+            protocol.serve(connection, drain).await;
+            if let Some(fate) = activity.fate() {
+                series.count(outcome(fate));
+            }
+            drop(open);
+        });
+    }
+}
+
+async fn handshake(
+    config: Arc<ServerConfig>,
+    stream: TcpStream,
+    bound: Duration,
+) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    match tokio::time::timeout(bound, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(handshake) => handshake,
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
+}
+
+fn outcome(fate: Fate) -> ConnectionOutcome {
+    match fate {
+        Fate::Refused => ConnectionOutcome::RefusedHead,
+        Fate::TimedOut => ConnectionOutcome::Timeout,
+        Fate::Broken => ConnectionOutcome::Broken,
+    }
+}
+
+/// The connection was gone before it was accepted: nothing is wrong with the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+impl Settings {
+    /// Whether this address is a proxy whose word on the client counts.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+}
 
 /// A listener as used: what `[listeners.NAME]` means once it has been checked.
 #[derive(Debug, Clone)]
@@ -40,17 +200,4 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// HTTP/2 streams open at once on one connection.
     pub http2_streams: u32,
-}
-
-/// Waits of a listener.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// From accept to the end of the TLS handshake.
-    pub handshake: Duration,
-    /// From a head's first byte to its last.
-    pub head: Duration,
-    /// A connection with no request on it.
-    pub idle: Duration,
-    /// A request's body that stands still.
-    pub body: Duration,
 }

@@ -5,60 +5,307 @@
 //! no protocol's library.
 
 pub mod access_log;
+mod backlog;
+pub mod balance;
 pub mod context;
+pub mod diagnostics;
 pub mod exchange;
 pub mod file;
 pub mod metrics;
 pub mod operation;
+pub mod outcome;
+pub mod privacy;
+pub mod receivers;
+pub mod recorder;
+pub mod resource;
 pub mod sampling;
 pub mod series;
 pub mod settings;
 pub mod spans;
+#[cfg(test)]
+mod testing;
 
+use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
+use access_log::AccessLog;
+use balance::SpanSums;
+use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
-use sampling::Sampling;
+use receivers::otlp::{self, OtlpReceiver};
+pub use recorder::Recorder;
+use settings::Settings;
+use spans::Spans;
 
-/// Starts operations and hands the finished ones to every sink.
-pub struct Recorder {
-    sampling: Sampling,
-    sinks: Box<[Arc<dyn Sink>]>,
+/// All telemetry of one gateway: the recorder, its sinks, and the threads behind them.
+#[derive(Debug)]
+pub struct Telemetry {
+    recorder: Arc<Recorder>,
+    metrics: Arc<Metrics>,
+    spans: Arc<Spans>,
+    access_log: Option<Arc<AccessLog>>,
+    /// The thread that sorts samples ends when this drops.
+    _upkeep: mpsc::Sender<()>,
 }
 
-impl Recorder {
-    /// A recorder that samples by this rule and tells these sinks.
-    pub fn new(sampling: Sampling, sinks: impl IntoIterator<Item = Arc<dyn Sink>>) -> Arc<Self> {
-        Arc::new(Self { sampling, sinks: sinks.into_iter().collect() })
+impl Telemetry {
+    /// Starts every sink that is configured, and these besides.
+    pub fn start(settings: &Settings, extra: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
+        let resource = resource::attributes(settings);
+        let metrics = Metrics::new(&settings.buckets);
+        metrics.target_info(resource.iter().map(|(key, value)| (&**key, &**value)));
+        let upkeep = keep_up(Arc::clone(&metrics)).map_err(|error| StartError::new("a thread", error))?;
+
+        let balance = metrics.span_balance(otlp::NAME);
+        let privacy = settings.privacy.clone();
+        let spans = match &settings.otlp {
+            None => Spans::off(balance),
+            Some(otlp) => Spans::start(otlp, privacy.clone(), balance, || {
+                OtlpReceiver::new(otlp, &resource::resource(&resource))
+            })
+            .map_err(|error| StartError::new(format!("the OTLP receiver {}", otlp.endpoint), error))?,
+        };
+        let spans = Arc::new(spans);
+
+        let file = settings.access_log.file.clone();
+        let place = file.as_ref().map_or("standard output".to_owned(), |file| file.display().to_string());
+        let access_log = settings
+            .access_log
+            .enabled
+            .then(|| AccessLog::start(file, privacy, metrics.line_balance()).map(Arc::new))
+            .transpose()
+            .map_err(|error| StartError::new(format!("the access log {place}"), error))?;
+
+        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
+        sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
+        sinks.extend(extra);
+        let recorder = Recorder::new(settings.sampling, sinks);
+        Ok(Self { recorder, metrics, spans, access_log, _upkeep: upkeep })
     }
 
-    /// Begins an operation; it ends when the returned owner drops.
-    pub fn start(self: &Arc<Self>, start: Start) -> Operation {
-        Operation::start(Arc::clone(self) as Arc<dyn Sink>, self.sampling, start)
+    /// What operations are started with.
+    pub fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
+    }
+
+    /// The metrics: the page, and series that others count in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Opens the access log's file anew, if it has one.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Exports and writes what waits until the deadline, and counts what is left as dropped. To be called
+    /// once the last operation has dropped.
+    pub async fn shutdown(&self, deadline: Instant) {
+        let lines = async {
+            if let Some(log) = &self.access_log {
+                log.shutdown(deadline).await;
+            }
+        };
+        tokio::join!(lines, self.spans.shutdown(deadline));
+    }
+
+    /// The balance, for `/status`.
+    pub fn status(&self) -> Status {
+        let lines = self.access_log.as_ref().map(|log| log.balance());
+        Status {
+            spans: self.spans.balance().sums(),
+            queued_spans: self.spans.queued(),
+            access_records_written: lines.map_or(0, |lines| lines.written.get()),
+            access_records_dropped: lines.map_or(0, |lines| lines.dropped.get()),
+        }
     }
 }
 
-impl Sink for Recorder {
-    fn operation_started(&self, record: &Record) {
-        self.sinks.iter().for_each(|sink| sink.operation_started(record));
-    }
+/// The balance of telemetry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// What became of the spans.
+    pub spans: SpanSums,
+    /// Spans that wait to be exported.
+    pub queued_spans: usize,
+    /// Lines of the access log that were written.
+    pub access_records_written: u64,
+    /// Lines of the access log that were lost.
+    pub access_records_dropped: u64,
+}
 
-    fn operation_ended(&self, record: &Arc<Record>) {
-        self.sinks.iter().for_each(|sink| sink.operation_ended(record));
-    }
+/// What could not be started, and why.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    source: Box<dyn Error + Send + Sync>,
+}
 
-    fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
-        self.sinks.iter().for_each(|sink| sink.attempt_started(record, attempt));
-    }
-
-    fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
-        self.sinks.iter().for_each(|sink| sink.attempt_ended(record, attempt));
+impl StartError {
+    fn new(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { what: what.into(), source: source.into() }
     }
 }
 
-impl fmt::Debug for Recorder {
+impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("sinks", &self.sinks.len()).finish_non_exhaustive()
+        write!(f, "cannot start {}: {}", self.what, self.source)
+    }
+}
+
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Sorts samples into buckets every second, off the threads that serve requests, until the answer drops.
+fn keep_up(metrics: Arc<Metrics>) -> io::Result<mpsc::Sender<()>> {
+    let (stop, stopped) = mpsc::channel();
+    std::thread::Builder::new().name("tracegate-upkeep".to_owned()).spawn(move || {
+        while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            metrics.run_upkeep();
+        }
+    })?;
+    Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use bytes::{BufMut as _, Bytes, BytesMut};
+    use http::{HeaderMap, HeaderName, Request, Response};
+    use http_body_util::{BodyExt as _, StreamBody};
+    use hyper::body::{Frame, Incoming};
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message as _;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::balance::SpanSums;
+    use super::sampling::Sampling;
+    use super::settings::{AccessLog, Otlp, OtlpProtocol, Privacy, Settings};
+    use super::testing::{self, Bench};
+    use super::{Status, Telemetry};
+    use crate::setting::Secret;
+
+    /// A collector for one connection, over HTTP/1.1 or gRPC, which answers `grpc-status` if that is spoken.
+    async fn collector(
+        grpc_status: u16,
+    ) -> (String, mpsc::UnboundedReceiver<(HeaderMap, ExportTraceServiceRequest)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, received) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let sender = sender.clone();
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let is_grpc = head.uri.path().ends_with("/Export");
+                    let message = body.slice(if is_grpc { 5.. } else { 0.. });
+                    let spans = ExportTraceServiceRequest::decode(message).unwrap();
+                    let _ = sender.send((head.headers, spans));
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert(HeaderName::from_static("grpc-status"), grpc_status.into());
+                    let mut empty = BytesMut::new();
+                    empty.put_bytes(0, 5);
+                    let frames = if is_grpc {
+                        vec![Frame::data(empty.freeze()), Frame::trailers(trailers)]
+                    } else {
+                        vec![Frame::data(Bytes::new())]
+                    };
+                    let frames = frames.into_iter().map(Ok::<_, std::convert::Infallible>);
+                    let body = StreamBody::new(futures_util::stream::iter(frames));
+                    let content_type = if is_grpc { "application/grpc" } else { "application/x-protobuf" };
+                    Response::builder().header("content-type", content_type).body(body)
+                }
+            });
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+        (format!("http://{address}"), received)
+    }
+
+    fn settings(endpoint: &str, protocol: OtlpProtocol) -> Settings {
+        Settings {
+            service_name: "api-gateway".into(),
+            resource: vec![("deployment.environment.name".into(), "test".into())],
+            otlp: Some(Otlp {
+                endpoint: endpoint.into(),
+                protocol,
+                headers: vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))],
+                gzip: false,
+                timeout: Duration::from_secs(5),
+                ca_file: None,
+                queue: 100,
+                batch: 10,
+                delay: Duration::from_hours(1),
+            }),
+            sampling: Sampling { ratio: 1.0 },
+            privacy: Privacy::default(),
+            access_log: AccessLog { enabled: false, file: None },
+            buckets: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn spans_reach_a_collector_over_grpc_and_over_http() {
+        for protocol in [OtlpProtocol::Grpc, OtlpProtocol::Http] {
+            let (endpoint, mut received) = collector(0).await;
+            let path = if protocol == OtlpProtocol::Http { "/v1/traces" } else { "" };
+            let telemetry =
+                Telemetry::start(&settings(&format!("{endpoint}{path}"), protocol), Vec::new()).unwrap();
+            let bench = Bench::with(telemetry.recorder());
+            testing::answer(bench.start("GET"), 200);
+            telemetry.shutdown(Instant::now() + Duration::from_secs(10)).await;
+
+            let (headers, message) = received.recv().await.unwrap();
+            assert_eq!(headers["x-key"], "opensesame");
+            let resource = message.resource_spans[0].resource.as_ref().unwrap();
+            let keys: Vec<&str> = resource.attributes.iter().map(|attribute| &*attribute.key).collect();
+            for key in
+                ["service.name", "service.instance.id", "telemetry.sdk.name", "deployment.environment.name"]
+            {
+                assert!(keys.contains(&key), "{keys:?}");
+            }
+            let spans = &message.resource_spans[0].scope_spans[0].spans;
+            assert_eq!((spans.len(), &*spans[0].name), (1, "GET"));
+            let sums = SpanSums { exported: 1, unsampled: 0, dropped: 0 };
+            let expected =
+                Status { spans: sums, queued_spans: 0, access_records_written: 0, access_records_dropped: 0 };
+            assert_eq!(telemetry.status(), expected, "{protocol:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn spans_that_a_collector_refuses_are_not_called_exported() {
+        const INVALID_ARGUMENT: u16 = 3;
+        let (endpoint, _received) = collector(INVALID_ARGUMENT).await;
+        let telemetry = Telemetry::start(&settings(&endpoint, OtlpProtocol::Grpc), Vec::new()).unwrap();
+        testing::answer(Bench::with(telemetry.recorder()).start("GET"), 200);
+        telemetry.shutdown(Instant::now() + Duration::from_secs(10)).await;
+        assert_eq!(telemetry.status().spans, SpanSums { exported: 0, unsampled: 0, dropped: 1 });
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings("", OtlpProtocol::Grpc);
+        settings.otlp = None;
+        settings.access_log = AccessLog { enabled: true, file: Some(directory.path().join("no/such/file")) };
+        let error = Telemetry::start(&settings, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("no/such/file"), "{error}");
     }
 }

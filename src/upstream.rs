@@ -1,5 +1,7 @@
 //! Upstreams: a named set of endpoints, one of which is picked for each attempt.
 
+pub mod balance;
+pub mod endpoint;
 pub mod file;
 
 use std::sync::Arc;
@@ -7,6 +9,15 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+
+pub use balance::Balance;
+use balance::Balancer;
+pub use endpoint::{Address, Connected, Endpoint, InFlight};
+
+use crate::failure::{Failure, Reason};
+use crate::net::Resolver;
+use crate::telemetry::operation::EndpointLabels;
+use crate::telemetry::series::EndpointSeries;
 
 /// An upstream as used: what `[upstreams.NAME]` means once it has been checked.
 #[derive(Debug, Clone)]
@@ -22,33 +33,14 @@ pub struct Settings {
     /// What is spoken to the endpoints.
     pub protocol: Protocol,
     /// TLS towards `https` endpoints, with authorities and certificates loaded; ALPN is set by `protocol`.
+    /// Always there if an endpoint is `https`.
     pub tls: Option<Tls>,
-    /// From the first SYN to an established connection, TLS included.
+    /// From the name's lookup to an established connection, TLS included.
     pub connect_timeout: Duration,
     /// Bounds of each endpoint's pool of connections.
     pub pool: Pool,
     /// The most bytes of an answer's header fields.
     pub header_bytes: usize,
-}
-
-/// One endpoint's address: `http://host:port` or `https://host:port`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Whether TLS is spoken.
-    pub https: bool,
-    /// A name or an IP literal, lower case, without brackets.
-    pub host: Box<str>,
-    /// The port, the scheme's own if none was written.
-    pub port: u16,
-}
-
-/// How an endpoint is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Of two taken at random the one with fewer requests in flight.
-    PowerOfTwoChoices,
-    /// One after the other.
-    RoundRobin,
 }
 
 /// What is spoken to the endpoints.
@@ -60,10 +52,20 @@ pub enum Protocol {
     Http2,
 }
 
+impl Protocol {
+    /// Its name in a TLS handshake.
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
 /// TLS towards an upstream.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Trusted authorities, client certificate and ALPN.
+    /// Trusted authorities and client certificate.
     pub config: Arc<ClientConfig>,
     /// The name the certificate must have, if it is not the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
@@ -80,4 +82,247 @@ pub struct Pool {
     pub wait: Duration,
     /// How long an unused connection is kept.
     pub idle: Duration,
+}
+
+/// A named set of endpoints.
+#[derive(Debug)]
+pub struct Upstream {
+    settings: Settings,
+    endpoints: Box<[Arc<Endpoint>]>,
+    balancer: Balancer,
+}
+
+/// The endpoint of one attempt.
+#[derive(Debug)]
+pub struct Picked {
+    /// Its index in [`Upstream::endpoints`], to be avoided by the next attempt.
+    pub index: usize,
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// Counts the request until it drops: to be kept until the answer has ended.
+    pub in_flight: InFlight,
+}
+
+impl Upstream {
+    /// An upstream by these settings. Nothing is resolved or dialled before it is used.
+    pub fn new(settings: Settings, resolver: &Resolver) -> Arc<Self> {
+        let config = settings.tls.as_ref().map(|tls| {
+            let mut config = ClientConfig::clone(&tls.config);
+            config.alpn_protocols = vec![settings.protocol.alpn().to_vec()];
+            Arc::new(config)
+        });
+        let endpoints = settings.endpoints.iter().map(|address| {
+            let tls = address.https.then(|| {
+                let config = config.as_ref().expect("an https endpoint comes with settings of TLS");
+                (Arc::clone(config), server_name(&settings, address))
+            });
+            let (name, labels) = (resolver.name(&address.host), labels(&settings, address));
+            Arc::new(Endpoint::new(address, name, tls, settings.connect_timeout, labels))
+        });
+        let endpoints = endpoints.collect();
+        Arc::new(Self { endpoints, balancer: Balancer::new(settings.balance), settings })
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// All its endpoints, as configured.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// An endpoint for one attempt. Those already tried, by index, are avoided as long as there are others.
+    /// Fails with `no_endpoint`.
+    pub fn pick(&self, tried: &[usize]) -> Result<Picked, Failure> {
+        let load = |index: usize| self.endpoints[index].in_flight();
+        let index = self
+            .balancer
+            .pick(self.endpoints.len(), tried, load, &mut rand::rng())
+            .ok_or(Reason::NoEndpoint)?;
+        let endpoint = Arc::clone(&self.endpoints[index]);
+        let in_flight = endpoint.enter();
+        Ok(Picked { index, endpoint, in_flight })
+    }
+}
+
+/// The name an endpoint's certificate must have.
+fn server_name(settings: &Settings, address: &Address) -> ServerName<'static> {
+    settings.tls.as_ref().and_then(|tls| tls.server_name.clone()).unwrap_or_else(|| {
+        let host = address.host.to_string();
+        ServerName::try_from(host).expect("the host of an https endpoint has been checked")
+    })
+}
+
+fn labels(settings: &Settings, address: &Address) -> EndpointLabels {
+    let endpoint = address.host_and_port();
+    EndpointLabels {
+        origin: format!("{}://{endpoint}", address.scheme()).into(),
+        endpoint: endpoint.into(),
+        address: address.host.clone(),
+        port: address.port,
+        upstream: settings.name.clone(),
+        service: settings.service.clone(),
+        series: EndpointSeries::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::failure::Detail;
+    use crate::net::{DnsSettings, pem, tls};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn address(https: bool, host: &str, port: u16) -> Address {
+        Address { https, host: host.into(), port }
+    }
+
+    fn settings(endpoints: Vec<Address>) -> Settings {
+        let config = tls::client_config(Some(Path::new("certs/gateway.pem")), None, &[]).unwrap();
+        let wait = Duration::from_secs(1);
+        Settings {
+            name: "shop".into(),
+            service: Some("shop-api".into()),
+            endpoints,
+            balance: Balance::PowerOfTwoChoices,
+            protocol: Protocol::Http2,
+            tls: Some(Tls { config, server_name: None }),
+            connect_timeout: PATIENCE,
+            pool: Pool { connections: 1, pending: 1, wait, idle: wait },
+            header_bytes: 65_536,
+        }
+    }
+
+    fn resolver() -> Resolver {
+        let soon = Duration::from_millis(10);
+        // a port of loopback where nobody answers: names are not found, the hosts file and localhost are
+        Resolver::new(&DnsSettings {
+            servers: vec![([127, 0, 0, 1], 9).into()],
+            min_ttl: soon,
+            max_ttl: soon,
+        })
+    }
+
+    fn upstream(endpoints: Vec<Address>) -> Arc<Upstream> {
+        Upstream::new(settings(endpoints), &resolver())
+    }
+
+    #[tokio::test]
+    async fn a_request_counts_as_in_flight_until_its_guard_drops() {
+        let upstream = upstream(vec![address(false, "192.0.2.1", 80)]);
+        let endpoint = &upstream.endpoints()[0];
+        let picked = [upstream.pick(&[]).unwrap(), upstream.pick(&[]).unwrap()];
+        assert_eq!(endpoint.in_flight(), 2);
+        let [first, second] = picked;
+        drop(first.in_flight);
+        assert_eq!(endpoint.in_flight(), 1);
+        drop(second);
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_next_attempt_goes_to_an_endpoint_that_was_not_tried() {
+        let upstream = upstream((1..=3).map(|port| address(false, "192.0.2.1", port)).collect());
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            let picked = upstream.pick(&tried).unwrap();
+            assert!(Arc::ptr_eq(&picked.endpoint, &upstream.endpoints()[picked.index]));
+            assert!(!tried.contains(&picked.index));
+            tried.push(picked.index);
+        }
+        assert!(upstream.pick(&tried).is_ok(), "all were tried: any will do");
+        assert_eq!(self::upstream(vec![]).pick(&[]).unwrap_err().reason, Reason::NoEndpoint);
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_is_labelled_as_it_was_configured() {
+        let upstream = upstream(vec![address(true, "::1", 443)]);
+        let endpoint = &upstream.endpoints()[0];
+        let labels = &endpoint.labels;
+        assert_eq!(&*labels.endpoint, "[::1]:443");
+        assert_eq!((&*labels.address, labels.port), ("::1", 443));
+        assert_eq!(&*labels.origin, "https://[::1]:443");
+        assert_eq!((&*labels.upstream, labels.service.as_deref()), ("shop", Some("shop-api")));
+        assert_eq!(&*endpoint.authority, "[::1]");
+    }
+
+    #[tokio::test]
+    async fn a_plain_endpoint_is_dialled_by_address_and_by_name() {
+        for (host, by_name) in [("127.0.0.1", false), ("localhost", true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let peer = listener.local_addr().unwrap();
+            let upstream = upstream(vec![address(false, host, peer.port())]);
+            let endpoint = &upstream.endpoints()[0];
+            let connected = endpoint.dial().await.unwrap();
+            assert!(matches!(connected.stream, crate::net::Stream::Plain(_)));
+            let facts = connected.facts;
+            assert_eq!((facts.peer, facts.reused, facts.waited), (Some(peer), false, None));
+            assert_eq!(facts.resolve.is_some(), by_name);
+            assert!(facts.connect.is_some() && facts.handshake.is_none());
+            assert!(endpoint.is_current(peer));
+            assert!(!endpoint.is_current(([192, 0, 2, 9], peer.port()).into()));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_https_endpoint_is_spoken_to_in_the_protocol_that_was_configured() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let echo = async {
+            let chain = pem::certificates(Path::new("certs/gateway.pem")).unwrap();
+            let key = pem::private_key(Path::new("certs/gateway-key.pem")).unwrap();
+            let mut config = rustls::ServerConfig::builder_with_provider(tls::provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(chain, key)
+                .unwrap();
+            config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+            let mut bytes = [0; 4];
+            stream.read_exact(&mut bytes).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            stream.flush().await.unwrap();
+        };
+        let client = async {
+            let upstream = upstream(vec![address(true, "127.0.0.1", port)]);
+            let mut connected = upstream.endpoints()[0].dial().await.unwrap();
+            assert!(connected.facts.handshake.is_some());
+            assert_eq!(connected.stream.alpn(), Some(&b"h2"[..]));
+            assert!(connected.stream.is_write_vectored());
+            connected.stream.write_all(b"ping").await.unwrap();
+            let mut bytes = [0; 4];
+            connected.stream.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(&bytes, b"ping");
+        };
+        tokio::join!(echo, client);
+    }
+
+    #[tokio::test]
+    async fn the_reason_tells_which_part_of_the_way_failed() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mute = silent.local_addr().unwrap().port();
+        let short = Duration::from_millis(50);
+        for (address, timeout, expected) in [
+            (address(false, "no-such-name.invalid", 80), PATIENCE, (Reason::DnsFailed, None)),
+            (address(false, "127.0.0.1", closed), PATIENCE, (Reason::ConnectRefused, None)),
+            (address(true, "127.0.0.1", mute), short, (Reason::TlsFailed, Some(Detail::Timeout))),
+        ] {
+            let settings = Settings { connect_timeout: timeout, ..settings(vec![address.clone()]) };
+            let upstream = Upstream::new(settings, &resolver());
+            let failure = upstream.endpoints()[0].dial().await.unwrap_err();
+            assert_eq!((failure.reason, failure.detail), expected, "{address:?}");
+        }
+    }
 }

@@ -4,6 +4,73 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
+use tower::util::BoxCloneSyncService;
+
+use super::exchange::{Request, Response};
+use crate::failure::Failure;
+#[cfg(test)]
+use crate::failure::Reason;
+use crate::telemetry::operation::RouteLabels;
+use crate::telemetry::series::RouteSeries;
+
+/// A route as it serves: its settings' facts and its stack of policies, built once.
+#[derive(Debug)]
+pub struct Route {
+    /// What a request must look like.
+    pub matches: Match,
+    /// What its records carry.
+    pub labels: Arc<RouteLabels>,
+    /// Everything between the table and the upstream.
+    pub stack: Stack,
+    /// From the head of the request to the end of the answer's head.
+    pub request_timeout: Option<Duration>,
+}
+
+/// A route's policies with the forwarding below them: the one place where types are erased.
+pub type Stack = BoxCloneSyncService<Request, Response, Failure>;
+
+impl Route {
+    /// What the records of a route with these settings carry.
+    pub fn labels(settings: &Settings) -> RouteLabels {
+        let server = settings.matches.hosts.iter().find_map(|host| match host {
+            Host::Exact(name) => Some((name.clone(), None)),
+            Host::Wildcard(_) => None,
+        });
+        RouteLabels {
+            route: settings.name.clone(),
+            template: settings.matches.path.clone(),
+            upstream_template: settings.rewrite.template(&settings.matches.path).into(),
+            operation: settings.operation.clone(),
+            upstream: settings.upstream.clone(),
+            server,
+            attributes: settings.attributes.iter().map(|(key, _)| key.clone()).collect(),
+            series: RouteSeries::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests(name: &str, matches: Match) -> Self {
+        let settings = Settings {
+            name: name.into(),
+            matches,
+            listeners: None,
+            upstream: "none".into(),
+            rewrite: Rewrite::Keep,
+            host: UpstreamHost::Keep,
+            timeouts: Timeouts { request: None, attempt: None, stream_idle: None },
+            body_bytes: None,
+            operation: None,
+            attributes: Vec::new(),
+        };
+        let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
+        Self {
+            labels: Arc::new(Self::labels(&settings)),
+            matches: settings.matches,
+            stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
+            request_timeout: None,
+        }
+    }
+}
 
 /// A route as used: what `[routes.NAME]` means once it has been checked.
 #[derive(Debug, Clone)]
@@ -70,6 +137,20 @@ pub enum Rewrite {
     StripPrefix(Box<str>),
     /// This template with the route's path parameters filled in: `/v2/orders/{order_id}`.
     Template(Box<str>),
+}
+
+impl Rewrite {
+    /// The template of the path that goes upstream.
+    pub fn template<'a>(&'a self, path: &'a str) -> &'a str {
+        match self {
+            Self::Keep => path,
+            Self::StripPrefix(prefix) => {
+                let rest = path.strip_prefix(&**prefix).unwrap_or(path);
+                if rest.is_empty() { "/" } else { rest }
+            }
+            Self::Template(template) => template,
+        }
+    }
 }
 
 /// What goes upstream as `Host` or `:authority`.

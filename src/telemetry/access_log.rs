@@ -1,1 +1,229 @@
-//! Placeholder.
+//! The access log: one JSON line an operation, written by a thread of its own.
+//!
+//! A request pays for a place in a bounded queue. A line that finds none, or cannot be written, is counted.
+
+mod line;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+use self::line::Line;
+use super::backlog::Backlog;
+use super::balance::LineBalance;
+use super::operation::{Record, Sink};
+use super::settings::Privacy;
+
+/// The sink of access records.
+#[derive(Debug)]
+pub struct AccessLog {
+    shared: Arc<Shared>,
+    done: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    backlog: Backlog<Arc<Record>>,
+    balance: LineBalance,
+    reopen: AtomicBool,
+}
+
+impl AccessLog {
+    /// Opens the file, or takes standard output, and starts the thread that writes to it.
+    pub fn start(file: Option<PathBuf>, privacy: Privacy, balance: LineBalance) -> io::Result<Self> {
+        match file {
+            None => Self::spawn(io::stdout(), None, privacy, balance),
+            Some(path) => Self::spawn(open(&path)?, Some(path), privacy, balance),
+        }
+    }
+
+    fn spawn(
+        out: impl Write + Send + 'static,
+        path: Option<PathBuf>,
+        privacy: Privacy,
+        balance: LineBalance,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let shared =
+            Arc::new(Shared { backlog: Backlog::new(QUEUE, BATCH), balance, reopen: AtomicBool::new(false) });
+        let (finished, done) = oneshot::channel();
+        let writer = Writer { shared: Arc::clone(&shared), out: Box::new(out), path, privacy, broken: false };
+        std::thread::Builder::new().name("tracegate-log".to_owned()).spawn(move || {
+            runtime.block_on(writer.run());
+            let _ = finished.send(());
+        })?;
+        Ok(Self { shared, done: Mutex::new(Some(done)) })
+    }
+
+    /// Opens the file anew, for whoever has moved it away. What is written from now on is in the new one.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Release);
+        self.shared.backlog.nudge();
+    }
+
+    /// Writes what waits until the deadline, then counts the rest as dropped.
+    pub async fn shutdown(&self, deadline: Instant) {
+        self.shared.backlog.close();
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(done) = done {
+            let _ = timeout_at(deadline.into(), done).await;
+        }
+        self.shared.balance.dropped.add(self.shared.backlog.clear());
+    }
+
+    /// What became of all lines.
+    pub fn balance(&self) -> &LineBalance {
+        &self.shared.balance
+    }
+}
+
+impl Sink for AccessLog {
+    fn operation_ended(&self, record: &Arc<Record>) {
+        if self.shared.backlog.push(Arc::clone(record), 1).is_err() {
+            self.shared.balance.dropped.add(1);
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.shared.backlog.close();
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    out: Box<dyn Write + Send>,
+    path: Option<PathBuf>,
+    privacy: Privacy,
+    broken: bool,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut text = Vec::new();
+        while let Some(records) = self.shared.backlog.take(DELAY).await {
+            self.reopen_if_asked();
+            for record in &records {
+                serde_json::to_writer(&mut text, &Line { record, privacy: &self.privacy })
+                    .expect("a line has only text keys and goes to memory");
+                text.push(b'\n');
+            }
+            self.write(&text, records.len());
+            text.clear();
+        }
+    }
+
+    fn write(&mut self, text: &[u8], lines: usize) {
+        let balance = &self.shared.balance;
+        match self.out.write_all(text).and_then(|()| self.out.flush()) {
+            Ok(()) => {
+                balance.written.add(lines);
+                self.broken = false;
+            }
+            Err(error) => {
+                balance.dropped.add(lines);
+                if !std::mem::replace(&mut self.broken, true) {
+                    tracing::error!(%error, "the access log cannot be written");
+                }
+            }
+        }
+    }
+
+    fn reopen_if_asked(&mut self) {
+        let asked = self.shared.reopen.swap(false, Ordering::Acquire);
+        let Some(path) = self.path.as_ref().filter(|_| asked) else { return };
+        match open(path) {
+            Ok(file) => self.out = Box::new(file),
+            Err(error) => {
+                let path = path.display();
+                tracing::error!(%path, %error, "the access log cannot be reopened, the old file goes on");
+            }
+        }
+    }
+}
+
+fn open(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// The most lines that wait to be written.
+const QUEUE: usize = 16_384;
+
+/// The most lines of one write.
+const BATCH: usize = 256;
+
+/// How long a line waits for others to be written with it.
+const DELAY: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{self, Write};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::AccessLog;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::settings::Privacy;
+    use crate::telemetry::testing::{self, Bench};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[tokio::test]
+    async fn every_line_is_written_before_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        let balance = Metrics::new(&[]).line_balance();
+        let log = Arc::new(AccessLog::start(Some(path.clone()), Privacy::default(), balance).unwrap());
+        let bench = Bench::new(Arc::clone(&log) as _);
+        (0..1000).for_each(|_| testing::answer(bench.start("GET"), 200));
+        log.shutdown(soon()).await;
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 1000);
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+        assert_eq!((log.balance().written.get(), log.balance().dropped.get()), (1000, 0));
+        testing::answer(bench.start("GET"), 200);
+        assert_eq!(log.balance().dropped.get(), 1, "nothing is written after the end");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_moved_away_is_made_anew_on_request() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        let balance = Metrics::new(&[]).line_balance();
+        let log = Arc::new(AccessLog::start(Some(path.clone()), Privacy::default(), balance).unwrap());
+        fs::rename(&path, directory.path().join("access.log.1")).unwrap();
+        log.reopen();
+        testing::answer(Bench::new(Arc::clone(&log) as _).start("GET"), 200);
+        log.shutdown(soon()).await;
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+        assert_eq!(fs::read_to_string(directory.path().join("access.log.1")).unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn lines_that_cannot_be_written_are_counted() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let balance = Metrics::new(&[]).line_balance();
+        let log = Arc::new(AccessLog::spawn(Full, None, Privacy::default(), balance).unwrap());
+        testing::answer(Bench::new(Arc::clone(&log) as _).start("GET"), 200);
+        log.shutdown(soon()).await;
+        assert_eq!((log.balance().written.get(), log.balance().dropped.get()), (0, 1));
+    }
+}

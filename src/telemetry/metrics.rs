@@ -1,1 +1,528 @@
-//! Placeholder.
+//! RED metrics and counters for Prometheus: a sink that finds its series by handle, never by label.
+//!
+//! Label values come only from closed sets: the configuration's keys and the vocabularies of this crate.
+//! Nothing of a request's text becomes a label.
+
+pub mod connections;
+pub mod dns;
+pub mod family;
+pub mod registry;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram};
+
+use self::connections::{Connections, OpenConnection};
+use self::dns::Lookups;
+use self::registry::Registry;
+use super::balance::{LineBalance, SpanBalance, Tally};
+use super::context::Origin;
+use super::exchange::{Exchange, Method, Scheme, status_class};
+use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
+use super::outcome::ErrorType;
+use super::series::{EndpointHandles, RouteHandles, RouteSeries, Table};
+use crate::failure::Reason;
+
+/// The metrics of one gateway.
+pub struct Metrics {
+    registry: Registry,
+    contexts: [Counter; Origin::ALL.len()],
+    active: Table<Gauge>,
+    attempts_active: Table<Gauge>,
+    operations: Mutex<Vec<Box<str>>>,
+    unmatched: RouteLabels,
+}
+
+impl Metrics {
+    /// Metrics with these upper bounds of the duration histograms in seconds, ascending.
+    pub fn new(buckets: &[f64]) -> Arc<Self> {
+        let registry = Registry::new(buckets);
+        registry.gauge(family::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        let context = |origin: Origin| registry.counter(family::CONTEXT, &[("outcome", origin.word())]);
+        Arc::new(Self {
+            contexts: Origin::ALL.map(context),
+            active: Table::default(),
+            attempts_active: Table::default(),
+            operations: Mutex::default(),
+            unmatched: unmatched(),
+            registry,
+        })
+    }
+
+    /// The page in Prometheus' text format. Takes milliseconds at many series: not on a worker thread.
+    pub fn render(&self) -> String {
+        self.registry.render()
+    }
+
+    /// Sorts samples into buckets. To be called every second; until then they wait in memory.
+    pub fn run_upkeep(&self) {
+        self.registry.run_upkeep();
+    }
+
+    /// The series of a listener's connections.
+    pub fn connections(&self, listener: &str) -> Connections {
+        Connections::new(&self.registry, listener)
+    }
+
+    /// A connection to an endpoint, open for as long as the answer is held.
+    #[must_use]
+    pub fn endpoint_connection(&self, endpoint: &EndpointLabels) -> OpenConnection {
+        let open = self.endpoint(endpoint).connections.clone();
+        open.increment(1);
+        OpenConnection(open)
+    }
+
+    /// The series of name lookups.
+    pub fn lookups(&self) -> Lookups {
+        Lookups::new(&self.registry)
+    }
+
+    /// States the resource: `target_info` carries its attributes as labels.
+    pub fn target_info<'a>(&self, resource: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        self.registry.target_info(resource);
+    }
+
+    /// The balance of spans meant for this receiver.
+    pub fn span_balance(&self, receiver: &str) -> SpanBalance {
+        SpanBalance::new(|outcome, reason| {
+            let labels = [("receiver", receiver), ("outcome", outcome), ("reason", reason)];
+            self.registry.counter(family::SPANS, &labels)
+        })
+    }
+
+    /// The balance of the access log's lines.
+    pub fn line_balance(&self) -> LineBalance {
+        let tally =
+            |outcome| Tally::new(self.registry.counter(family::ACCESS_RECORDS, &[("outcome", outcome)]));
+        LineBalance { written: tally("written"), dropped: tally("dropped") }
+    }
+
+    fn active(&self, exchange: Exchange) -> Cow<'_, Gauge> {
+        let Exchange { method, scheme, .. } = exchange;
+        self.gauge(&self.active, family::SERVER_ACTIVE, method, scheme)
+    }
+
+    fn attempts_active(&self, method: Method, endpoint: &EndpointLabels) -> Cow<'_, Gauge> {
+        let scheme = if endpoint.origin.starts_with("https:") { Scheme::Https } else { Scheme::Http };
+        self.gauge(&self.attempts_active, family::CLIENT_ACTIVE, method, scheme)
+    }
+
+    fn gauge<'a>(
+        &self,
+        table: &'a Table<Gauge>,
+        family: family::Family,
+        method: Method,
+        scheme: Scheme,
+    ) -> Cow<'a, Gauge> {
+        table.get(Key { method, scheme: Some(scheme), ..Key::default() }.number(), || {
+            let labels = [("http_request_method", method.word()), ("url_scheme", scheme.word())];
+            self.registry.gauge(family, &labels)
+        })
+    }
+
+    fn route<'a>(&self, route: &'a RouteLabels) -> &'a RouteHandles {
+        route.series.own.get_or_init(|| {
+            let histogram = |family| self.registry.histogram(family, &[("http_route", &route.template)]);
+            RouteHandles {
+                request_size: histogram(family::REQUEST_SIZE),
+                response_size: histogram(family::RESPONSE_SIZE),
+                first_byte: histogram(family::FIRST_BYTE),
+                overhead: histogram(family::OVERHEAD),
+                retries: self.registry.counter(family::RETRIES, &[("tracegate_route", &route.route)]),
+                operation: self.operation_number(route.operation.as_deref().unwrap_or_default()),
+            }
+        })
+    }
+
+    fn endpoint<'a>(&self, endpoint: &'a EndpointLabels) -> &'a EndpointHandles {
+        endpoint.series.own.get_or_init(|| {
+            let labels = [("tracegate_endpoint", &*endpoint.endpoint)];
+            EndpointHandles {
+                requests: self.registry.counter(family::ENDPOINT_REQUESTS, &labels),
+                active: self.registry.gauge(family::ENDPOINT_ACTIVE, &labels),
+                connections: self.registry.gauge(family::ENDPOINT_CONNECTIONS, &labels),
+            }
+        })
+    }
+
+    /// A small number for a business operation; there are as many as the configuration names.
+    fn operation_number(&self, operation: &str) -> u32 {
+        let mut known = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.iter().position(|name| &**name == operation).unwrap_or_else(|| {
+            known.push(operation.into());
+            known.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    fn duration<'a>(&self, route: &'a RouteLabels, key: Key) -> Cow<'a, Histogram> {
+        route.series.durations.get(key.number(), || {
+            let scheme = key.scheme.map_or("", Scheme::word);
+            let labels = [("http_route", &*route.template), ("url_scheme", scheme)];
+            key.with_labels(&labels, route.operation.as_deref(), &route.upstream, |labels| {
+                self.registry.histogram(family::SERVER_DURATION, labels)
+            })
+        })
+    }
+
+    fn attempt_duration<'a>(
+        &self,
+        endpoint: &'a EndpointLabels,
+        route: &RouteLabels,
+        key: Key,
+    ) -> Cow<'a, Histogram> {
+        endpoint.series.durations.get(key.number(), || {
+            let port = endpoint.port.to_string();
+            let labels = [("server_address", &*endpoint.address), ("server_port", &*port)];
+            key.with_labels(&labels, route.operation.as_deref(), &endpoint.upstream, |labels| {
+                self.registry.histogram(family::CLIENT_DURATION, labels)
+            })
+        })
+    }
+
+    fn requests<'a>(
+        &self,
+        route: &'a RouteLabels,
+        status: Option<u16>,
+        reason: Option<Reason>,
+    ) -> Cow<'a, Counter> {
+        let class = status_class(status);
+        let number = u64::from(class.as_bytes()[0]) << 8 | reason_number(reason);
+        route.series.requests.get(number, || {
+            let labels = [
+                ("tracegate_route", &*route.route),
+                ("status_class", class),
+                ("tracegate_reason", reason.map_or("", Reason::word)),
+                ("tracegate_blame", reason.map_or("", |reason| reason.blame().word())),
+            ];
+            self.registry.counter(family::REQUESTS, &labels)
+        })
+    }
+
+    fn endpoint_failures<'a>(&self, endpoint: &'a EndpointLabels, reason: Reason) -> Cow<'a, Counter> {
+        endpoint.series.failures.get(reason_number(Some(reason)), || {
+            let labels = [("tracegate_endpoint", &*endpoint.endpoint), ("tracegate_reason", reason.word())];
+            self.registry.counter(family::ENDPOINT_FAILURES, &labels)
+        })
+    }
+
+    fn labels<'a>(&'a self, record: &'a Record) -> &'a RouteLabels {
+        record.route_labels().map_or(&self.unmatched, |route| route)
+    }
+}
+
+impl Sink for Metrics {
+    fn operation_started(&self, record: &Record) {
+        self.contexts[record.context.origin as usize].increment(1);
+        self.active(record.exchange).increment(1);
+    }
+
+    fn operation_ended(&self, record: &Arc<Record>) {
+        self.active(record.exchange).decrement(1);
+        let route = self.labels(record);
+        let (status, duration) = (record.status(), record.duration());
+        let key = Key {
+            method: record.exchange.method,
+            scheme: Some(record.exchange.scheme),
+            status,
+            error: ErrorType::of_operation(record),
+            operation: 0,
+        };
+        self.duration(route, key).record(duration);
+        self.requests(route, status, record.failure().map(|(reason, _)| reason)).increment(1);
+
+        let own = self.route(route);
+        own.request_size.record(bytes(record.request_body_bytes()));
+        own.response_size.record(bytes(record.response_body_bytes()));
+        if let Some(first_byte) = record.time_to_first_byte() {
+            own.first_byte.record(first_byte);
+        }
+        let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
+        own.overhead.record(duration.saturating_sub(in_attempts));
+    }
+
+    fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
+        let endpoint = self.endpoint(&attempt.endpoint);
+        endpoint.requests.increment(1);
+        endpoint.active.increment(1);
+        self.attempts_active(record.exchange.method, &attempt.endpoint).increment(1);
+        if attempt.resend_count > 0 {
+            self.route(self.labels(record)).retries.increment(1);
+        }
+    }
+
+    fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
+        self.endpoint(&attempt.endpoint).active.decrement(1);
+        self.attempts_active(record.exchange.method, &attempt.endpoint).decrement(1);
+        let route = self.labels(record);
+        let key = Key {
+            method: record.exchange.method,
+            scheme: None,
+            status: attempt.status,
+            error: ErrorType::of_attempt(attempt),
+            operation: self.route(route).operation,
+        };
+        self.attempt_duration(&attempt.endpoint, route, key).record(attempt.duration());
+        if let Some((reason, _)) = attempt.failure {
+            self.endpoint_failures(&attempt.endpoint, reason).increment(1);
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What distinguishes the duration series of one route, or of one endpoint.
+#[derive(Clone, Copy)]
+struct Key {
+    method: Method,
+    scheme: Option<Scheme>,
+    status: Option<u16>,
+    error: Option<ErrorType>,
+    operation: u32,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self { method: Method::Other, scheme: None, status: None, error: None, operation: 0 }
+    }
+}
+
+impl Key {
+    /// The key of a [`Table`].
+    fn number(self) -> u64 {
+        let scheme = self.scheme.map_or(0, |scheme| 1 + scheme.index());
+        let error = match self.error {
+            None => 0,
+            Some(ErrorType::Reason(reason)) => reason_number(Some(reason)),
+            // which status it is stands in the number already
+            Some(ErrorType::Status(_)) => 0xff,
+        };
+        let status = self.status.map_or(0, |status| if is_known(status) { u64::from(status) } else { 1 });
+        let exchange = (scheme << 4 | self.method.index()) as u64;
+        u64::from(self.operation) << 32 | error << 24 | status << 8 | exchange
+    }
+
+    /// Makes something with these labels and those that both duration histograms have. What was not
+    /// answered has no status.
+    fn with_labels<T>(
+        self,
+        own: &[(&'static str, &str)],
+        operation: Option<&str>,
+        upstream: &str,
+        make: impl FnOnce(&[(&'static str, &str)]) -> T,
+    ) -> T {
+        let status = self.status.map(status_word);
+        let error = self.error.map(|error| match error {
+            ErrorType::Reason(reason) => reason.word().into(),
+            ErrorType::Status(status) => status_word(status),
+        });
+        let mut labels = own.to_vec();
+        labels.push(("http_request_method", self.method.word()));
+        labels.extend(status.as_deref().map(|status| ("http_response_status_code", status)));
+        labels.extend(error.as_deref().map(|error| ("error_type", error)));
+        labels.push(("status_class", status_class(self.status)));
+        labels.push(("tracegate_operation", operation.unwrap_or_default()));
+        labels.push(("tracegate_upstream", upstream));
+        make(&labels)
+    }
+}
+
+fn reason_number(reason: Option<Reason>) -> u64 {
+    reason.map_or(0, |reason| 1 + u64::from(reason.index()))
+}
+
+/// The status as text; three digits that no class knows are `_OTHER`.
+fn status_word(status: u16) -> Cow<'static, str> {
+    if is_known(status) { status.to_string().into() } else { "_OTHER".into() }
+}
+
+fn is_known(status: u16) -> bool {
+    (100..=599).contains(&status)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
+fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
+/// The series of requests that found no route.
+fn unmatched() -> RouteLabels {
+    RouteLabels {
+        route: "".into(),
+        template: "".into(),
+        upstream_template: "".into(),
+        operation: None,
+        upstream: "".into(),
+        server: None,
+        attributes: Box::default(),
+        series: RouteSeries::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Metrics;
+    use super::connections::ConnectionOutcome;
+    use super::family;
+    use crate::failure::{Failure, Reason};
+    use crate::telemetry::operation::Attempt;
+    use crate::telemetry::testing::{self, Bench};
+
+    fn bench() -> (Arc<Metrics>, Bench) {
+        let metrics = Metrics::new(&[0.5, 60.0]);
+        (Arc::clone(&metrics), Bench::new(metrics))
+    }
+
+    /// The lines of the page that contain all of these.
+    fn lines(page: &str, parts: &[&str]) -> Vec<String> {
+        page.lines().filter(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_request_that_succeeds_is_counted_by_route_and_by_endpoint() {
+        let (metrics, bench) = bench();
+        let operation = bench.start("GET");
+        operation.handle().route(&bench.route);
+        let mut attempt = Attempt::start(operation.handle(), &bench.endpoint);
+        let active = lines(&metrics.render(), &["_active_requests{", " 1"]);
+        assert_eq!(active.len(), 3, "server, client, endpoint: {active:?}");
+        testing::answered(&mut attempt, 200);
+        drop(attempt);
+        operation.handle().request_bytes(100);
+        operation.handle().response_bytes(2000);
+        testing::answer(operation, 200);
+
+        let page = metrics.render();
+        for line in [
+            r#"http_server_request_duration_seconds_count{http_route="/shop/orders/{order_id}",url_scheme="http",http_request_method="GET",http_response_status_code="200",status_class="2xx",tracegate_operation="order.read",tracegate_upstream="shop"} 1"#,
+            r#"http_client_request_duration_seconds_bucket{server_address="shop.internal",server_port="9001",http_request_method="GET",http_response_status_code="200",status_class="2xx",tracegate_operation="order.read",tracegate_upstream="shop",le="60"} 1"#,
+            r#"http_server_request_body_size_bytes_bucket{http_route="/shop/orders/{order_id}",le="256"} 1"#,
+            r#"http_server_response_body_size_bytes_bucket{http_route="/shop/orders/{order_id}",le="1024"} 0"#,
+            r#"http_server_response_body_size_bytes_bucket{http_route="/shop/orders/{order_id}",le="1073741824"} 1"#,
+            r#"tracegate_time_to_first_byte_seconds_count{http_route="/shop/orders/{order_id}"} 1"#,
+            r#"tracegate_overhead_seconds_count{http_route="/shop/orders/{order_id}"} 1"#,
+            r#"tracegate_requests_total{tracegate_route="order_read",status_class="2xx",tracegate_reason="",tracegate_blame=""} 1"#,
+            r#"tracegate_endpoint_requests_total{tracegate_endpoint="shop.internal:9001"} 1"#,
+            r#"tracegate_context_total{outcome="started"} 1"#,
+            r#"http_server_active_requests{http_request_method="GET",url_scheme="http"} 0"#,
+            r#"http_client_active_requests{http_request_method="GET",url_scheme="http"} 0"#,
+        ] {
+            assert!(page.lines().any(|other| other == line), "{line}\n\n{page}");
+        }
+        assert!(!page.contains("quantile=") && !page.contains("error_type"), "{page}");
+    }
+
+    #[test]
+    fn an_error_type_stands_only_where_the_span_is_an_error() {
+        let cases: [(Option<Reason>, Option<u16>, &str); 6] = [
+            (Some(Reason::NoRoute), Some(404), r#"status_code="404",status_class="4xx""#),
+            (None, Some(404), r#"status_code="404",status_class="4xx""#),
+            (
+                Some(Reason::UpstreamStatus),
+                Some(503),
+                r#"status_code="503",error_type="503",status_class="5xx""#,
+            ),
+            (
+                Some(Reason::ConnectRefused),
+                Some(502),
+                r#"="502",error_type="connect_refused",status_class="5xx""#,
+            ),
+            (Some(Reason::UpstreamStatus), Some(999), r#"="_OTHER",error_type="_OTHER",status_class="none""#),
+            (None, None, r#"http_request_method="GET",error_type="client_gone",status_class="none""#),
+        ];
+        for (reason, status, labels) in cases {
+            let (metrics, bench) = bench();
+            let operation = bench.start("GET");
+            operation.handle().route(&bench.route);
+            if let Some(reason) = reason {
+                operation.handle().fail(&Failure::new(reason));
+            }
+            match status {
+                Some(status) => testing::answer(operation, status),
+                None => drop(operation),
+            }
+            let found = lines(&metrics.render(), &["http_server_request_duration_seconds_count", labels]);
+            assert_eq!(found.len(), 1, "{reason:?} {status:?}\n{}", metrics.render());
+        }
+    }
+
+    #[test]
+    fn a_retry_is_counted_and_each_attempt_has_its_own_reason() {
+        let (metrics, bench) = bench();
+        let operation = bench.start("POST");
+        operation.handle().route(&bench.route);
+        let mut first = Attempt::start(operation.handle(), &bench.endpoint);
+        first.fail(&Failure::new(Reason::ConnectRefused));
+        drop(first);
+        let mut second = Attempt::start(operation.handle(), &bench.endpoint);
+        testing::answered(&mut second, 503);
+        drop(second);
+        operation.handle().fail(&Failure::new(Reason::UpstreamStatus));
+        testing::answer(operation, 503);
+        let page = metrics.render();
+        for parts in [
+            &["tracegate_retries_total{tracegate_route=\"order_read\"} 1"][..],
+            &["tracegate_endpoint_failures_total", "connect_refused", " 1"],
+            &["tracegate_endpoint_failures_total", "upstream_status", " 1"],
+            &[
+                "http_client_request_duration_seconds_count",
+                "error_type=\"connect_refused\",status_class=\"none\"",
+            ],
+            &["http_client_request_duration_seconds_count", "error_type=\"503\",status_class=\"5xx\""],
+            &["tracegate_requests_total", "upstream_status", "tracegate_blame=\"upstream\"} 1"],
+        ] {
+            assert_eq!(lines(&page, parts).len(), 1, "{parts:?}\n{page}");
+        }
+    }
+
+    #[test]
+    fn what_clients_send_makes_no_series() {
+        let (metrics, bench) = bench();
+        let send = |round: u32| {
+            let operation = bench.start(&format!("METHOD{round}"));
+            operation.handle().fail(&Failure::new(Reason::NoRoute));
+            testing::answer(operation, 404);
+        };
+        send(0);
+        let before = metrics.render().lines().count();
+        (1..1000).for_each(send);
+        let page = metrics.render();
+        assert_eq!(page.lines().count(), before);
+        let found =
+            lines(&page, &["http_server_request_duration_seconds_count", r#"http_route="","#, "_OTHER"]);
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn every_family_on_the_page_has_its_help_and_its_type() {
+        let (metrics, bench) = bench();
+        testing::answer(bench.start("GET"), 200);
+        let connections = metrics.connections("public");
+        connections.count(ConnectionOutcome::Accepted);
+        let open = connections.open();
+        metrics.target_info([("service.name", "api-gateway")]);
+        let page = metrics.render();
+        assert!(page.contains("target_info{service_name=\"api-gateway\"} 1"));
+        assert!(page.contains("tracegate_connections_open{listener=\"public\"} 1"));
+        assert!(page.contains("process_resident_memory_bytes "));
+        drop(open);
+        assert!(metrics.render().contains("tracegate_connections_open{listener=\"public\"} 0"));
+        for family in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = family.split(' ').next().unwrap();
+            assert!(page.contains(&format!("# HELP {name} ")), "{name}");
+            assert!(
+                name.starts_with("process_") || family::ALL.iter().any(|known| known.name == name),
+                "{name}"
+            );
+        }
+    }
+}

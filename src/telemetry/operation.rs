@@ -307,6 +307,11 @@ impl Record {
         Some((Reason::from_index(reason)?, detail.checked_sub(1).and_then(Detail::from_index)))
     }
 
+    /// Whether the answer's last byte has been handed to the connection; else the exchange broke.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
+
     /// The status sent to the client; `None` where nothing was answered.
     pub fn status(&self) -> Option<u16> {
         Some(self.status.load(Ordering::Relaxed)).filter(|&status| status != 0)
@@ -381,6 +386,13 @@ pub struct AttemptRecord {
     pub failure: Option<(Reason, Option<Detail>)>,
     /// The connection it used, if it came by one.
     pub connection: Option<ConnectionFacts>,
+}
+
+impl AttemptRecord {
+    /// From its start to its end.
+    pub fn duration(&self) -> Duration {
+        self.ended.saturating_sub(self.started)
+    }
 }
 
 /// One try at one endpoint; recorded when it drops. Must not outlive its operation's owner.

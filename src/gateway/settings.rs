@@ -1,0 +1,37 @@
+//! The whole configuration as used: what the files mean once they have been checked.
+
+use std::time::Duration;
+
+use crate::{admin, http, listener, net, telemetry, upstream};
+
+/// The whole configuration as used: a file that has been checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// At least one.
+    pub listeners: Vec<listener::Settings>,
+    /// The admin address.
+    pub admin: admin::Settings,
+    /// How names are resolved.
+    pub dns: net::DnsSettings,
+    /// What is recorded and where it goes.
+    pub telemetry: telemetry::settings::Settings,
+    /// Sorted by name.
+    pub upstreams: Vec<upstream::Settings>,
+    /// Sorted by name. Each names an upstream that is there, and no two tie.
+    pub routes: Vec<http::route::Settings>,
+    /// How the gateway goes down.
+    pub shutdown: Shutdown,
+    /// Worker threads; `None` takes `TOKIO_WORKER_THREADS`, else what the CPU limit allows.
+    pub workers: Option<usize>,
+}
+
+/// How the gateway goes down.
+#[derive(Debug, Clone, Copy)]
+pub struct Shutdown {
+    /// How long it still accepts after `/readyz` has turned 503.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that.
+    pub deadline: Duration,
+    /// How long telemetry may take to be flushed after that.
+    pub flush: Duration,
+}

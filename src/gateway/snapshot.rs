@@ -1,0 +1,82 @@
+//! All that serves requests, built whole from the settings: upstreams, their pools, each listener's routes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::gateway::settings::Settings;
+use crate::http::forward::{Forward, Plan};
+use crate::http::policy;
+use crate::http::pool::Pool;
+use crate::http::route::{Route, Settings as RouteSettings};
+use crate::http::routes::Routes;
+use crate::net::Resolver;
+use crate::upstream::Upstream;
+
+/// Immutable: a reload builds another one.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The routes of each listener, by its key.
+    pub routes: BTreeMap<Arc<str>, Arc<Routes>>,
+    /// The upstreams, by key.
+    pub upstreams: BTreeMap<Box<str>, Connected>,
+}
+
+/// An upstream and the pools of its endpoints, in their order.
+#[derive(Debug, Clone)]
+pub struct Connected {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// One pool an endpoint.
+    pub pools: Arc<[Arc<Pool>]>,
+}
+
+impl Snapshot {
+    /// Builds everything. Checked settings cannot fail to build.
+    pub fn new(settings: &Settings, resolver: &Resolver) -> Self {
+        let upstreams: BTreeMap<Box<str>, Connected> = settings
+            .upstreams
+            .iter()
+            .map(|settings| (settings.name.clone(), connected(settings, resolver)))
+            .collect();
+        let routes: Vec<(Arc<Route>, &RouteSettings)> = settings
+            .routes
+            .iter()
+            .filter_map(|settings| Some((route(settings, upstreams.get(&settings.upstream)?), settings)))
+            .collect();
+        let on = |listener: &Arc<str>| {
+            let serves = |settings: &RouteSettings| {
+                settings.listeners.as_ref().is_none_or(|named| named.contains(listener))
+            };
+            let served = routes.iter().filter(|(_, settings)| serves(settings));
+            Arc::new(Routes::new(served.map(|(route, _)| Arc::clone(route))))
+        };
+        let routes = settings
+            .listeners
+            .iter()
+            .map(|listener| (Arc::clone(&listener.name), on(&listener.name)))
+            .collect();
+        Self { routes, upstreams }
+    }
+}
+
+fn connected(settings: &crate::upstream::Settings, resolver: &Resolver) -> Connected {
+    let upstream = Upstream::new(settings.clone(), resolver);
+    let pools = upstream.endpoints().iter().map(|endpoint| Pool::new(endpoint, settings)).collect();
+    Connected { upstream, pools }
+}
+
+fn route(settings: &RouteSettings, connected: &Connected) -> Arc<Route> {
+    let forward = Forward::new(Plan {
+        upstream: Arc::clone(&connected.upstream),
+        pools: Arc::clone(&connected.pools),
+        host: settings.host,
+        attempt_timeout: settings.timeouts.attempt,
+        stream_idle: settings.timeouts.stream_idle,
+    });
+    Arc::new(Route {
+        matches: settings.matches.clone(),
+        labels: Arc::new(Route::labels(settings)),
+        stack: policy::stack(settings, forward),
+        request_timeout: settings.timeouts.request,
+    })
+}

@@ -1,0 +1,59 @@
+//! Bodies in both directions: frames pass as they come, through one wrapper each way that counts, bounds and ends.
+
+pub(super) mod error;
+pub(super) mod request;
+pub(super) mod stall;
+pub(super) mod upstream;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+pub use error::BodyError;
+pub use request::RequestBody;
+pub use upstream::UpstreamBody;
+
+/// An answer's body.
+#[derive(Debug)]
+pub enum Body {
+    /// No bytes at all.
+    Empty,
+    /// The gateway's own answer.
+    Full(Option<Bytes>),
+    /// What the upstream sends, as it comes.
+    Upstream(Box<UpstreamBody>),
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Upstream(body) => Pin::new(&mut **body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Upstream(body) => body.size_hint(),
+        }
+    }
+}

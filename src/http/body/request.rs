@@ -1,0 +1,162 @@
+//! The request's body on its way to the upstream.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::error::BodyError;
+use super::stall::Stall;
+use crate::failure::{Detail, Failure, Reason};
+use crate::http::expect::Gate;
+use crate::telemetry::Handle;
+
+/// A request's body on its way to the upstream: counted, bounded in size and in standing still, held back
+/// while the client waits for `100 Continue`.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    handle: Handle,
+    stall: Stall,
+    remaining: Option<u64>,
+    gate: Option<Gate>,
+    progress: Progress,
+}
+
+impl RequestBody {
+    /// Wraps what the client sends; it may stand still for `stall`.
+    pub fn new(incoming: Incoming, handle: Handle, stall: Duration) -> Self {
+        let progress = Progress::default();
+        if incoming.is_end_stream() {
+            progress.set(Progress::SENT);
+        }
+        Self { incoming, handle, stall: Stall::new(Some(stall)), remaining: None, gate: None, progress }
+    }
+
+    /// Refuses what is longer than this: at once where the length is announced, else when it is passed.
+    pub fn limit(&mut self, bytes: u64) -> Result<(), Failure> {
+        if self.incoming.size_hint().lower() > bytes {
+            return Err(Failure::new(Reason::BodyTooLarge));
+        }
+        self.remaining = Some(bytes);
+        Ok(())
+    }
+
+    /// Holds the body back until the gate opens.
+    pub fn hold(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    /// How far the body has come, to be asked when it is no longer at hand.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    fn broken(&self, reason: Reason, detail: Detail) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let error = BodyError { reason, detail: Some(detail) };
+        self.handle.fail(&error.into());
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.poll_open(cx));
+            self.gate = None;
+        }
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending if self.stall.poll_over(cx) => {
+                return self.broken(Reason::ClientTimeout, Detail::SlowBody);
+            }
+            Poll::Pending => {
+                self.progress.set(Progress::CLIENTS_TURN);
+                return Poll::Pending;
+            }
+            Poll::Ready(frame) => frame,
+        };
+        self.stall.moved();
+        self.progress.set(Progress::UPSTREAMS_TURN);
+        match frame {
+            None => {
+                self.progress.set(Progress::SENT);
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                let (reason, detail) = client_side(&error);
+                self.broken(reason, detail)
+            }
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.handle.request_bytes(data.len());
+                    let length = data.len() as u64;
+                    match self.remaining.map(|remaining| remaining.checked_sub(length)) {
+                        Some(None) => return self.broken(Reason::BodyTooLarge, Detail::InBody),
+                        Some(rest) => self.remaining = rest,
+                        None => {}
+                    }
+                }
+                if self.incoming.is_end_stream() {
+                    self.progress.set(Progress::SENT);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// How far a request's body has come.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    const UPSTREAMS_TURN: u8 = 0;
+    const CLIENTS_TURN: u8 = 1;
+    const SENT: u8 = 2;
+
+    fn set(&self, state: u8) {
+        self.0.store(state, Ordering::Release);
+    }
+
+    /// The last byte has been taken by the upstream's connection.
+    pub fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::SENT
+    }
+
+    /// The upstream's connection wants more, and the client has not sent it.
+    pub fn is_clients_turn(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::CLIENTS_TURN
+    }
+}
+
+/// What a broken request body means: broken framing is the client's mistake, the rest is its leaving.
+fn client_side(error: &hyper::Error) -> (Reason, Detail) {
+    let framing = error.is_parse() || error.source().is_some_and(is_invalid_data);
+    if framing { (Reason::BadRequest, Detail::BrokenBody) } else { (Reason::ClientGone, Detail::BrokenBody) }
+}
+
+fn is_invalid_data(source: &(dyn Error + 'static)) -> bool {
+    source.downcast_ref::<std::io::Error>().is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    })
+}

@@ -1,0 +1,234 @@
+//! From a request's head to its route: the checks that no route may skip, the path normalised once, the table.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Uri, Version, request};
+use tokio::time::Instant;
+use tower::Service;
+
+use super::body::RequestBody;
+use super::exchange::{Request, Response};
+use super::headers::{self, Peer};
+use super::path;
+use super::routes::{Found, Routes};
+use crate::failure::{Detail, Failure, Reason};
+use crate::listener::Limits;
+use crate::telemetry::Handle;
+
+/// Checks, routes and serves one request.
+pub(super) async fn dispatch(
+    routes: Arc<Routes>,
+    limits: Limits,
+    peer: Arc<Peer>,
+    mut head: request::Parts,
+    body: RequestBody,
+    handle: Handle,
+) -> Result<Response, Failure> {
+    check_size(&head, &limits)?;
+    check_method(&head.method)?;
+    check_length(&head)?;
+    let host = take_host(&mut head)?;
+    take_path(&mut head)?;
+    if headers::is_loop(&head.headers) {
+        return Err(Reason::LoopDetected.into());
+    }
+    let (route, parameters) = match routes.find(&host, head.uri.path(), &head.method, &head.headers) {
+        Found::Route(route, parameters) => (route, parameters),
+        Found::OtherMethods(methods) => {
+            return Err(Failure::new(Reason::MethodNotAllowed).field(header::ALLOW, headers::allow(&methods)));
+        }
+        Found::Nothing => return Err(Reason::NoRoute.into()),
+    };
+    handle.route(&route.labels);
+    let deadline = route.request_timeout.map(|timeout| Instant::now() + timeout);
+    let mut stack = route.stack.clone();
+    stack.call(Request { head, body, handle, peer, parameters, deadline }).await
+}
+
+/// The listener's limits on the head. hyper's own are wider, so that these are the ones a client meets.
+fn check_size(head: &request::Parts, limits: &Limits) -> Result<(), Failure> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len())
+        + head.uri.authority().map_or(0, |authority| authority.as_str().len());
+    if target > limits.uri_bytes {
+        return Err(Reason::UriTooLong.into());
+    }
+    if head.headers.len() > limits.header_count {
+        return Err(Failure::new(Reason::HeaderTooLarge).detail(Detail::FieldCount));
+    }
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > limits.header_bytes {
+        return Err(Reason::HeaderTooLarge.into());
+    }
+    Ok(())
+}
+
+/// `CONNECT` is for proxies of another kind; `TRACE` would show a client what others added (RFC 9110
+/// section 9.3.8 has it optional).
+fn check_method(method: &Method) -> Result<(), Failure> {
+    match *method {
+        Method::CONNECT => Err(Failure::new(Reason::Unsupported).detail(Detail::Method)),
+        Method::TRACE => {
+            let allowed = [
+                Method::DELETE,
+                Method::GET,
+                Method::HEAD,
+                Method::OPTIONS,
+                Method::PATCH,
+                Method::POST,
+                Method::PUT,
+            ];
+            let failure = Failure::new(Reason::MethodNotAllowed).detail(Detail::Method);
+            Err(failure.field(header::ALLOW, headers::allow(&allowed)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One way only to tell where the body ends (RFC 9112 section 6): anything but exactly one `chunked` is
+/// refused before the body is touched; HTTP/1.0 has no chunks.
+fn check_length(head: &request::Parts) -> Result<(), Failure> {
+    let ambiguous = || Failure::new(Reason::BadRequest).detail(Detail::AmbiguousLength);
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if !chunked || codings.next().is_some() || head.version != Version::HTTP_11 {
+            return Err(ambiguous());
+        }
+    }
+    Ok(())
+}
+
+/// The host the request is for, lower case and without port. One, valid, and the same wherever it is stated
+/// (RFC 9112 section 3.2, RFC 9113 section 8.3.1); it goes on as `Host`.
+fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
+    let invalid = || Failure::new(Reason::BadRequest).detail(Detail::InvalidHost);
+    let mut stated = head.headers.get_all(header::HOST).iter();
+    let field = stated.next();
+    if stated.next().is_some() {
+        return Err(invalid());
+    }
+    let authority = match (head.uri.authority(), field) {
+        (Some(target), Some(field)) if head.version == Version::HTTP_2 => {
+            if !target.as_str().as_bytes().eq_ignore_ascii_case(field.as_bytes()) {
+                return Err(invalid());
+            }
+            target.clone()
+        }
+        // absolute form: the target's counts (RFC 9112 section 3.2.2)
+        (Some(target), _) => target.clone(),
+        (None, Some(field)) if field.is_empty() => return Ok(String::new()),
+        (None, Some(field)) => Authority::try_from(field.as_bytes()).map_err(|_| invalid())?,
+        (None, None) if head.version == Version::HTTP_10 => return Ok(String::new()),
+        (None, None) => return Err(invalid()),
+    };
+    if authority.as_str().contains('@') || (authority.port().is_some() && authority.port_u16().is_none()) {
+        return Err(invalid());
+    }
+    if head.uri.authority().is_some() {
+        let value = HeaderValue::from_str(authority.as_str()).map_err(|_| invalid())?;
+        head.headers.insert(header::HOST, value);
+    }
+    let host = authority.host().trim_end_matches('.');
+    Ok(host.to_ascii_lowercase())
+}
+
+/// The target's path, normalised, in origin form. `OPTIONS *` asks about the server as a whole: it is routed
+/// as `/`.
+fn take_path(head: &mut request::Parts) -> Result<(), Failure> {
+    let origin_form = head.uri.authority().is_none();
+    let written = head.uri.path();
+    let normalised = match written {
+        "*" if head.method == Method::OPTIONS => "/".into(),
+        "" => "/".into(),
+        written => path::normalise(written)?,
+    };
+    if origin_form && matches!(normalised, std::borrow::Cow::Borrowed(path) if path == written) {
+        return Ok(());
+    }
+    let target = match head.uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{normalised}?{query}")),
+        None => PathAndQuery::try_from(normalised.into_owned()),
+    };
+    let target = target.map_err(|_| Failure::new(Reason::BadRequest).detail(Detail::InvalidPath))?;
+    head.uri = Uri::from(target);
+    Ok(())
+}
+
+/// Whether the request is gRPC, so that its answers must be (gRPC over HTTP/2, "Content-Type").
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Version, request};
+
+    use super::{check_length, take_host, take_path};
+
+    fn head(version: Version, target: &str, fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = Request::builder().version(version).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn a_request_is_for_one_host_however_it_is_stated() {
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        for (version, target, fields, expected) in [
+            (one, "/", &[("host", "Shop.Example:8080")][..], Some("shop.example")),
+            (one, "/", &[("host", "shop.example.")], Some("shop.example")),
+            (one, "/", &[("host", "[::1]:80")], Some("[::1]")),
+            (one, "http://shop.example/x", &[("host", "other")], Some("shop.example")),
+            (one, "/", &[("host", "")], Some("")),
+            (one, "/", &[], None),
+            (one, "/", &[("host", "a"), ("host", "a")], None),
+            (one, "/", &[("host", "user@a")], None),
+            (one, "/", &[("host", "a b")], None),
+            (one, "/", &[("host", "a/b")], None),
+            (one, "/", &[("host", "a:99999")], None),
+            (Version::HTTP_10, "/", &[], Some("")),
+            (two, "http://shop.example/", &[], Some("shop.example")),
+            (two, "http://shop.example/", &[("host", "shop.example")], Some("shop.example")),
+            (two, "http://shop.example/", &[("host", "other")], None),
+        ] {
+            let mut head = head(version, target, fields);
+            let host = take_host(&mut head).ok();
+            assert_eq!(host.as_deref(), expected, "{version:?} {target} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_body_has_one_length_or_the_request_is_refused() {
+        for (version, fields, fine) in [
+            (Version::HTTP_11, &[("transfer-encoding", "chunked")][..], true),
+            (Version::HTTP_11, &[("transfer-encoding", " Chunked ")], true),
+            (Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")], false),
+            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], false),
+            (Version::HTTP_11, &[("transfer-encoding", "identity")], false),
+            (Version::HTTP_11, &[("transfer-encoding", "xchunked")], false),
+            (Version::HTTP_10, &[("transfer-encoding", "chunked")], false),
+            (Version::HTTP_11, &[], true),
+        ] {
+            let head = head(version, "/", fields);
+            assert_eq!(check_length(&head).is_ok(), fine, "{version:?} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_target_goes_on_in_origin_form_with_its_query() {
+        for (target, expected) in [
+            ("/a/b?x=%2f", "/a/b?x=%2f"),
+            ("/a/../b?x=1", "/b?x=1"),
+            ("http://h/a//b?x", "/a/b?x"),
+            ("http://h", "/"),
+        ] {
+            let mut head = head(Version::HTTP_11, target, &[]);
+            take_path(&mut head).expect(target);
+            assert_eq!(head.uri.to_string(), expected);
+        }
+    }
+}

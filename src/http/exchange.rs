@@ -1,0 +1,33 @@
+//! A request and an answer between the gateway's own stages: facts are fields, not extensions of the message.
+
+use std::sync::Arc;
+
+use http::request;
+use tokio::time::Instant;
+
+use super::body::{Body, RequestBody};
+use super::headers::Peer;
+use crate::telemetry::Handle;
+
+/// An answer on its way to the client.
+pub type Response = http::Response<Body>;
+
+/// A request that has found its route.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, target, version and header fields; the target's path is normalised.
+    pub head: request::Parts,
+    /// The body.
+    pub body: RequestBody,
+    /// Where facts are stated.
+    pub handle: Handle,
+    /// Who is at the other end of the client's connection.
+    pub(super) peer: Arc<Peer>,
+    /// The values of the route's path parameters.
+    pub parameters: Parameters,
+    /// When the answer's head must be there.
+    pub deadline: Option<Instant>,
+}
+
+/// The values of a route's path parameters, in the order of the template.
+pub type Parameters = Vec<Box<str>>;

@@ -1,0 +1,294 @@
+//! The bottom of every route: one endpoint is picked, the attempt starts, context is injected, the request is sent.
+//!
+//! The order matters. Fields of the client's connection are stripped first and trace context is injected
+//! last, so that a client cannot cut the trace with `Connection: traceparent`.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Uri, Version, uri};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+
+use super::body::{Body, BodyError, UpstreamBody};
+use super::exchange::{Request, Response};
+use super::expect::{Gate, Informational};
+use super::headers;
+use super::pool::{Lease, Pool};
+use super::route::UpstreamHost;
+use crate::failure::{Detail, Failure, Reason};
+use crate::telemetry::context::traceparent;
+use crate::telemetry::{Attempt, Handle};
+use crate::upstream::{Endpoint, Picked, Upstream};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Forwards to one upstream.
+#[derive(Debug, Clone)]
+pub struct Forward(Arc<Plan>);
+
+/// What one route's forwarding needs, built once.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where to.
+    pub upstream: Arc<Upstream>,
+    /// One pool an endpoint, in the upstream's order.
+    pub pools: Arc<[Arc<Pool>]>,
+    /// What goes upstream as `Host`.
+    pub host: UpstreamHost,
+    /// How long one attempt may take until its answer's head.
+    pub attempt_timeout: Option<Duration>,
+    /// How long an answer's body may stand still.
+    pub stream_idle: Option<Duration>,
+}
+
+impl Forward {
+    /// Forwards by this plan.
+    pub fn new(plan: Plan) -> Self {
+        Self(Arc::new(plan))
+    }
+}
+
+impl tower::Service<Request> for Forward {
+    type Response = Response;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Box::pin(forward(Arc::clone(&self.0), request))
+    }
+}
+
+async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Failure> {
+    tell_upstream(&mut request);
+    let picked = plan.upstream.pick(&[])?;
+    let mut attempt = Attempt::start(&request.handle, &picked.endpoint.labels);
+    let handle = request.handle.clone();
+    let (deadline, detail) = plan.deadline(&request);
+    let progress = request.body.progress();
+    let sending = send(&plan, &picked, request, &mut attempt);
+    let sent = match deadline {
+        None => sending.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
+            Ok(sent) => sent,
+            Err(_) if progress.is_clients_turn() => Err(Failure::new(Reason::ClientTimeout).detail(detail)),
+            Err(_) => Err(Failure::new(Reason::UpstreamTimeout).detail(detail)),
+        },
+    };
+    match sent {
+        Ok((answer, lease)) => {
+            let status = answer.status();
+            if status.is_server_error() {
+                handle.fail(&Reason::UpstreamStatus.into());
+            }
+            attempt.head(status.as_u16());
+            let (head, incoming) = answer.into_parts();
+            let body =
+                UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
+            let mut answer = Response::from_parts(head, Body::Upstream(Box::new(body)));
+            tell_client(&mut answer);
+            Ok(answer)
+        }
+        Err(failure) => {
+            attempt.fail(&failure);
+            Err(failure)
+        }
+    }
+}
+
+impl Plan {
+    /// When this attempt is over, and which bound that is.
+    fn deadline(&self, request: &Request) -> (Option<Instant>, Detail) {
+        let attempt = self.attempt_timeout.map(|timeout| Instant::now() + timeout);
+        match (attempt, request.deadline) {
+            (Some(attempt), Some(total)) if attempt < total => (Some(attempt), Detail::PerTry),
+            (Some(attempt), None) => (Some(attempt), Detail::PerTry),
+            (_, total) => (total, Detail::Total),
+        }
+    }
+}
+
+/// Connects and sends, until the answer's head is there. What a closed connection gives back unsent goes to
+/// another one, within the same attempt: the endpoint has seen nothing of it.
+async fn send(
+    plan: &Plan,
+    picked: &Picked,
+    request: Request,
+    attempt: &mut Attempt,
+) -> Result<(http::Response<Incoming>, Lease), Failure> {
+    let pool = &plan.pools[picked.index];
+    let handle = request.handle.clone();
+    let informational = Arc::new(Informational::default());
+    let mut message = message(plan, &picked.endpoint, pool, request, attempt, &informational);
+    loop {
+        let mut lease = pool.lend().await?;
+        attempt.connected(lease.facts());
+        let sent = tokio::select! {
+            biased;
+            sent = lease.send(message) => sent,
+            () = informational.flood() => {
+                return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::InformationalFlood));
+            }
+        };
+        match sent {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
+            }
+            Ok(answer) => return Ok((answer, lease)),
+            Err(error) => message = unsent(error, &handle, &lease)?,
+        }
+    }
+}
+
+/// The request as it goes over the wire to this endpoint.
+fn message(
+    plan: &Plan,
+    endpoint: &Endpoint,
+    pool: &Pool,
+    request: Request,
+    attempt: &Attempt,
+    informational: &Arc<Informational>,
+) -> http::Request<super::body::RequestBody> {
+    let Request { mut head, mut body, handle, .. } = request;
+    inject(&mut head.headers, &handle, attempt);
+    if plan.host == UpstreamHost::Endpoint
+        && let Ok(host) = HeaderValue::from_str(&endpoint.authority)
+    {
+        head.headers.insert(header::HOST, host);
+    }
+    if head
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        body.hold(Gate::new(informational));
+    }
+    if pool.is_http2() {
+        head.version = Version::HTTP_2;
+        head.headers.remove(header::CONNECTION);
+        head.uri = absolute(&head.uri, endpoint, head.headers.remove(header::HOST));
+    } else {
+        head.version = Version::HTTP_11;
+    }
+    let mut message = http::Request::from_parts(head, body);
+    let informational = Arc::clone(informational);
+    hyper::ext::on_informational(&mut message, move |answer| informational.came(answer.status()));
+    message
+}
+
+/// Trace context of this attempt, replacing whatever came: the service's span hangs under the attempt's.
+fn inject(headers: &mut HeaderMap, handle: &Handle, attempt: &Attempt) {
+    let context = &handle.context;
+    let flags = context.flags(handle.decide().sampled);
+    let value = traceparent(context.trace_id, attempt.span_id(), flags);
+    headers.insert(TRACEPARENT, HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes"));
+    headers.remove(TRACESTATE);
+    if !context.state.is_empty()
+        && let Ok(state) = HeaderValue::from_str(&context.state)
+    {
+        headers.insert(TRACESTATE, state);
+    }
+}
+
+/// The whole URI that HTTP/2 takes its pseudo-header fields from.
+fn absolute(uri: &Uri, endpoint: &Endpoint, host: Option<HeaderValue>) -> Uri {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(if endpoint.https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
+    let host = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
+    parts.authority = host.or_else(|| uri::Authority::try_from(endpoint.authority.as_bytes()).ok());
+    parts.path_and_query = uri.path_and_query().cloned().or(Some(uri::PathAndQuery::from_static("/")));
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+/// What the upstream must know about the client's side, once for all attempts.
+fn tell_upstream(request: &mut Request) {
+    let headers = &mut request.head.headers;
+    let trailers = headers::takes_trailers(headers);
+    headers::strip_hop_by_hop(headers);
+    if trailers {
+        headers::set_takes_trailers(headers, false);
+    }
+    request.peer.forwarded(headers);
+    headers::add_via(headers, request.head.version);
+    if let Ok(id) = HeaderValue::from_str(&request.handle.request_id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if request.head.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
+}
+
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// What of the answer belongs to the upstream's connection stays there.
+fn tell_client(answer: &mut Response) {
+    // the gateway speaks its own version (RFC 9110 section 6.2)
+    let received = std::mem::replace(answer.version_mut(), Version::HTTP_11);
+    let headers = answer.headers_mut();
+    headers::strip_hop_by_hop(headers);
+    headers::add_via(headers, received);
+}
+
+/// What could not be sent, to be sent on another connection; or why it failed.
+fn unsent<T>(mut error: TrySendError<T>, handle: &Handle, lease: &Lease) -> Result<T, Failure> {
+    if lease.facts().reused
+        && let Some(message) = error.take_message()
+    {
+        return Ok(message);
+    }
+    let error = error.into_error();
+    // the request's own body may be the cause: it has stated so
+    if let Some(stated) = handle.failure() {
+        return Err(stated.into());
+    }
+    let failure = classify(&error);
+    let stale = lease.facts().reused && failure.reason == Reason::UpstreamReset && failure.detail.is_none();
+    Err(if stale { failure.detail(Detail::StaleConnection) } else { failure }.because(error))
+}
+
+/// What a failed sending means.
+fn classify(error: &hyper::Error) -> Failure {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(body) = cause.downcast_ref::<BodyError>() {
+            return (*body).into();
+        }
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            return if error.is_reset() || error.is_go_away() {
+                Failure::new(Reason::UpstreamReset).detail(Detail::StreamReset)
+            } else if error.is_io() {
+                Failure::new(Reason::UpstreamReset)
+            } else {
+                Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed)
+            };
+        }
+        source = cause.source();
+    }
+    if error.is_parse_too_large() {
+        Failure::new(Reason::ResponseTooLarge)
+    } else if error.is_parse() {
+        Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed)
+    } else {
+        Failure::new(Reason::UpstreamReset)
+    }
+}

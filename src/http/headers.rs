@@ -1,0 +1,275 @@
+//! Header fields between two connections: what belongs to one of them goes, what the next must know comes.
+//!
+//! RFC 9110 section 7.6: fields of one connection are removed in both directions, `Via` is added. Whoever
+//! the client was is told by `X-Forwarded-*` and `Forwarded` (RFC 7239), by a stated rule of trust.
+
+use std::net::IpAddr;
+
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+
+use crate::telemetry::exchange::Scheme;
+
+/// Fields that belong to one connection (RFC 9110 section 7.6.1, and what has come to be treated alike).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Fields that `Connection` cannot take away: the message would mean something else without them.
+const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+
+/// The gateway's name in `Via`.
+const PSEUDONYM: &str = "tracegate";
+
+/// How often a request may have passed a gateway of this name before it counts as going round in circles.
+const MAX_PASSES: usize = 8;
+
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Removes what belongs to the connection it came on: the fixed list and what `Connection` names.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .filter(|name| !KEPT.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Whether the client can take trailers: `TE: trailers` (RFC 9110 section 10.1.4).
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Says so to the upstream. `TE` is a field of the connection, so that it must be named in `Connection`,
+/// which only HTTP/1.1 has.
+pub(super) fn set_takes_trailers(headers: &mut HeaderMap, http2: bool) {
+    headers.insert(header::TE, TRAILERS);
+    if !http2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// Adds this gateway to `Via` (RFC 9110 section 7.6.3), with the version of the message as it was received.
+pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
+    let ours = match received {
+        Version::HTTP_2 => HeaderValue::from_static("2 tracegate"),
+        Version::HTTP_10 => HeaderValue::from_static("1.0 tracegate"),
+        _ => HeaderValue::from_static("1.1 tracegate"),
+    };
+    headers.append(header::VIA, ours);
+}
+
+/// Whether `Via` shows that the request goes round in circles.
+pub(super) fn is_loop(headers: &HeaderMap) -> bool {
+    let passes = headers
+        .get_all(header::VIA)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter(|pass| pass.trim_ascii().split(|&byte| byte == b' ').nth(1) == Some(PSEUDONYM.as_bytes()))
+        .count();
+    passes > MAX_PASSES
+}
+
+/// Who is at the other end of the connection, in the forms in which the upstream is told.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// The address of the connection.
+    pub(super) address: IpAddr,
+    /// With or without TLS.
+    pub(super) scheme: Scheme,
+    /// Whether it is a proxy whose word on the client counts.
+    pub(super) trusted: bool,
+    x_forwarded_for: HeaderValue,
+    forwarded: HeaderValue,
+}
+
+impl Peer {
+    /// The peer at this address.
+    pub(super) fn new(address: IpAddr, scheme: Scheme, trusted: bool) -> Self {
+        let text = address.to_string();
+        let quoted = if address.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
+        let value = |text: String| {
+            HeaderValue::try_from(text).expect("an address has only characters that a field may have")
+        };
+        let forwarded = value(format!("for={quoted};proto={}", scheme.word()));
+        Self { address, scheme, trusted, x_forwarded_for: value(text), forwarded }
+    }
+
+    /// The client: the connection's peer, or what a trusted proxy says, from the right, up to the first
+    /// address that is not itself a trusted proxy.
+    pub(super) fn client(&self, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+        if !self.trusted {
+            return self.address;
+        }
+        let stated = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|address| address.trim().parse::<IpAddr>());
+        let mut client = self.address;
+        for address in stated.collect::<Vec<_>>().into_iter().rev() {
+            match address {
+                Ok(address) => client = address,
+                Err(_) => break,
+            }
+            if !trusts(client) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// Tells the upstream who asked. A trusted proxy's word is kept and added to; anybody else's is replaced.
+    pub(super) fn forwarded(&self, headers: &mut HeaderMap) {
+        if self.trusted {
+            append_element(headers, X_FORWARDED_FOR, &self.x_forwarded_for);
+            append_element(headers, header::FORWARDED, &self.forwarded);
+        } else {
+            headers.insert(X_FORWARDED_FOR, self.x_forwarded_for.clone());
+            headers.insert(header::FORWARDED, self.forwarded.clone());
+            headers.remove(X_FORWARDED_PROTO);
+            headers.remove(X_FORWARDED_HOST);
+        }
+        if let Entry::Vacant(entry) = headers.entry(X_FORWARDED_PROTO) {
+            entry.insert(HeaderValue::from_static(self.scheme.word()));
+        }
+        if !headers.contains_key(X_FORWARDED_HOST)
+            && let Some(host) = headers.get(header::HOST).cloned()
+        {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+    }
+}
+
+/// Adds one element to a list field, joined to one line: some servers read only the first line.
+fn append_element(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    let mut joined = Vec::new();
+    for value in headers.get_all(&name) {
+        joined.extend_from_slice(value.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    joined.extend_from_slice(element.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, value);
+    }
+}
+
+/// `Allow` of a 405 (RFC 9110 section 10.2.1).
+pub(super) fn allow(methods: &[Method]) -> HeaderValue {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).expect("methods are tokens")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::{Peer, X_FORWARDED_FOR, is_loop, strip_hop_by_hop, takes_trailers};
+    use crate::telemetry::exchange::Scheme;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn fields_of_one_connection_go_and_so_do_those_it_names() {
+        let mut map = headers(&[
+            ("connection", "close, X-Private"),
+            ("connection", "traceparent"),
+            ("keep-alive", "timeout=5"),
+            ("x-private", "1"),
+            ("traceparent", "00-…"),
+            ("te", "trailers, gzip"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("trailer", "x-checksum"),
+            ("x-kept", "1"),
+        ]);
+        assert!(takes_trailers(&map));
+        strip_hop_by_hop(&mut map);
+        let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["trailer", "x-kept"]);
+    }
+
+    #[test]
+    fn the_connection_field_cannot_take_away_the_host_or_the_length() {
+        let mut map =
+            headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn a_strangers_word_on_who_asked_is_replaced() {
+        let peer = Peer::new([192, 0, 2, 1].into(), Scheme::Https, false);
+        let mut map = headers(&[
+            ("host", "shop.example"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=10.0.0.1"),
+        ]);
+        assert_eq!(peer.client(&map, |_| true), peer.address);
+        peer.forwarded(&mut map);
+        assert_eq!(map["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(map["x-forwarded-host"], "shop.example");
+        assert_eq!(map["x-forwarded-proto"], "https");
+        assert_eq!(map["forwarded"], "for=192.0.2.1;proto=https");
+    }
+
+    #[test]
+    fn a_trusted_proxys_word_is_kept_and_added_to() {
+        let peer = Peer::new([10, 0, 0, 2].into(), Scheme::Http, true);
+        let mut map = headers(&[
+            ("x-forwarded-for", "203.0.113.9, 198.51.100.7"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        let in_ten = |address: std::net::IpAddr| address.to_string().starts_with("10.");
+        assert_eq!(peer.client(&map, in_ten).to_string(), "198.51.100.7");
+        peer.forwarded(&mut map);
+        assert_eq!(map.get_all(X_FORWARDED_FOR).iter().count(), 1);
+        assert_eq!(map["x-forwarded-for"], "203.0.113.9, 198.51.100.7, 10.0.0.1, 10.0.0.2");
+        assert_eq!(map["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn a_request_that_has_passed_too_often_goes_round_in_circles() {
+        let mut map = HeaderMap::new();
+        for _ in 0..8 {
+            map.append("via", HeaderValue::from_static("1.1 tracegate, 1.1 other"));
+        }
+        assert!(!is_loop(&map));
+        map.append("via", HeaderValue::from_static("2 tracegate"));
+        assert!(is_loop(&map));
+    }
+}

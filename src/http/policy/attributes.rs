@@ -1,0 +1,114 @@
+//! Reads the business attributes that a route names, from path and header fields, onto the record.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{HeaderMap, HeaderName};
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use crate::failure::Failure;
+use crate::http::exchange::{Request, Response};
+use crate::http::route::{AttributeSource, Settings};
+use crate::http::routes::parameter_names;
+use crate::telemetry::Handle;
+
+/// Where each attribute's value is read.
+#[derive(Debug, Clone)]
+pub(super) struct Layer(Arc<Sources>);
+
+/// The sources with the index of the attribute each is for.
+#[derive(Debug, Default)]
+struct Sources {
+    path: Vec<(usize, usize)>,
+    request: Vec<(usize, HeaderName)>,
+    response: Vec<(usize, HeaderName)>,
+}
+
+/// The service that reads.
+#[derive(Debug, Clone)]
+pub(super) struct Attributes<S> {
+    inner: S,
+    sources: Arc<Sources>,
+}
+
+impl Layer {
+    /// The layer, if the route names attributes at all.
+    pub(super) fn new(settings: &Settings) -> Option<Self> {
+        let names = parameter_names(&settings.matches.path);
+        let mut sources = Sources::default();
+        for (index, (_, source)) in settings.attributes.iter().enumerate() {
+            match source {
+                AttributeSource::Path(name) => {
+                    let place = names.iter().position(|known| *known == &**name);
+                    sources.path.extend(place.map(|place| (index, place)));
+                }
+                AttributeSource::RequestHeader(name) => sources.request.push((index, name.clone())),
+                AttributeSource::ResponseHeader(name) => sources.response.push((index, name.clone())),
+            }
+        }
+        (!settings.attributes.is_empty()).then(|| Self(Arc::new(sources)))
+    }
+}
+
+fn read(sources: &[(usize, HeaderName)], headers: &HeaderMap, handle: &Handle) {
+    for (index, name) in sources {
+        if let Some(value) = headers.get(name) {
+            handle.attribute(*index, value.as_bytes());
+        }
+    }
+}
+
+impl<S> tower::Layer<S> for Layer {
+    type Service = Attributes<S>;
+
+    fn layer(&self, inner: S) -> Attributes<S> {
+        Attributes { inner, sources: Arc::clone(&self.0) }
+    }
+}
+
+impl<S: Service<Request, Response = Response, Error = Failure>> Service<Request> for Attributes<S> {
+    type Response = Response;
+    type Error = Failure;
+    type Future = Answering<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        for (index, place) in &self.sources.path {
+            if let Some(value) = request.parameters.get(*place) {
+                request.handle.attribute(*index, value.as_bytes());
+            }
+        }
+        read(&self.sources.request, &request.head.headers, &request.handle);
+        let (handle, sources) = (request.handle.clone(), Arc::clone(&self.sources));
+        Answering { inner: self.inner.call(request), handle, sources }
+    }
+}
+
+pin_project! {
+    /// Reads from the answer when it is there.
+    pub(super) struct Answering<F> {
+        #[pin]
+        inner: F,
+        handle: Handle,
+        sources: Arc<Sources>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Failure>>> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let answer = ready!(this.inner.poll(cx));
+        if let Ok(answer) = &answer {
+            read(&this.sources.response, answer.headers(), this.handle);
+        }
+        Poll::Ready(answer)
+    }
+}

@@ -1,0 +1,253 @@
+//! One endpoint's connections: kept, lent, counted and capped.
+//!
+//! The pool holds hyper's senders itself: it knows what was sent, gets back what was not, and never sends
+//! anything twice. An HTTP/1.1 connection is lent to one request at a time; an HTTP/2 connection is shared.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::body::request::{Progress, RequestBody};
+use crate::failure::{Detail, Failure, Reason};
+use crate::net;
+use crate::telemetry::operation::ConnectionFacts;
+use crate::upstream::{self, Endpoint, Protocol};
+
+/// The most fields of an answer's header.
+const MAX_HEADER_FIELDS: usize = 256;
+
+/// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
+const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
+const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// The pool of one endpoint.
+#[derive(Debug)]
+pub struct Pool {
+    endpoint: Arc<Endpoint>,
+    settings: upstream::Pool,
+    protocol: Protocol,
+    header_bytes: usize,
+    places: Arc<Semaphore>,
+    pending: AtomicUsize,
+    idle: Mutex<Vec<Idle>>,
+    shared: tokio::sync::Mutex<Option<Shared>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    facts: ConnectionFacts,
+    since: Instant,
+}
+
+#[derive(Debug, Clone)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    facts: ConnectionFacts,
+}
+
+/// A connection lent for one exchange. Dropped without being given back, an HTTP/1.1 connection is closed.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    sender: Sender,
+    facts: ConnectionFacts,
+    request: Option<Progress>,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+impl Pool {
+    /// An empty pool for this endpoint.
+    pub fn new(endpoint: &Arc<Endpoint>, settings: &upstream::Settings) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint: Arc::clone(endpoint),
+            settings: settings.pool,
+            protocol: settings.protocol,
+            header_bytes: settings.header_bytes,
+            places: Arc::new(Semaphore::new(settings.pool.connections)),
+            pending: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            shared: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Lends a connection: one that is kept, else a new one. Waits for a place if all are taken.
+    ///
+    /// Fails with `pool_timeout` where too many wait or the wait is over, else with what dialling failed with.
+    pub async fn lend(self: &Arc<Self>) -> Result<Lease, Failure> {
+        let (place, waited) = self.place().await?;
+        let (sender, mut facts) = match self.protocol {
+            Protocol::Http1 => match self.kept().await {
+                Some(kept) => kept,
+                None => self.dial_http1().await?,
+            },
+            Protocol::Http2 => self.share().await?,
+        };
+        facts.waited = waited;
+        Ok(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
+    }
+
+    /// Whether the endpoint is spoken to in HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.protocol == Protocol::Http2
+    }
+
+    /// Closes connections that have been unused for too long, or whose address is no longer the endpoint's.
+    pub fn sweep(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|kept| self.is_usable(kept));
+    }
+
+    async fn place(&self) -> Result<(OwnedSemaphorePermit, Option<std::time::Duration>), Failure> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok((place, None));
+        }
+        let _pending = Pending::enter(self)?;
+        let began = Instant::now();
+        match tokio::time::timeout(self.settings.wait, Arc::clone(&self.places).acquire_owned()).await {
+            Ok(place) => Ok((place.expect("the semaphore is never closed"), Some(began.elapsed()))),
+            Err(_) => Err(Failure::new(Reason::PoolTimeout)),
+        }
+    }
+
+    /// A kept connection that can be used at once, else the last one given back once it can be.
+    async fn kept(&self) -> Option<(Sender, ConnectionFacts)> {
+        while let Some(mut kept) = self.take() {
+            if kept.sender.ready().await.is_ok() {
+                let facts = ConnectionFacts { reused: true, peer: kept.facts.peer, ..Default::default() };
+                return Some((Sender::Http1(kept.sender), facts));
+            }
+        }
+        None
+    }
+
+    fn take(&self) -> Option<Idle> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // given back just now means: its task has not yet seen that the exchange is over
+        let ready = idle.iter().rposition(|kept| kept.sender.is_ready() && self.is_usable(kept));
+        if let Some(index) = ready {
+            return Some(idle.swap_remove(index));
+        }
+        idle.retain(|kept| self.is_usable(kept));
+        idle.pop()
+    }
+
+    fn is_usable(&self, kept: &Idle) -> bool {
+        !kept.sender.is_closed()
+            && kept.since.elapsed() < self.settings.idle
+            && kept.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
+    }
+
+    async fn dial_http1(&self) -> Result<(Sender, ConnectionFacts), Failure> {
+        let connected = self.endpoint.dial().await?;
+        let handshake = http1::Builder::new()
+            .max_headers(MAX_HEADER_FIELDS)
+            .max_header_size(self.header_bytes)
+            .handshake(TokioIo::new(connected.stream));
+        let (sender, connection) = handshake.await.map_err(broken)?;
+        drive(connection);
+        Ok((Sender::Http1(sender), connected.facts))
+    }
+
+    async fn share(&self) -> Result<(Sender, ConnectionFacts), Failure> {
+        let mut shared = self.shared.lock().await;
+        if let Some(known) = shared.as_ref().filter(|known| self.is_shareable(known)) {
+            let facts = ConnectionFacts { reused: true, peer: known.facts.peer, ..Default::default() };
+            return Ok((Sender::Http2(known.sender.clone()), facts));
+        }
+        let connected = self.endpoint.dial().await?;
+        let made = self.handshake_http2(connected.stream).await?;
+        let facts = connected.facts;
+        *shared = Some(Shared { sender: made.clone(), facts });
+        Ok((Sender::Http2(made), facts))
+    }
+
+    fn is_shareable(&self, known: &Shared) -> bool {
+        !known.sender.is_closed() && known.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
+    }
+
+    async fn handshake_http2(&self, stream: net::Stream) -> Result<http2::SendRequest<RequestBody>, Failure> {
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(broken)?;
+        drive(connection);
+        Ok(sender)
+    }
+}
+
+fn broken(error: hyper::Error) -> Failure {
+    Failure::new(Reason::UpstreamReset).because(error)
+}
+
+/// Runs a connection for as long as the pool or an exchange holds its sender.
+fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+}
+
+/// A request that waits for a place.
+struct Pending<'a>(&'a AtomicUsize);
+
+impl<'a> Pending<'a> {
+    fn enter(pool: &'a Pool) -> Result<Self, Failure> {
+        if pool.pending.fetch_add(1, Ordering::Relaxed) < pool.settings.pending {
+            return Ok(Self(&pool.pending));
+        }
+        pool.pending.fetch_sub(1, Ordering::Relaxed);
+        Err(Failure::new(Reason::PoolTimeout).detail(Detail::QueueFull))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Lease {
+    /// How the connection came to be.
+    pub fn facts(&self) -> ConnectionFacts {
+        self.facts
+    }
+
+    /// Sends a request. What was not sent, because the connection had been closed meanwhile, comes back.
+    pub async fn send(
+        &mut self,
+        request: http::Request<RequestBody>,
+    ) -> Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>> {
+        self.request = Some(request.body().progress());
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// Gives the connection back after the answer's last byte. It is kept if the request had been sent whole.
+    pub fn give_back(self) {
+        let Sender::Http1(sender) = self.sender else { return };
+        let sent = self.request.is_none_or(|request| request.is_sent());
+        if sent && !sender.is_closed() {
+            let kept = Idle { sender, facts: self.facts, since: Instant::now() };
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The outermost stage: an operation is opened with the request's head and ends with the answer's last byte.
+//!
+//! The operation is owned by the exchange while there is no answer, and by the answer's body from then on.
+//! Whatever drops one of the two ends the operation; who does so on purpose has stated the reason before.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{StatusCode, Version, request};
+use http_body::{Body as _, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::body::{Body, BodyError};
+use super::exchange::Response;
+use super::forward::X_REQUEST_ID;
+use crate::listener::activity::Activity;
+use crate::telemetry::context::{Context as TraceContext, traceparent};
+use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
+use crate::telemetry::{Handle, Operation, Recorder, Start};
+
+/// The longest `X-Request-Id` that is continued, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Opens the operation of a request whose head has just been read.
+pub(super) fn open(
+    recorder: &Arc<Recorder>,
+    listener: &Arc<str>,
+    scheme: Scheme,
+    client: std::net::IpAddr,
+    head: &request::Parts,
+) -> Operation {
+    let values = |name| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    recorder.start(Start {
+        listener: Arc::clone(listener),
+        context: TraceContext::from_headers(values("traceparent"), values("tracestate")),
+        exchange: Exchange {
+            method: Method::new(head.method.as_str()),
+            scheme,
+            version: version(head.version),
+        },
+        request_id: request_id(&head.headers),
+        client,
+        started: Instant::now().into_std(),
+    })
+}
+
+fn version(version: Version) -> ProtocolVersion {
+    match version {
+        Version::HTTP_2 => ProtocolVersion::Http2,
+        Version::HTTP_10 | Version::HTTP_09 => ProtocolVersion::Http10,
+        _ => ProtocolVersion::Http11,
+    }
+}
+
+/// `X-Request-Id`: the client's, if it is one plain word, else a new one.
+fn request_id(headers: &HeaderMap) -> Box<str> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
+    let sent = headers
+        .get(X_REQUEST_ID)
+        .map(HeaderValue::as_bytes)
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain));
+    match sent.and_then(|id| std::str::from_utf8(id).ok()) {
+        Some(id) => id.into(),
+        None => format!("{:032x}", rand::random::<u128>()).into(),
+    }
+}
+
+/// What every answer tells the client: the trace (`Server-Timing`, the W3C Trace Context response draft) and
+/// the request's id; while the gateway is leaving, that the connection ends here.
+pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
+    let context = &handle.context;
+    let mut value = *b"trace;desc=\"00-00000000000000000000000000000000-0000000000000000-00\"";
+    let flags = context.flags(handle.decide().sampled);
+    value[12..67].copy_from_slice(&traceparent(context.trace_id, context.span_id, flags));
+    let value = HeaderValue::from_bytes(&value).expect("hexadecimal digits, dashes and a name");
+    headers.append("server-timing", value);
+    if let Ok(id) = HeaderValue::from_str(&handle.request_id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+/// "This connection ends with this answer" (HTTP/1.1 only).
+pub(super) fn tell_close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+pin_project! {
+    /// An exchange that has no answer yet. Dropped before its end, it states why before anything below drops.
+    pub(super) struct Exchanging<F> {
+        #[pin]
+        work: F,
+        operation: Option<Operation>,
+        activity: Option<Open>,
+    }
+
+    impl<F> PinnedDrop for Exchanging<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let (Some(operation), Some(activity)) = (this.operation, this.activity) {
+                activity.state_cut(operation.handle());
+            }
+        }
+    }
+}
+
+impl<F: Future<Output = Response>> Exchanging<F> {
+    pub(super) fn new(operation: Operation, activity: Open, work: F) -> Self {
+        Self { work, operation: Some(operation), activity: Some(activity) }
+    }
+}
+
+impl<F: Future<Output = Response>> Future for Exchanging<F> {
+    type Output = http::Response<RecordedBody>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut answer = ready!(this.work.poll(cx));
+        let operation = this.operation.take().expect("a future is not polled after its end");
+        let activity = this.activity.take().expect("taken together with the operation");
+        let handle = operation.handle();
+        tell_trace(answer.headers_mut(), handle);
+        let status = answer.status();
+        handle.head(status.as_u16());
+        let bodyless = handle.exchange.method == Method::Head
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let mut answer = answer.map(|body| RecordedBody::new(body, operation, activity));
+        if bodyless {
+            // hyper will not ask for it
+            answer.body_mut().end();
+        }
+        Poll::Ready(answer)
+    }
+}
+
+/// One open exchange of a connection.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Activity>);
+
+impl Open {
+    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+        activity.begin();
+        Self(Arc::clone(activity))
+    }
+
+    /// Whoever cuts the connection on purpose has said why.
+    fn state_cut(&self, handle: &Handle) {
+        if let Some(failure) = self.0.cut_reason() {
+            handle.fail(&failure);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The answer's body as the connection takes it. Its end is the operation's end.
+#[derive(Debug)]
+pub struct RecordedBody {
+    // the fields drop in this order: attempts end before their operation
+    body: Body,
+    operation: Operation,
+    activity: Open,
+    complete: bool,
+}
+
+impl RecordedBody {
+    fn new(body: Body, operation: Operation, activity: Open) -> Self {
+        let mut recorded = Self { body, operation, activity, complete: false };
+        if recorded.body.is_end_stream() {
+            recorded.end();
+        }
+        recorded
+    }
+
+    fn end(&mut self) {
+        self.complete = true;
+        self.operation.handle().complete();
+    }
+}
+
+impl http_body::Body for RecordedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            None => self.end(),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.operation.handle().response_bytes(data.len());
+                }
+                if self.body.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(error)) => self.operation.handle().fail(&(*error).into()),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RecordedBody {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.activity.state_cut(self.operation.handle());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::request_id;
+
+    #[test]
+    fn a_request_id_is_continued_only_if_it_is_one_plain_word() {
+        for (sent, kept) in [
+            ("req-42", true),
+            ("9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d", true),
+            ("", false),
+            ("two words", false),
+            ("<script>", false),
+            (&"a".repeat(128), true),
+            (&"a".repeat(129), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", sent.parse().expect("a header value"));
+            assert_eq!(&*request_id(&headers) == sent, kept, "{sent}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+    }
+}

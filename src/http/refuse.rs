@@ -1,0 +1,112 @@
+//! Heads that hyper could not read: answered and recorded like any other request, though no exchange came of them.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+use super::record;
+use super::rescue;
+use crate::failure::{Detail, Failure, Reason};
+use crate::listener::Settings;
+use crate::listener::activity::{Activity, Fate};
+use crate::listener::connection::{Refusal, Refuse};
+use crate::telemetry::context::Context;
+use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
+use crate::telemetry::{Recorder, Start};
+
+/// Answers in hyper's place.
+#[derive(Debug)]
+pub(super) struct Refuser {
+    listener: Arc<str>,
+    recorder: Arc<Recorder>,
+}
+
+impl Refuser {
+    pub(super) fn new(settings: &Settings, recorder: &Arc<Recorder>) -> Self {
+        Self { listener: Arc::clone(&settings.name), recorder: Arc::clone(recorder) }
+    }
+
+    /// What a connection calls when it has a refusal to make.
+    pub(super) fn hook(self: &Arc<Self>, scheme: Scheme, client: IpAddr, activity: &Arc<Activity>) -> Refuse {
+        let (refuser, activity) = (Arc::clone(self), Arc::clone(activity));
+        Arc::new(move |refusal| {
+            activity.meets(if refusal == Refusal::Slow { Fate::TimedOut } else { Fate::Refused });
+            refuser.refuse(scheme, client, &failure(refusal), true)
+        })
+    }
+
+    /// The connection ended with an error of the client's that nobody has answered: at least it is on record.
+    pub(super) fn unanswered(
+        &self,
+        scheme: Scheme,
+        client: IpAddr,
+        activity: &Activity,
+        error: &(dyn Error + 'static),
+    ) {
+        let unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+        if unreadable && !activity.is_http2() && activity.fate().is_none() {
+            let failure = Failure::new(Reason::BadRequest).detail(Detail::Malformed);
+            self.refuse(scheme, client, &failure, false);
+        }
+    }
+
+    fn refuse(&self, scheme: Scheme, client: IpAddr, failure: &Failure, answered: bool) -> Vec<u8> {
+        let operation = self.recorder.start(Start {
+            listener: Arc::clone(&self.listener),
+            context: Context::from_headers([], []),
+            exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
+            request_id: format!("{:032x}", rand::random::<u128>()).into(),
+            client,
+            started: Instant::now(),
+        });
+        let handle = operation.handle();
+        handle.fail(failure);
+        if !answered {
+            return Vec::new();
+        }
+        let status = failure.reason.status().unwrap_or(StatusCode::BAD_REQUEST);
+        let trace_id = handle.context.trace_id.to_string();
+        let body = rescue::problem_json(status, failure.reason, failure.detail, &trace_id);
+        let mut headers = http::HeaderMap::new();
+        record::tell_trace(&mut headers, handle);
+        record::tell_close(&mut headers);
+        let mut answer = format!(
+            "HTTP/1.1 {status}\r\ndate: {}\r\ncontent-type: application/problem+json\r\n\
+             cache-control: no-store\r\ncontent-length: {}\r\n",
+            date(),
+            body.len()
+        )
+        .into_bytes();
+        for (name, value) in &headers {
+            answer.extend_from_slice(name.as_str().as_bytes());
+            answer.extend_from_slice(b": ");
+            answer.extend_from_slice(value.as_bytes());
+            answer.extend_from_slice(b"\r\n");
+        }
+        answer.extend_from_slice(b"\r\n");
+        answer.extend_from_slice(&body);
+        handle.head(status.as_u16());
+        handle.response_bytes(body.len());
+        handle.complete();
+        answer
+    }
+}
+
+/// `Date` (RFC 9110 section 6.6.1), which hyper adds to all other answers.
+fn date() -> String {
+    rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).unwrap_or_default()
+}
+
+fn failure(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Slow => Failure::new(Reason::ClientTimeout).detail(Detail::SlowHead),
+        Refusal::Status(414) => Failure::new(Reason::UriTooLong),
+        Refusal::Status(431) => Failure::new(Reason::HeaderTooLarge),
+        Refusal::Status(_) => Failure::new(Reason::BadRequest).detail(Detail::Malformed),
+    }
+}

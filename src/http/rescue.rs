@@ -1,0 +1,127 @@
+//! Every failure becomes an answer here and nowhere else: above this line there is only [`Response`].
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use super::body::Body;
+use super::exchange::Response;
+use crate::failure::{Detail, Failure, Reason};
+use crate::telemetry::Handle;
+
+/// How long a client is asked to wait before it comes again, in seconds, where nothing better is known.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Answers, whatever the work below comes to: a failure or a panic becomes the gateway's own answer.
+pub(super) async fn rescue(
+    handle: &Handle,
+    grpc: bool,
+    work: impl Future<Output = Result<Response, Failure>>,
+) -> Response {
+    let failure = match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(answer)) => return answer,
+        Ok(Err(failure)) => failure,
+        // the panic hook has told the operator where; its text may hold anything and goes nowhere
+        Err(_) => Failure::new(Reason::Panic),
+    };
+    handle.fail(&failure);
+    if let Some(source) = std::error::Error::source(&failure) {
+        tracing::debug!(trace_id = %handle.context.trace_id, reason = failure.reason.word(), %source, "request failed");
+    }
+    // what was stated first is what is recorded, and so what is answered
+    let (reason, detail) = handle.failure().unwrap_or((failure.reason, failure.detail));
+    let trace_id = handle.context.trace_id;
+    let mut answer = if grpc { grpc_answer(reason) } else { problem(reason, detail, &trace_id.to_string()) };
+    if let Some(fields) = failure.fields {
+        answer.headers_mut().extend(*fields);
+    }
+    answer
+}
+
+/// The gateway's own answer: problem+json (RFC 9457). Nothing of the request is in it.
+pub(super) fn problem(reason: Reason, detail: Option<Detail>, trace_id: &str) -> Response {
+    // a reason without a status ends exchanges whose head is already there; if it comes before, it is ours
+    let status = reason.status().unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut answer = Response::new(Body::Full(Some(problem_json(status, reason, detail, trace_id))));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    add_retry_after(headers, status);
+    answer
+}
+
+/// The body of [`problem`].
+pub(super) fn problem_json(
+    status: StatusCode,
+    reason: Reason,
+    detail: Option<Detail>,
+    trace_id: &str,
+) -> Bytes {
+    let mut fields = serde_json::json!({
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "reason": reason.word(),
+        "blame": reason.blame().word(),
+        "trace_id": trace_id,
+    });
+    if let Some(detail) = detail {
+        fields["detail"] = detail.word().into();
+    }
+    Bytes::from(fields.to_string())
+}
+
+fn add_retry_after(headers: &mut HeaderMap, status: StatusCode) {
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+}
+
+/// The same towards gRPC: trailers only, HTTP 200, a status from gRPC's own list.
+fn grpc_answer(reason: Reason) -> Response {
+    let mut answer = Response::new(Body::Empty);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(grpc_status(reason)));
+    headers.insert("grpc-message", HeaderValue::from_static(reason.word()));
+    answer
+}
+
+/// The gRPC status of a reason (gRPC's status codes and their mapping from HTTP).
+fn grpc_status(reason: Reason) -> u16 {
+    match reason.status().map_or(502, |status| status.as_u16()) {
+        401 => 16,
+        403 => 7,
+        404 | 405 | 501 => 12,
+        408 | 504 => 4,
+        413 | 414 | 431 => 8,
+        400 | 500 => 13,
+        429 | 502 | 503 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{grpc_status, problem};
+    use crate::failure::{Detail, Reason};
+
+    #[test]
+    fn an_own_answer_names_reason_and_trace_and_echoes_nothing() {
+        let answer = problem(Reason::NoEndpoint, Some(Detail::QueueFull), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["retry-after"], "1");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    }
+
+    #[test]
+    fn every_reason_has_a_grpc_status() {
+        for &reason in Reason::ALL {
+            assert_ne!(grpc_status(reason), 0, "{}", reason.word());
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! HTTP/1.1 and HTTP/2 on one port: a connection is read by hyper, each of its requests walks the stages.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Version};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio_util::task::TaskTracker;
+
+use super::body::RequestBody;
+use super::dispatch;
+use super::headers::Peer;
+use super::record::{self, Exchanging, Open, RecordedBody};
+use super::refuse::Refuser;
+use super::rescue::rescue;
+use super::routes::Routes;
+use crate::failure::{Failure, Reason};
+use crate::listener::activity::{Activity, Fate};
+use crate::listener::{self, Connection, Drain, Protocol};
+use crate::telemetry::Recorder;
+use crate::telemetry::exchange::Scheme;
+use crate::view::View;
+
+/// HTTP/2 windows towards clients: what one body, and all bodies of a connection, may have under way.
+const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
+const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// How much more than the listener's limits hyper takes, so that the limits are what a client meets.
+const HEAD_ROOM: usize = 8 << 10;
+
+/// How often a quiet HTTP/2 connection is asked whether it is still there, and how long it may take to say so.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+const HTTP2_PONG: Duration = Duration::from_secs(10);
+
+/// HTTP on one listener.
+#[derive(Debug)]
+pub struct Server {
+    settings: listener::Settings,
+    routes: View<Routes>,
+    recorder: Arc<Recorder>,
+    refuser: Arc<Refuser>,
+    connections: auto::Builder<Tracked>,
+}
+
+impl Server {
+    /// HTTP by these routes. HTTP/2 streams are tasks of the tracker.
+    pub fn new(
+        settings: listener::Settings,
+        routes: View<Routes>,
+        recorder: Arc<Recorder>,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let limits = settings.limits;
+        let head_room = HEAD_ROOM + 2 * (limits.header_bytes + limits.uri_bytes);
+        let mut connections = auto::Builder::new(Tracked(tasks));
+        connections
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_headers(2 * limits.header_count)
+            .max_buf_size(head_room);
+        connections
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.http2_streams)
+            .max_header_list_size(u32::try_from(head_room).unwrap_or(u32::MAX))
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PONG);
+        let refuser = Arc::new(Refuser::new(&settings, &recorder));
+        Arc::new(Self { settings, routes, recorder, refuser, connections })
+    }
+
+    /// One request, from its head to the answer whose body owns the operation.
+    fn exchange(
+        &self,
+        request: http::Request<Incoming>,
+        peer: &Arc<Peer>,
+        activity: &Arc<Activity>,
+        drain: &Drain,
+    ) -> impl Future<Output = http::Response<RecordedBody>> + Send + use<> {
+        let activity = Open::new(activity);
+        let (head, incoming) = request.into_parts();
+        let client = self.client(peer, &head.headers);
+        let operation = record::open(&self.recorder, &self.settings.name, peer.scheme, client, &head);
+        let handle = operation.handle().clone();
+        let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
+        let grpc = dispatch::is_grpc(&head.headers);
+        let closes = head.version != Version::HTTP_2;
+        let work = dispatch::dispatch(
+            self.routes.current(),
+            self.settings.limits,
+            Arc::clone(peer),
+            head,
+            body,
+            handle.clone(),
+        );
+        let drain = drain.clone();
+        Exchanging::new(operation, activity, async move {
+            let mut answer = rescue(&handle, grpc, work).await;
+            if closes && drain.is_leaving() {
+                record::tell_close(answer.headers_mut());
+            }
+            answer
+        })
+    }
+
+    fn client(&self, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+        peer.client(headers, |address| self.settings.trusts(address))
+    }
+}
+
+impl Protocol for Server {
+    async fn serve(self: Arc<Self>, mut connection: Connection, drain: Drain) {
+        let scheme = if connection.is_tls() { Scheme::Https } else { Scheme::Http };
+        let address = connection.peer().ip().to_canonical();
+        let peer = Arc::new(Peer::new(address, scheme, self.settings.trusts(address)));
+        let activity = connection.activity();
+        connection.on_refusal(self.refuser.hook(scheme, address, &activity));
+        let arrived_late = drain.is_leaving();
+        let service = service_fn(|request| {
+            let answer = self.exchange(request, &peer, &activity, &drain);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut serving = pin!(self.connections.serve_connection(TokioIo::new(connection), service));
+        // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next answer
+        let mut leaving =
+            pin!(async { if arrived_late { drain.closing().await } else { drain.leaving().await } });
+        let mut closing = pin!(drain.closing());
+        let mut cutting = pin!(drain.cutting());
+        let (mut left, mut closed) = (false, false);
+        let end = loop {
+            tokio::select! {
+                biased;
+                end = serving.as_mut() => break end,
+                () = leaving.as_mut(), if !left => {
+                    left = true;
+                    if activity.is_http2() {
+                        serving.as_mut().graceful_shutdown();
+                    }
+                }
+                () = closing.as_mut(), if !closed => {
+                    closed = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                () = cutting.as_mut() => {
+                    activity.cut(&Failure::new(Reason::ShuttingDown));
+                    break Ok(());
+                }
+            }
+        };
+        if let Err(error) = end {
+            self.refuser.unanswered(scheme, address, &activity, &*error);
+            activity.meets(Fate::Broken);
+            tracing::debug!(error = %Chain(&*error), "connection with a client ended");
+        }
+    }
+}
+
+/// An error with what it came from.
+struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+/// Spawns HTTP/2 streams where the drain can wait for them.
+#[derive(Debug, Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}

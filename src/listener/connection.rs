@@ -1,0 +1,379 @@
+//! One accepted connection, as the stream that the protocol's library reads and writes.
+//!
+//! It owns the connection's timer, which the library could not: a head that does not come to its end, a
+//! connection that stands idle and a client that does not take what it is sent have bounds of their own. And
+//! it sees what HTTP/1 libraries answer on their own account: bytes that are written while no exchange is
+//! open refuse a head that could not be read. The protocol answers in their place, and so has it on record.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+
+use super::activity::{Activity, Fate};
+use super::timeouts::Timeouts;
+use crate::failure::{Detail, Failure, Reason};
+
+/// How long, and for how many bytes, a closed connection is still read, so that the client can read the last
+/// answer before its own bytes are answered with a reset (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// An accepted connection.
+pub struct Connection {
+    transport: Transport,
+    peer: SocketAddr,
+    timeouts: Timeouts,
+    activity: Arc<Activity>,
+    refuse: Option<Refuse>,
+    /// How much of the HTTP/2 preface has been seen; `None` once it is known not to come.
+    preface: Option<usize>,
+    /// When the first byte of a head came that no exchange has taken yet.
+    head_since: Option<Instant>,
+    /// Exchanges that had begun when the head's first byte came.
+    head_after: usize,
+    /// Exchanges whose every byte has been handed to the kernel.
+    flushed: usize,
+    /// Own bytes that take the place of the library's refusal.
+    refusal: Option<Vec<u8>>,
+    stalled_since: Option<Instant>,
+    read_closed: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    linger: Option<(Instant, usize)>,
+    idle_over: bool,
+}
+
+/// Makes the answer to a head that could not be read, and has it on record.
+pub type Refuse = Arc<dyn Fn(Refusal) -> Vec<u8> + Send + Sync>;
+
+/// Why a head could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The library refused it with this status.
+    Status(u16),
+    /// It was not complete in time.
+    Slow,
+}
+
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// A connection in plain text.
+    pub fn plain(stream: TcpStream, peer: SocketAddr, timeouts: Timeouts) -> Self {
+        Self::new(Transport::Plain(stream), peer, timeouts)
+    }
+
+    /// A connection whose TLS handshake is done.
+    pub fn tls(stream: TlsStream<TcpStream>, peer: SocketAddr, timeouts: Timeouts) -> Self {
+        Self::new(Transport::Tls(Box::new(stream)), peer, timeouts)
+    }
+
+    fn new(transport: Transport, peer: SocketAddr, timeouts: Timeouts) -> Self {
+        Self {
+            transport,
+            peer,
+            timeouts,
+            activity: Arc::default(),
+            refuse: None,
+            preface: Some(0),
+            head_since: None,
+            head_after: 0,
+            flushed: 0,
+            refusal: None,
+            stalled_since: None,
+            read_closed: false,
+            timer: None,
+            linger: None,
+            idle_over: false,
+        }
+    }
+
+    /// The address at the other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// What the connection and its exchanges know of each other.
+    pub fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
+    /// Who answers a head that could not be read.
+    pub fn on_refusal(&mut self, refuse: Refuse) {
+        self.refuse = Some(refuse);
+    }
+
+    fn is_http2(&self) -> bool {
+        self.preface == Some(PREFACE.len())
+    }
+
+    /// Something was read: is it the HTTP/2 preface, does a head begin?
+    fn saw(&mut self, bytes: &[u8]) {
+        if let Some(seen) = self.preface {
+            let expected = &PREFACE[seen..];
+            let length = expected.len().min(bytes.len());
+            self.preface = (bytes[..length] == expected[..length]).then_some(seen + length);
+            if self.is_http2() {
+                self.activity.set_http2();
+            }
+        }
+        if self.activity.open() > 0 {
+            // a body, or what the client sends ahead
+            self.head_since = None;
+            return;
+        }
+        let served = self.activity.served();
+        if self.head_since.is_none() || self.head_after != served {
+            self.head_since = Some(Instant::now());
+            self.head_after = served;
+        }
+    }
+
+    /// When the reading that is being waited for is over; `None` while an exchange has its own bounds.
+    fn read_deadline(&self) -> Option<Instant> {
+        if self.activity.open() > 0 || self.flushed != self.activity.served() {
+            return None;
+        }
+        match self.head_since.filter(|_| self.has_begun_head()) {
+            Some(since) => Some(since + self.timeouts.head),
+            None => Some(self.activity.idle_since() + self.timeouts.idle),
+        }
+    }
+
+    /// A head has begun that no exchange has taken. With HTTP/2 only the first can be told.
+    fn has_begun_head(&self) -> bool {
+        let untaken = self.head_after == self.activity.served();
+        self.head_since.is_some() && untaken && (!self.is_http2() || self.activity.served() == 0)
+    }
+
+    /// Whether the deadline has passed; wakes the task when it will. The timer is moved only when it fires,
+    /// or when something is due before.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let at = tokio::time::Instant::from_std(deadline);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if timer.deadline() > at {
+            timer.as_mut().reset(at);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                self.timer = None;
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(at);
+        }
+    }
+
+    /// The time to read is over.
+    fn read_is_over(&mut self) {
+        let slow = self.has_begun_head() && !self.is_http2();
+        self.read_closed = true;
+        if slow && let Some(refuse) = &self.refuse {
+            self.refusal = Some(refuse(Refusal::Slow));
+        } else {
+            self.idle_over = true;
+            self.activity.meets(Fate::TimedOut);
+        }
+    }
+
+    /// These bytes are the library's own answer to a head that it could not read.
+    fn is_refusal(&self) -> bool {
+        let nothing_to_say = self.activity.open() == 0 && self.flushed == self.activity.served();
+        nothing_to_say && self.preface.is_none() && self.refuse.is_some()
+    }
+
+    /// Takes the bytes of a refusal, if these are one. `true`: they are dealt with.
+    fn take_refusal(&mut self, bytes: &[u8]) -> bool {
+        if self.refusal.is_some() {
+            return true;
+        }
+        if !self.is_refusal() {
+            return false;
+        }
+        let status = bytes.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let refuse = self.refuse.as_ref().expect("asked for in is_refusal");
+        self.refusal = Some(refuse(Refusal::Status(status.unwrap_or(400))));
+        true
+    }
+
+    fn poll_write_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(refusal) = self.refusal.as_mut().filter(|refusal| !refusal.is_empty()) {
+            let written = ready!(self.transport.poll_write(cx, refusal))?;
+            refusal.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Bounds how long the client may leave unread what it was sent.
+    fn poll_stalled<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stalled_since = None;
+            return result;
+        }
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        ready!(self.poll_deadline(cx, since + self.timeouts.body));
+        self.activity.meets(Fate::TimedOut);
+        self.activity.cut(&Failure::new(Reason::ClientTimeout).detail(Detail::SlowReader));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (until, mut left) = *self.linger.get_or_insert_with(|| (Instant::now() + LINGER, LINGER_BYTES));
+        let mut scratch = [0; 4096];
+        while left > 0 && !self.read_closed {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.transport).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    left = left.saturating_sub(buffer.filled().len());
+                    self.linger = Some((until, left));
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => return self.poll_deadline(cx, until),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read_closed {
+            ready!(self.poll_write_refusal(cx))?;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.transport).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                match buffer.filled().get(before..) {
+                    Some(bytes) if !bytes.is_empty() => self.saw(bytes),
+                    _ => self.read_closed = true,
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let Some(deadline) = self.read_deadline() else { return Poll::Pending };
+                ready!(self.poll_deadline(cx, deadline));
+                self.read_is_over();
+                ready!(self.poll_write_refusal(cx))?;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.take_refusal(bytes) {
+            ready!(self.poll_write_refusal(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = self.transport.poll_write(cx, bytes);
+        self.poll_stalled(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.take_refusal(slices.first().map_or(&[], |slice| slice)) {
+            ready!(self.poll_write_refusal(cx))?;
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let written = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+        };
+        self.poll_stalled(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_refusal(cx))?;
+        let flushed = match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        };
+        let flushed = self.poll_stalled(cx, flushed);
+        if flushed.is_ready() && self.activity.open() == 0 {
+            self.flushed = self.activity.served();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(self.poll_write_refusal(cx))?;
+            ready!(match &mut self.transport {
+                Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+                Transport::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            })?;
+            if self.idle_over {
+                return Poll::Ready(Ok(()));
+            }
+            // after a slow head was refused, its rest may still come
+            self.read_closed = self.read_closed && self.refusal.is_none();
+        }
+        ready!(self.poll_linger(cx));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport {
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("tls", &self.is_tls()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,182 @@
+//! A bounded queue between the requests and a thread that is in no hurry: pushing never waits and rarely wakes.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// Items with a weight, taken in batches by one reader. The reader is woken by the first item of a batch and
+/// when the batch is full, not by those between: a wake costs more than everything else here.
+#[derive(Debug)]
+pub(super) struct Backlog<T> {
+    state: Mutex<State<T>>,
+    wake: Notify,
+    capacity: usize,
+    batch: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<(T, usize)>,
+    weight: usize,
+    closed: bool,
+}
+
+/// Why an item was not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is no room.
+    Full,
+    /// [`Backlog::close`] was called.
+    Closed,
+}
+
+impl<T> Backlog<T> {
+    /// A queue of at most this weight, read in batches of about this weight.
+    pub(super) fn new(capacity: usize, batch: usize) -> Self {
+        let state = State { items: VecDeque::new(), weight: 0, closed: false };
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            capacity,
+            batch: batch.clamp(1, capacity.max(1)),
+        }
+    }
+
+    /// Adds an item, or refuses it at once.
+    pub(super) fn push(&self, item: T, weight: usize) -> Result<(), Refused> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        let before = state.weight;
+        if before + weight > self.capacity {
+            return Err(Refused::Full);
+        }
+        state.items.push_back((item, weight));
+        state.weight += weight;
+        drop(state);
+        if before == 0 || (before < self.batch && before + weight >= self.batch) {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The next batch: as soon as it is full, or this long after its first item, or what is left once the
+    /// queue has been closed. `None` is the end. A [`Backlog::nudge`] may make it come early, and empty.
+    pub(super) async fn take(&self, delay: Duration) -> Option<Vec<T>> {
+        if !self.is_closed() && self.weight() == 0 {
+            self.wake.notified().await;
+        }
+        let full_at = Instant::now() + delay;
+        while !self.is_closed() && (1..self.batch).contains(&self.weight()) {
+            if timeout_at(full_at, self.wake.notified()).await.is_err() {
+                break;
+            }
+        }
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        let mut room = self.batch;
+        while let Some((item, weight)) =
+            state.items.pop_front_if(|(_, weight)| taken.is_empty() || *weight <= room)
+        {
+            taken.push(item);
+            state.weight -= weight;
+            room = room.saturating_sub(weight);
+        }
+        (!taken.is_empty() || !state.closed).then_some(taken)
+    }
+
+    /// Refuses further items and lets the reader come to its end.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Makes the reader look up.
+    pub(super) fn nudge(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Throws away what is left, and says how much that was.
+    pub(super) fn clear(&self) -> usize {
+        let mut state = self.state();
+        state.items.clear();
+        std::mem::take(&mut state.weight)
+    }
+
+    /// The weight of what waits.
+    pub(super) fn weight(&self) -> usize {
+        self.state().weight
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Backlog, Refused};
+
+    const LONG: Duration = Duration::from_hours(1);
+
+    #[tokio::test]
+    async fn a_batch_comes_when_it_is_full_and_the_rest_when_the_queue_is_closed() {
+        let backlog = Backlog::new(100, 4);
+        for (item, weight) in [('a', 1), ('b', 2), ('c', 2), ('d', 1)] {
+            backlog.push(item, weight).unwrap();
+        }
+        assert_eq!(backlog.take(LONG).await, Some(vec!['a', 'b']), "c has no room in it");
+        assert_eq!(backlog.weight(), 3);
+        backlog.close();
+        assert_eq!(backlog.push('e', 1), Err(Refused::Closed));
+        assert_eq!(backlog.take(LONG).await, Some(vec!['c', 'd']));
+        assert_eq!(backlog.take(LONG).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_does_not_fill_comes_after_the_delay() {
+        let backlog = Backlog::new(100, 4);
+        backlog.push('a', 1).unwrap();
+        assert_eq!(backlog.take(Duration::from_millis(1)).await, Some(vec!['a']));
+    }
+
+    #[tokio::test]
+    async fn an_item_heavier_than_a_batch_is_a_batch_of_its_own() {
+        let backlog = Backlog::new(100, 2);
+        backlog.push('a', 9).unwrap();
+        backlog.push('b', 1).unwrap();
+        assert_eq!(backlog.take(LONG).await, Some(vec!['a']));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_until_there_is_room() {
+        let backlog = Backlog::new(3, 2);
+        backlog.push('a', 2).unwrap();
+        assert_eq!(backlog.push('b', 2), Err(Refused::Full));
+        backlog.push('c', 1).unwrap();
+        assert_eq!(backlog.take(LONG).await, Some(vec!['a']));
+        backlog.push('b', 2).unwrap();
+        assert_eq!(backlog.clear(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken_by_the_first_item_by_a_nudge_and_by_the_end() {
+        let backlog = Backlog::new(3, 1);
+        let (taken, ()) = tokio::join!(backlog.take(LONG), async { backlog.push('a', 1).unwrap() });
+        assert_eq!(taken, Some(vec!['a']));
+        let (taken, ()) = tokio::join!(backlog.take(LONG), async { backlog.nudge() });
+        assert_eq!(taken, Some(vec![]));
+        let (taken, ()) = tokio::join!(backlog.take(LONG), async { backlog.close() });
+        assert_eq!(taken, None);
+    }
+}

@@ -1,0 +1,95 @@
+//! Every metric family: its name, kind, unit and help, in one table.
+
+use ::metrics::Unit;
+
+/// A family of series.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// The name on the page.
+    pub name: &'static str,
+    /// What kind of series it has.
+    pub kind: Kind,
+    /// What it means, for people.
+    pub help: &'static str,
+}
+
+/// The kind of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// A histogram of seconds, with the configured buckets.
+    Seconds,
+    /// A histogram of bytes.
+    Bytes,
+}
+
+impl Kind {
+    /// The unit, where there is one.
+    pub fn unit(self) -> Option<Unit> {
+        match self {
+            Self::Counter | Self::Gauge => None,
+            Self::Seconds => Some(Unit::Seconds),
+            Self::Bytes => Some(Unit::Bytes),
+        }
+    }
+}
+
+/// Declares the families, so that none is left out of [`ALL`].
+macro_rules! families {
+    ($($name:ident = $kind:ident $text:literal, $help:literal;)+) => {
+        $(#[doc = $help] pub const $name: Family = Family { name: $text, kind: Kind::$kind, help: $help };)+
+
+        /// Every family.
+        pub const ALL: &[Family] = &[$($name,)+];
+    };
+}
+
+families! {
+    SERVER_DURATION = Seconds "http_server_request_duration_seconds",
+        "Duration of requests, from the head to the last byte of the answer.";
+    SERVER_ACTIVE = Gauge "http_server_active_requests", "Requests in progress.";
+    REQUEST_SIZE = Bytes "http_server_request_body_size_bytes", "Size of request bodies that were read.";
+    RESPONSE_SIZE = Bytes "http_server_response_body_size_bytes", "Size of answers' bodies that were sent.";
+    CLIENT_DURATION = Seconds "http_client_request_duration_seconds",
+        "Duration of attempts at endpoints, from their start to the last byte of the answer.";
+    CLIENT_ACTIVE = Gauge "http_client_active_requests", "Attempts in progress.";
+    REQUESTS = Counter "tracegate_requests_total", "Requests by route, status class, reason and blame.";
+    FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
+        "From the head of the request to the head of the answer.";
+    OVERHEAD = Seconds "tracegate_overhead_seconds",
+        "The gateway's own time: the duration of a request less the time spent in attempts.";
+    RETRIES = Counter "tracegate_retries_total", "Attempts after the first of a request.";
+    ENDPOINT_REQUESTS = Counter "tracegate_endpoint_requests_total", "Attempts at this endpoint.";
+    ENDPOINT_FAILURES = Counter "tracegate_endpoint_failures_total", "Failed attempts at this endpoint.";
+    ENDPOINT_ACTIVE = Gauge "tracegate_endpoint_active_requests", "Attempts in progress at this endpoint.";
+    ENDPOINT_CONNECTIONS = Gauge "tracegate_endpoint_connections", "Open connections to this endpoint.";
+    CONNECTIONS = Counter "tracegate_connections_total", "Client connections by what became of them.";
+    CONNECTIONS_OPEN = Gauge "tracegate_connections_open", "Open client connections.";
+    CONTEXT = Counter "tracegate_context_total", "Requests by how their trace context came to be.";
+    DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
+    SPANS = Counter "tracegate_telemetry_spans_total",
+        "Spans by what became of them: exported, unsampled or dropped, and why.";
+    ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
+    TARGET_INFO = Gauge "target_info", "The resource that these metrics are of; always 1.";
+    BUILD_INFO = Gauge "tracegate_build_info", "The running version; always 1.";
+}
+
+/// Upper bounds of the histograms of seconds, unless others are set: a superset of the convention's.
+pub const SECOND_BUCKETS: [f64; 20] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
+    60.0, 120.0, 300.0,
+];
+
+/// Upper bounds of the byte histograms: 256 × 4ⁿ up to 1 GiB.
+pub const BYTE_BUCKETS: [f64; 12] = {
+    let mut bounds = [256.0; 12];
+    let mut index = 1;
+    while index < bounds.len() {
+        bounds[index] = bounds[index - 1] * 4.0;
+        index += 1;
+    }
+    bounds
+};

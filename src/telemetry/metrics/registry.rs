@@ -1,0 +1,83 @@
+//! The registry: series are made here and rendered from here. It is our own; nothing is installed globally.
+
+use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
+
+use super::family::{self, Family, Kind};
+
+/// Makes series and renders them.
+pub struct Registry {
+    recorder: PrometheusRecorder,
+    page: PrometheusHandle,
+    process: Collector,
+}
+
+impl Registry {
+    /// A registry with every family described, and histograms of seconds with these bounds (none: the default ones).
+    pub(super) fn new(seconds: &[f64]) -> Self {
+        let seconds = if seconds.is_empty() { &family::SECOND_BUCKETS } else { seconds };
+        let builder = family::ALL.iter().fold(PrometheusBuilder::new(), |builder, family| {
+            let bounds = match family.kind {
+                Kind::Counter | Kind::Gauge => return builder,
+                Kind::Seconds => seconds,
+                Kind::Bytes => &family::BYTE_BUCKETS,
+            };
+            let matcher = Matcher::Full(family.name.to_owned());
+            builder.set_buckets_for_metric(matcher, bounds).expect("there is at least one bucket")
+        });
+        let recorder = builder.build_recorder();
+        for family in family::ALL {
+            let (name, unit) = (KeyName::from_const_str(family.name), family.kind.unit());
+            match family.kind {
+                Kind::Counter => recorder.describe_counter(name, unit, family.help.into()),
+                Kind::Gauge => recorder.describe_gauge(name, unit, family.help.into()),
+                Kind::Seconds | Kind::Bytes => recorder.describe_histogram(name, unit, family.help.into()),
+            }
+        }
+        let process = Collector::default();
+        ::metrics::with_local_recorder(&recorder, || process.describe());
+        Self { page: recorder.handle(), recorder, process }
+    }
+
+    /// The counter with these labels.
+    pub fn counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
+        self.recorder.register_counter(&key(family, labels), &METADATA)
+    }
+
+    /// The gauge with these labels.
+    pub fn gauge(&self, family: Family, labels: &[(&'static str, &str)]) -> Gauge {
+        self.recorder.register_gauge(&key(family, labels), &METADATA)
+    }
+
+    /// The histogram with these labels.
+    pub fn histogram(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
+        self.recorder.register_histogram(&key(family, labels), &METADATA)
+    }
+
+    /// A gauge of 1 whose labels are the resource's attributes.
+    pub(super) fn target_info<'a>(&self, resource: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let label = |(key, value): (&str, &str)| Label::new(key.replace('.', "_"), value.to_owned());
+        let labels: Vec<Label> = resource.into_iter().map(label).collect();
+        let key = Key::from_parts(family::TARGET_INFO.name, labels);
+        self.recorder.register_gauge(&key, &METADATA).set(1);
+    }
+
+    /// The page of all series, the process's own read now. Takes milliseconds at many series.
+    pub(super) fn render(&self) -> String {
+        ::metrics::with_local_recorder(&self.recorder, || self.process.collect());
+        self.page.render()
+    }
+
+    /// Sorts the samples that came since the last time into their buckets.
+    pub(super) fn run_upkeep(&self) {
+        self.page.run_upkeep();
+    }
+}
+
+fn key(family: Family, labels: &[(&'static str, &str)]) -> Key {
+    let labels: Vec<Label> = labels.iter().map(|&(key, value)| Label::new(key, value.to_owned())).collect();
+    Key::from_parts(family.name, labels)
+}
+
+static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);

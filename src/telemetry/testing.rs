@@ -1,0 +1,88 @@
+//! What the tests of sinks share: a recorder, a route, an endpoint, and exchanges that end well.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::context::Context;
+use super::exchange::{Exchange, Method, Scheme, Version};
+use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, Start};
+use super::recorder::Recorder;
+use super::sampling::Sampling;
+use super::series::{EndpointSeries, RouteSeries};
+
+/// A recorder with one sink, and what exchanges need.
+pub(super) struct Bench {
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) route: Arc<RouteLabels>,
+    pub(super) endpoint: Arc<EndpointLabels>,
+}
+
+impl Bench {
+    pub(super) fn new(sink: Arc<dyn Sink>) -> Self {
+        Self::sampling(sink, 1.0)
+    }
+
+    pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
+        Self::with(&Recorder::new(Sampling { ratio }, [sink]))
+    }
+
+    pub(super) fn with(recorder: &Arc<Recorder>) -> Self {
+        Self {
+            recorder: Arc::clone(recorder),
+            route: Arc::new(RouteLabels {
+                route: "order_read".into(),
+                template: "/shop/orders/{order_id}".into(),
+                upstream_template: "/orders/{order_id}".into(),
+                operation: Some("order.read".into()),
+                upstream: "shop".into(),
+                server: Some(("shop.example".into(), Some(443))),
+                attributes: ["order.id".into()].into(),
+                series: RouteSeries::default(),
+            }),
+            endpoint: Arc::new(EndpointLabels {
+                endpoint: "shop.internal:9001".into(),
+                address: "shop.internal".into(),
+                port: 9001,
+                origin: "http://shop.internal:9001".into(),
+                upstream: "shop".into(),
+                service: Some("shop-api".into()),
+                series: EndpointSeries::default(),
+            }),
+        }
+    }
+
+    /// Starts an exchange without a parent.
+    pub(super) fn start(&self, method: &str) -> Operation {
+        self.start_with(method, &[])
+    }
+
+    /// Starts an exchange with these `traceparent` values.
+    pub(super) fn start_with(&self, method: &str, traceparent: &[&str]) -> Operation {
+        self.recorder.start(Start {
+            listener: "public".into(),
+            context: Context::from_headers(traceparent.iter().map(|value| value.as_bytes()), []),
+            exchange: Exchange {
+                method: Method::new(method),
+                scheme: Scheme::Http,
+                version: Version::Http11,
+            },
+            request_id: "from-the-client".into(),
+            client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+            started: Instant::now(),
+        })
+    }
+}
+
+/// The endpoint answers in full.
+pub(super) fn answered(attempt: &mut Attempt, status: u16) {
+    attempt.head(status);
+    attempt.complete();
+}
+
+/// The client gets its answer in full.
+pub(super) fn answer(operation: Operation, status: u16) {
+    operation.handle().head(status);
+    operation.handle().complete();
+    drop(operation);
+}

@@ -1,0 +1,396 @@
+//! Every reason, provoked through a real socket: answer, span, metric and log line say the same.
+
+use std::sync::Arc;
+
+use http::Method;
+use tracegate::failure::{Blame, Reason};
+
+use crate::panics::{Buggy, MARK};
+use crate::support::body;
+use crate::support::client::{get, request};
+use crate::support::gateway::{all_to, route, upstream};
+use crate::support::link::{Blackhole, Refusing};
+use crate::support::stage::told;
+use crate::support::{
+    Answer, Authority, Client, Collector, Dns, Gate, Gateway, Log, Origin, Raw, Reply, Stage, within,
+};
+
+/// What became of a reason that was provoked.
+struct Provoked {
+    collector: Collector,
+    gateway: After,
+    /// What the client got, if it got anything.
+    reply: Option<Reply>,
+    attempts: usize,
+    detail: Option<&'static str>,
+    /// What must stay alive until the end.
+    _held: Box<dyn Send>,
+}
+
+/// The gateway, or what it left.
+enum After {
+    Running(Gateway),
+    Gone(Log),
+}
+
+enum Case {
+    Now(Box<Provoked>),
+    /// The number of the issue that brings it.
+    Later(u32),
+}
+
+#[tokio::test]
+async fn every_reason_is_told_alike_to_the_client_and_in_span_metric_and_log() {
+    for &reason in Reason::ALL {
+        match provoke(reason).await {
+            Case::Now(provoked) => verify(reason, *provoked).await,
+            Case::Later(issue) => assert!(issue > 2, "{} has no case", reason.word()),
+        }
+    }
+}
+
+/// Every reason has its case here: a new one does not compile without.
+async fn provoke(reason: Reason) -> Case {
+    match reason {
+        Reason::BadRequest => {
+            let stage = Stage::new(Answer::ok()).await;
+            let reply = raw(&stage, "GET /%00 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            answered(stage, reply, 0, Some("ambiguous_path"))
+        }
+        Reason::NoRoute => {
+            let stage = around("", "[routes]\na = { match = { path = '/a' }, upstream = 'shop' }\n").await;
+            let reply = stage.get("/b").await;
+            answered(stage, reply, 0, None)
+        }
+        Reason::MethodNotAllowed => {
+            let routes = "[routes]\na = { match = { path = '/a', methods = ['POST'] }, upstream = 'shop' }\n";
+            let stage = around("", routes).await;
+            let reply = stage.get("/a").await;
+            assert_eq!(reply.header("allow"), Some("POST"));
+            answered(stage, reply, 0, None)
+        }
+        Reason::ClientTimeout => {
+            let stage = Stage::and(Answer::ok(), "[listeners.public.timeouts]\nbody = '50ms'\n").await;
+            let reply = raw(&stage, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\na").await;
+            answered(stage, reply, 1, Some("slow_body"))
+        }
+        Reason::BodyTooLarge => {
+            let stage = Stage::and(Answer::ok(), "[routes.all.limits]\nbody = '3B'\n").await;
+            let reply = stage.gateway.ask(request(Method::POST, "/", &[], body::full("four"))).await;
+            answered(stage, reply, 0, None)
+        }
+        Reason::UriTooLong => {
+            let stage = Stage::and(Answer::ok(), "[listeners.public.limits]\nuri_bytes = '100B'\n").await;
+            let reply = stage.get(&format!("/{}", "a".repeat(100))).await;
+            answered(stage, reply, 0, None)
+        }
+        Reason::HeaderTooLarge => {
+            let stage = Stage::and(Answer::ok(), "[listeners.public.limits]\nheader_count = 3\n").await;
+            let fields = [("a", "1"), ("b", "2"), ("c", "3")];
+            let reply = stage.gateway.ask(request(Method::GET, "/", &fields, body::empty())).await;
+            answered(stage, reply, 0, Some("field_count"))
+        }
+        Reason::ClientGone => {
+            let stage = Stage::new(Answer::stall()).await;
+            let raw = Raw::sending(stage.gateway.address(), "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            stage.origin.seen_when("the request", |seen| !seen.is_empty()).await;
+            raw.reset();
+            unanswered(stage, 1)
+        }
+        Reason::Panic => panicked().await,
+        Reason::Unsupported => {
+            let stage = Stage::new(Answer::ok()).await;
+            let reply = raw(&stage, "CONNECT a:443 HTTP/1.1\r\nhost: a:443\r\n\r\n").await;
+            answered(stage, reply, 0, Some("method"))
+        }
+        Reason::ShuttingDown => shut_down().await,
+        Reason::LoopDetected => {
+            let stage = Stage::new(Answer::ok()).await;
+            let via = vec!["1.1 tracegate"; 20].join(", ");
+            let reply = stage.gateway.ask(request(Method::GET, "/", &[("via", &via)], body::empty())).await;
+            answered(stage, reply, 0, None)
+        }
+        Reason::DnsFailed => {
+            let dns = Dns::start().await;
+            let endpoint = "[upstreams.shop]\nendpoints = ['http://nowhere.test:80']\n";
+            let stage = Stage::and(Answer::ok(), &format!("{}{endpoint}", dns.toml("1s"))).await;
+            let reply = stage.get("/").await;
+            holding(stage, reply, 1, None, dns)
+        }
+        Reason::ConnectRefused => {
+            let refusing = Refusing::start();
+            let stage = Stage::and(Answer::ok(), &upstream("shop", refusing.address)).await;
+            let reply = stage.get("/").await;
+            holding(stage, reply, 1, None, refusing)
+        }
+        Reason::TlsFailed => {
+            let origin = Origin::start_tls(&Authority::new().identity(&["localhost"]), Answer::ok()).await;
+            let port = origin.address.port();
+            let endpoint = format!("[upstreams.shop]\nendpoints = ['https://localhost:{port}']\n");
+            let stage = Stage::around(origin, &[&endpoint, &route("all", "/{*path}", "shop")]).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, Some("untrusted"))
+        }
+        Reason::UpstreamReset => {
+            let stage = Stage::new(Answer::reset()).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, None)
+        }
+        Reason::UpstreamProtocolError => {
+            let stage = Stage::new(Answer::raw("garbage and nothing else\r\n\r\n")).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, Some("malformed"))
+        }
+        Reason::ResponseTooLarge => {
+            let answer = Answer::ok().header("x-large", &"a".repeat(64 << 10));
+            let stage = Stage::and(answer, "[upstreams.shop]\nheader_bytes = '16KiB'\n").await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, None)
+        }
+        Reason::PoolTimeout => {
+            let gate = Gate::new();
+            let pool = "[upstreams.shop.pool]\nconnections = 1\nwait = '50ms'\n";
+            let stage = Stage::and(Answer::status(200).gate(&gate), pool).await;
+            let mut first = stage.client().await;
+            let first = tokio::spawn(async move { first.get("/").await });
+            stage.origin.seen_when("the first request", |seen| !seen.is_empty()).await;
+            let reply = stage.get("/").await;
+            gate.open();
+            within("the first answer", first).await.unwrap();
+            answered(stage, reply, 1, None)
+        }
+        Reason::ConnectTimeout => {
+            let hole = Blackhole::start().await;
+            let text = format!("{}connect_timeout = '50ms'\n", upstream("shop", hole.address));
+            let stage = Stage::and(Answer::ok(), &text).await;
+            let reply = stage.get("/").await;
+            holding(stage, reply, 1, None, hole)
+        }
+        Reason::UpstreamTimeout => {
+            let stage = Stage::and(Answer::stall(), "[routes.all.timeouts]\nrequest = '50ms'\n").await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, Some("total"))
+        }
+        Reason::UpstreamTruncated => {
+            let stage = Stage::new(Answer::ok().announced(100).then_close()).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, None)
+        }
+        Reason::StreamIdleTimeout => {
+            let answer = Answer::ok().announced(100).then_stall();
+            let stage = Stage::and(answer, "[routes.all.timeouts]\nstream_idle = '50ms'\n").await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, None)
+        }
+        Reason::UpstreamStatus => {
+            let stage = Stage::new(Answer::status(503)).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 1, None)
+        }
+        // needs a process of its own that has no file descriptors left: see `process`
+        Reason::Overloaded => Case::Later(3),
+        // an upstream always has an endpoint until one can be taken out of service
+        Reason::NoEndpoint | Reason::BreakerOpen => Case::Later(4),
+        // policies and names
+        Reason::Unauthenticated | Reason::Forbidden | Reason::RateLimited | Reason::AuthUnavailable => {
+            Case::Later(4)
+        }
+        Reason::Misdirected | Reason::GrpcStatus => Case::Later(4),
+    }
+}
+
+async fn raw(stage: &Stage, bytes: &str) -> Reply {
+    Raw::sending(stage.gateway.address(), bytes).await.reply().await
+}
+
+async fn around(text: &str, routes: &str) -> Stage {
+    let origin = Origin::start(Answer::ok()).await;
+    let upstream = upstream("shop", origin.address);
+    Stage::around(origin, &[&upstream, text, routes]).await
+}
+
+async fn panicked() -> Case {
+    let origin = Origin::start(Answer::ok()).await;
+    let collector = Collector::start().await;
+    let gateway = Gateway::start_with(Arc::new(Buggy), &[&all_to(origin.address), &collector.grpc()]).await;
+    let mut client = gateway.client().await;
+    let reply = client.ask(request(Method::GET, "/", &[MARK], body::empty())).await;
+    assert_eq!(client.get("/").await.status, 200, "the connection and the gateway go on");
+    let held = Box::new(origin);
+    Case::Now(Box::new(Provoked {
+        collector,
+        gateway: After::Running(gateway),
+        reply: Some(reply),
+        attempts: 0,
+        detail: None,
+        _held: held,
+    }))
+}
+
+async fn shut_down() -> Case {
+    let stage = Stage::and(Answer::stall(), "[shutdown]\ndeadline = '50ms'\n").await;
+    let mut client = stage.client().await;
+    let asking = tokio::spawn(async move { client.send(get("/")).await.is_ok() });
+    stage.origin.seen_when("the request", |seen| !seen.is_empty()).await;
+    let log = stage.gateway.stop().await;
+    assert!(!within("the cut", asking).await.unwrap(), "cut without an answer");
+    let held = Box::new(stage.origin);
+    Case::Now(Box::new(Provoked {
+        collector: stage.collector,
+        gateway: After::Gone(log),
+        reply: None,
+        attempts: 1,
+        detail: None,
+        _held: held,
+    }))
+}
+
+fn answered(stage: Stage, reply: Reply, attempts: usize, detail: Option<&'static str>) -> Case {
+    holding(stage, reply, attempts, detail, ())
+}
+
+fn holding(
+    stage: Stage,
+    reply: Reply,
+    attempts: usize,
+    detail: Option<&'static str>,
+    held: impl Send + 'static,
+) -> Case {
+    provoked(stage, Some(reply), attempts, detail, held)
+}
+
+fn unanswered(stage: Stage, attempts: usize) -> Case {
+    provoked(stage, None, attempts, None, ())
+}
+
+fn provoked(
+    stage: Stage,
+    reply: Option<Reply>,
+    attempts: usize,
+    detail: Option<&'static str>,
+    held: impl Send + 'static,
+) -> Case {
+    let Stage { origin, collector, gateway } = stage;
+    let held = Box::new((origin, held));
+    Case::Now(Box::new(Provoked {
+        collector,
+        gateway: After::Running(gateway),
+        reply,
+        attempts,
+        detail,
+        _held: held,
+    }))
+}
+
+async fn verify(reason: Reason, provoked: Provoked) {
+    let word = reason.word();
+    let Provoked { collector, gateway, reply, attempts, detail, _held } = provoked;
+    let log = match &gateway {
+        After::Running(gateway) => gateway.access_log(),
+        After::Gone(log) => log,
+    };
+    let of_reason = |line: &serde_json::Value| line["reason"] == word;
+    let line = log.line(&format!("a log line of {word}"), of_reason).await;
+    let trace_id = line["trace_id"].as_str().expect("a trace id").to_owned();
+
+    let broken_off = matches!(reason, Reason::UpstreamTruncated | Reason::StreamIdleTimeout);
+    if let Some(reply) = &reply {
+        assert_eq!(reply.trace_id(), trace_id, "{word}");
+        assert!(reply.headers.has("x-request-id"), "{word}");
+        assert_eq!(reply.broken, broken_off, "{word}");
+    }
+    match (reason.status(), &reply) {
+        (Some(status), Some(reply)) => verify_answer(reason, status.as_u16(), detail, reply),
+        (None, Some(reply)) => {
+            assert_eq!(reply.reason(), None, "{word}: the upstream's answer passes as it came")
+        }
+        (_, None) => {}
+    }
+    let status = reply.as_ref().map(|reply| reply.status);
+    verify_line(reason, status, attempts, detail, &line);
+
+    let spans = told(log, &collector, &trace_id, attempts).await;
+    let server = &spans.server;
+    assert_eq!(server.attribute("tracegate.reason"), Some(word));
+    assert_eq!(server.attribute("tracegate.blame"), Some(reason.blame().word()), "{word}");
+    assert_eq!(server.attribute("tracegate.detail"), detail, "{word}");
+    let code = status.map(|status| status.to_string());
+    assert_eq!(server.attribute("http.response.status_code"), code.as_deref(), "{word}");
+    let error = broken_off || status.is_none_or(|status| status >= 500);
+    let kind = if reason == Reason::UpstreamStatus { "503" } else { word };
+    assert_eq!((server.error, server.attribute("error.type")), (error, error.then_some(kind)), "{word}");
+    if let (Blame::Upstream, [attempt]) = (reason.blame(), &spans.attempts[..]) {
+        assert_eq!(
+            (attempt.error, attempt.attribute("error.type")),
+            (true, Some(kind)),
+            "{word}: the attempt"
+        );
+    }
+
+    // a gateway that is gone has no metrics page any more
+    if let After::Running(gateway) = &gateway {
+        let class = status.map_or("none".to_owned(), |status| format!("{}xx", status / 100));
+        let labels = [
+            ("tracegate_reason", word),
+            ("tracegate_blame", reason.blame().word()),
+            ("status_class", class.as_str()),
+        ];
+        let metrics = gateway.metrics().await;
+        assert!(
+            (metrics.sum("tracegate_requests_total", &labels) - 1.0).abs() < 0.5,
+            "{word}: {}",
+            metrics.text
+        );
+    }
+}
+
+fn verify_answer(reason: Reason, status: u16, detail: Option<&str>, reply: &Reply) {
+    let word = reason.word();
+    assert_eq!((reply.status, reply.reason().as_deref()), (status, Some(word)));
+    let problem = reply.json();
+    assert_eq!(problem["trace_id"], reply.trace_id(), "{word}");
+    assert_eq!(problem["status"], status, "{word}");
+    assert_eq!(problem["detail"].as_str(), detail, "{word}");
+    assert_eq!(reply.headers.has("retry-after"), status == 503, "{word}");
+}
+
+fn verify_line(
+    reason: Reason,
+    status: Option<u16>,
+    attempts: usize,
+    detail: Option<&str>,
+    line: &serde_json::Value,
+) {
+    let word = reason.word();
+    let logged = if reason == Reason::ClientGone { Some(499) } else { status };
+    assert_eq!(line["status"].as_u64(), logged.map(u64::from), "{line}");
+    assert_eq!(line["blame"], reason.blame().word(), "{line}");
+    assert_eq!(line["detail"].as_str(), detail, "{line}");
+    assert_eq!(line["attempts"].as_u64(), Some(attempts as u64), "{word}: {line}");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_to_grpc_in_its_own_way() {
+    let refusing = Refusing::start();
+    let gateway = Gateway::before(refusing.address).await;
+    let call =
+        request(Method::POST, "/shop.Orders/Create", &[("content-type", "application/grpc")], body::empty());
+    let reply = Client::http2(gateway.address()).await.ask(call).await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/grpc")));
+    assert_eq!((reply.header("grpc-status"), reply.body.len()), (Some("14"), 0), "trailers only");
+    assert_eq!(gateway.logged(&reply.trace_id()).await["reason"], "connect_refused");
+}
+
+#[tokio::test]
+async fn an_answer_of_our_own_echoes_nothing_of_the_request() {
+    let stage = around("", "[routes]\na = { match = { path = '/a' }, upstream = 'shop' }\n").await;
+    let fields = [("x-secret", "marker"), ("cookie", "marker"), ("user-agent", "marker")];
+    let reply = stage.gateway.ask(request(Method::GET, "/marker?marker", &fields, body::empty())).await;
+    assert_eq!(reply.status, 404);
+    let told = stage.told(&reply.trace_id(), 0).await;
+    for said in
+        [reply.text(), format!("{:?}", reply.headers), told.log.to_string(), format!("{:?}", told.server)]
+    {
+        assert!(!said.contains("marker"), "{said}");
+    }
+}

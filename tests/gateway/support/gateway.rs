@@ -1,0 +1,227 @@
+//! A gateway from a text, on free ports, with its access log at hand.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Request;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracegate::gateway::file::{Sources, load};
+use tracegate::telemetry::Sink;
+
+use super::body::Body;
+use super::client::{Client, Reply};
+use super::metrics::Metrics;
+use super::within;
+
+/// A gateway in process.
+pub struct Gateway {
+    gateway: tracegate::gateway::Gateway,
+    log: Log,
+}
+
+/// The access log of a gateway, line by line as it is written.
+pub struct Log {
+    lines: watch::Receiver<Vec<Value>>,
+    reader: JoinHandle<()>,
+    _writer: pipe::Sender,
+}
+
+/// What every test's gateway begins with; the test's own text is merged over it.
+const BASE: &str = "
+[listeners.public]
+address = '127.0.0.1:0'
+
+[admin]
+address = '127.0.0.1:0'
+
+[shutdown]
+drain_delay = '1ms'
+
+[telemetry]
+otlp = 'off'
+";
+
+impl Gateway {
+    /// A gateway of these texts, each merged over the one before.
+    pub async fn start(texts: &[&str]) -> Self {
+        Self::build(texts, Path::new(""), Vec::new()).await.expect("the gateway starts")
+    }
+
+    /// A gateway of these texts; file names in them are relative to this directory.
+    pub async fn start_in(directory: &Path, texts: &[&str]) -> Self {
+        Self::build(texts, directory, Vec::new()).await.expect("the gateway starts")
+    }
+
+    /// A gateway of these texts that tells this sink of every operation.
+    pub async fn start_with(sink: Arc<dyn Sink>, texts: &[&str]) -> Self {
+        Self::build(texts, Path::new(""), vec![sink]).await.expect("the gateway starts")
+    }
+
+    /// What a gateway of these texts says when it cannot start.
+    pub async fn refusal(texts: &[&str]) -> String {
+        match Self::build(texts, Path::new(""), Vec::new()).await {
+            Ok(_) => panic!("the gateway starts"),
+            Err(why) => why,
+        }
+    }
+
+    /// One route `all` of every path to the upstream `shop` at this address.
+    pub async fn before(origin: SocketAddr) -> Self {
+        Self::start(&[&all_to(origin)]).await
+    }
+
+    async fn build(texts: &[&str], directory: &Path, sinks: Vec<Arc<dyn Sink>>) -> Result<Self, String> {
+        // the log goes through a pipe, so that a test hears of a line the moment it is written
+        let (writer, reader) = pipe::pipe().unwrap();
+        let log = format!("[telemetry.access_log]\nfile = '/proc/self/fd/{}'\n", writer.as_raw_fd());
+        let settings = settings(&[&[BASE, &log], texts].concat(), directory)?;
+        let gateway =
+            tracegate::gateway::Gateway::start(settings, sinks).await.map_err(|error| error.to_string())?;
+        let (sender, lines) = watch::channel(Vec::new());
+        let log = Log { lines, reader: tokio::spawn(read(reader, sender)), _writer: writer };
+        Ok(Self { gateway, log })
+    }
+
+    /// Where the listener `public` listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener("public")
+    }
+
+    /// Where this listener listens.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        self.gateway.listener_address(name).expect("a listener")
+    }
+
+    /// Where the admin pages are.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.gateway.admin_address()
+    }
+
+    /// A new HTTP/1.1 connection to `public`.
+    pub async fn client(&self) -> Client {
+        Client::http1(self.address()).await
+    }
+
+    /// `GET` over a connection of its own.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.client().await.get(path).await
+    }
+
+    /// One request over a connection of its own.
+    pub async fn ask(&self, request: Request<Body>) -> Reply {
+        self.client().await.ask(request).await
+    }
+
+    /// An admin page.
+    pub async fn admin(&self, path: &str) -> Reply {
+        let mut client = Client::http1(self.admin_address()).await;
+        let host = self.admin_address().to_string();
+        client
+            .ask(super::client::request(http::Method::GET, path, &[("host", &host)], super::body::empty()))
+            .await
+    }
+
+    /// The metrics as they are now.
+    pub async fn metrics(&self) -> Metrics {
+        let page = self.admin("/metrics").await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        Metrics::parse(page.text())
+    }
+
+    /// The metrics, as soon as they satisfy this: one scrape after the other.
+    pub async fn metrics_when(&self, what: &str, satisfied: impl Fn(&Metrics) -> bool) -> Metrics {
+        let scraped = async {
+            loop {
+                let metrics = self.metrics().await;
+                if satisfied(&metrics) {
+                    return metrics;
+                }
+            }
+        };
+        within(what, scraped).await
+    }
+
+    /// The access log.
+    pub fn access_log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The access log, once it has this many lines.
+    pub async fn log(&self, count: usize) -> Vec<Value> {
+        self.log.lines(count).await
+    }
+
+    /// The line of this trace in the access log.
+    pub async fn logged(&self, trace_id: &str) -> Value {
+        self.log.of(trace_id).await
+    }
+
+    /// Shuts down, waits for the end and leaves the access log.
+    pub async fn stop(self) -> Log {
+        within("the gateway's end", self.gateway.shutdown()).await;
+        self.log
+    }
+}
+
+impl Log {
+    /// All lines, once there are this many.
+    pub async fn lines(&self, count: usize) -> Vec<Value> {
+        let what = format!("{count} lines of the access log");
+        within(&what, self.lines.clone().wait_for(|lines| lines.len() >= count)).await.unwrap().clone()
+    }
+
+    /// The line of this trace.
+    pub async fn of(&self, trace_id: &str) -> Value {
+        self.line(&format!("the log line of trace {trace_id}"), |line| line["trace_id"] == trace_id).await
+    }
+
+    /// The first line like this.
+    pub async fn line(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut lines = self.lines.clone();
+        let lines = within(what, lines.wait_for(|lines| lines.iter().any(&wanted))).await.unwrap();
+        lines.iter().find(|line| wanted(line)).cloned().unwrap()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// One route `all` of every path to the upstream `shop` at this address.
+pub fn all_to(origin: SocketAddr) -> String {
+    format!("{}{}", upstream("shop", origin), route("all", "/{*path}", "shop"))
+}
+
+/// An upstream of one endpoint.
+pub fn upstream(name: &str, endpoint: SocketAddr) -> String {
+    format!("[upstreams.{name}]\nservice = '{name}-api'\nendpoints = ['http://{endpoint}']\n")
+}
+
+/// A route by path alone.
+pub fn route(name: &str, path: &str, upstream: &str) -> String {
+    format!("[routes.{name}]\nmatch = {{ path = '{path}' }}\nupstream = '{upstream}'\n")
+}
+
+fn settings(texts: &[&str], directory: &Path) -> Result<tracegate::gateway::Settings, String> {
+    let files = texts.iter().enumerate().map(|(index, text)| (format!("{index}.toml"), (*text).to_owned()));
+    // the standard variable: how long a span waits for its batch to fill, in milliseconds
+    let environment = vec![("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "10".to_owned())];
+    load(&Sources { files: files.collect(), environment, directory: directory.to_owned() })
+        .map_err(|problems| problems.to_string())
+}
+
+async fn read(lines: pipe::Receiver, log: watch::Sender<Vec<Value>>) {
+    let mut lines = BufReader::new(lines).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        log.send_modify(|log| log.push(line));
+    }
+}

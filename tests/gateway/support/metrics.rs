@@ -1,0 +1,82 @@
+//! A scraped page of metrics, to be asked for values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A page in Prometheus's text format.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// The page itself.
+    pub text: String,
+    samples: Vec<Sample>,
+}
+
+#[derive(Debug, Clone)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+impl Metrics {
+    /// Reads a page.
+    pub fn parse(text: String) -> Self {
+        let samples =
+            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect();
+        Self { text, samples }
+    }
+
+    /// The sum of all samples of this name that have these labels.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |sample: &&Sample| {
+            let label =
+                |(key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|found| found == value);
+            sample.name == name && labels.iter().all(label)
+        };
+        self.samples.iter().filter(has).map(|sample| sample.value).sum()
+    }
+
+    /// Whether there is a sample of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.samples.iter().any(|sample| sample.name == name)
+    }
+
+    /// Every series: name and labels.
+    pub fn series(&self) -> BTreeSet<String> {
+        self.samples.iter().map(|sample| format!("{}{:?}", sample.name, sample.labels)).collect()
+    }
+
+    /// Every value of this label among the samples of this name.
+    pub fn label_values(&self, name: &str, label: &str) -> BTreeSet<String> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.filter_map(|sample| sample.labels.get(label).cloned()).collect()
+    }
+
+    /// The label keys of the samples of this name.
+    pub fn label_keys(&self, name: &str) -> BTreeSet<String> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.flat_map(|sample| sample.labels.keys().cloned()).collect()
+    }
+}
+
+fn sample(line: &str) -> Sample {
+    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+    let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let mut labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("open labels: {line}"));
+    let mut found = BTreeMap::new();
+    while let Some((key, rest)) = labels.split_once("=\"") {
+        let end = closing_quote(rest).unwrap_or_else(|| panic!("open quote: {line}"));
+        found.insert(key.to_owned(), rest[..end].to_owned());
+        labels = rest[end + 1..].trim_start_matches(',');
+    }
+    Sample { name: name.to_owned(), labels: found, value }
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })
+}
