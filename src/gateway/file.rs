@@ -107,6 +107,7 @@ impl File {
             routes.extend(route.check(&name, &known, check).map(|route| (key, route)));
         }
         http::file::ties::refuse(&routes, check);
+        http::file::crossings::refuse(&routes, check);
 
         let telemetry = self.telemetry.check(self.metrics, check);
         Settings {

@@ -1,5 +1,6 @@
 //! `[routes.NAME]` as written, and what it means.
 
+pub mod crossings;
 pub mod template;
 pub mod ties;
 

@@ -1,7 +1,7 @@
 //! Ties: two routes that would match one request equally well. Which one is meant cannot be guessed.
 
 use super::super::route::{HeaderMatch, Settings};
-use super::template::Template;
+use super::super::routes::shapes;
 use crate::problem::Key;
 use crate::setting::Check;
 
@@ -23,11 +23,16 @@ pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
 
 fn tie(one: &Settings, other: &Settings) -> bool {
     let (a, b) = (&one.matches, &other.matches);
-    Template::shape(&a.path) == Template::shape(&b.path)
+    shape(&a.path) == shape(&b.path)
         && equal_or_shared(&a.hosts, &b.hosts)
         && equal_or_shared(&a.methods, &b.methods)
         && both_hold(&a.headers, &b.headers)
         && listeners_meet(one, other)
+}
+
+/// The template without the names of its parameters.
+fn shape(template: &str) -> Option<String> {
+    shapes(template).pop().map(|(shape, _)| shape)
 }
 
 /// Whether both are "any", or one thing stands in both. "Any" never ties with something named.
