@@ -1,5 +1,7 @@
 //! Ties: two routes that would match one request equally well. Which one is meant cannot be guessed.
 
+use std::collections::HashMap;
+
 use super::super::route::{HeaderMatch, Settings};
 use super::super::routes::shapes;
 use crate::problem::Key;
@@ -11,20 +13,24 @@ use crate::setting::Check;
 /// exact host over a wildcard over any. Two routes that are equal in all of these tie if one request can
 /// match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
 pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
-    for (index, (key, route)) in routes.iter().enumerate() {
-        if let Some((other, _)) = routes[..index].iter().find(|(_, other)| tie(route, other)) {
+    let mut of_one_shape: HashMap<_, Vec<&(Key, Settings)>> = HashMap::new();
+    for entry in routes {
+        let (key, route) = entry;
+        let before = of_one_shape.entry(shape(&route.matches.path)).or_default();
+        if let Some((other, _)) = before.iter().find(|(_, other)| tie(route, other)) {
             let what = format!("ties with {other}: both match the same requests equally well");
             let help =
                 "give one of them another path, or methods, hosts or headers that the other does not have";
             check.wrong(&key.child("match").child("path"), what, help);
         }
+        before.push(entry);
     }
 }
 
+/// Whether two routes of one shape tie.
 fn tie(one: &Settings, other: &Settings) -> bool {
     let (a, b) = (&one.matches, &other.matches);
-    shape(&a.path) == shape(&b.path)
-        && equal_or_shared(&a.hosts, &b.hosts)
+    equal_or_shared(&a.hosts, &b.hosts)
         && equal_or_shared(&a.methods, &b.methods)
         && both_hold(&a.headers, &b.headers)
         && listeners_meet(one, other)
