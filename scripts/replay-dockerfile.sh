@@ -42,7 +42,7 @@ main() {
             *) fail "does not know $instruction" ;;
         esac
     done < <(instructions)
-    say "size of the image: $(du -sh "$root" | cut -f1)"
+    say "size of the image: $(du -shx "$root" | cut -f1)"
     say "run, in a network of its own"
     export root workdir user entrypoint command healthcheck
     export -f enter run say fail
@@ -65,7 +65,8 @@ make_context() {
 
 # FROM image [AS name]
 from() {
-    root=$WORK/stage-${3:-last} workdir=/ user=0:0 environment=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    root=$WORK/stage-${3:-last} workdir=/ user=0:0
+    environment=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     mkdir "$root"
     case $1 in
         rust:*)
@@ -115,7 +116,7 @@ copy() {
 enter() {
     local as=$1 && shift
     timeout "${step_limit:-30m}" env -i "${environment[@]}" \
-        unshare --root="$root" --wd="$workdir" --setgid="${as#*:}" --setuid="${as%:*}" -- "$@"
+        /usr/bin/unshare --root="$root" --wd="$workdir" --setgid="${as#*:}" --setuid="${as%:*}" -- "$@"
 }
 
 # Starts the image as its last lines say, waits until it is healthy, and asks it to stop.
@@ -123,13 +124,14 @@ run() {
     environment=("PATH=/usr/local/bin")
     ip link set lo up
     # shellcheck disable=SC2086
-    env -i "${environment[@]}" unshare --root="$root" --wd="$workdir" --setgid="${user#*:}" --setuid="${user%:*}" \
-        -- $entrypoint $command >"$WORK/output" 2>&1 &
+    env -i "${environment[@]}" \
+        /usr/bin/unshare --root="$root" --wd="$workdir" --setgid="${user#*:}" --setuid="${user%:*}" -- \
+        $entrypoint $command >"$WORK/output" 2>&1 &
     local gateway=$! attempt status=0
     for attempt in $(seq 1 30); do
         # shellcheck disable=SC2086
         if enter "$user" $healthcheck; then
-            say "healthy after $attempt checks, as user $(ps -o uid= -p "$gateway" | tr -d ' ')"
+            say "healthy after $attempt checks, as user $(stat -c %u "$root/proc/$gateway")"
             kill -TERM "$gateway"
             wait "$gateway" || status=$?
             [ "$status" = 0 ] || { cat "$WORK/output" >&2; fail "stopped with exit code $status"; }

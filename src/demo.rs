@@ -4,6 +4,7 @@
 //! demo's collector. What is drawn is made from the received spans and from nothing inside.
 
 mod collector;
+pub mod command;
 mod customer;
 mod event;
 mod forward;
@@ -279,3 +280,54 @@ const JAEGER: &str = "docker run --rm -p 16686:16686 -p 4317:4317 jaegertracing/
 const EVENTS: usize = 1024;
 /// How often is looked for traces that can be drawn.
 const TICK: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+    use std::io::{self, Write};
+    use std::time::Duration;
+
+    use super::{Options, run};
+
+    const OPTIONS: Options =
+        Options { requests: None, pause: Duration::from_millis(1), otlp: None, colour: false };
+
+    /// A reader that has gone.
+    struct Gone;
+
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_request_is_drawn_as_one_whole_trace() {
+        let mut out = Vec::new();
+        let options = Options { requests: Some(22), ..OPTIONS };
+        let summary = run(options, &mut out, future::pending()).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!((summary.requests, summary.traces), (22, 22), "{text}");
+        assert!(summary.complete(), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("trace ")).count(), 22, "{text}");
+        for reason in ["no_route", "upstream_status", "upstream_reset", "client_gone"] {
+            assert!(summary.reasons.contains_key(reason), "{reason}: {text}");
+        }
+        let deepest = format!("{}└─ mes-api  INTERNAL price.calculate ", " ".repeat(21));
+        assert!(text.lines().any(|line| line.starts_with(&deepest)), "{text}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_ends_when_told_and_when_nobody_reads_any_more() {
+        let told = run(OPTIONS, &mut Vec::new(), future::ready(())).await.unwrap();
+        let unread = run(OPTIONS, &mut Gone, future::pending()).await.unwrap();
+        for summary in [told, unread] {
+            assert!(summary.complete(), "{summary}");
+            assert_eq!(summary.requests, summary.traces);
+        }
+    }
+}
