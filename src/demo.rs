@@ -4,6 +4,7 @@
 //! demo's collector. What is drawn is made from the received spans and from nothing inside.
 
 mod collector;
+pub mod command;
 mod customer;
 mod event;
 mod forward;

@@ -46,11 +46,11 @@ pub struct Gateway {
 
 /// What the admin pages read of a gateway.
 struct Shared {
-    started: Instant,
     leaving: AtomicBool,
     telemetry: Telemetry,
     snapshot: Snapshot,
     listeners: BTreeMap<Arc<str>, SocketAddr>,
+    routes: Vec<Box<str>>,
 }
 
 /// Why a gateway did not start.
@@ -96,11 +96,11 @@ impl Gateway {
             bound.iter().map(|(settings, socket)| (Arc::clone(&settings.name), socket.address())).collect();
 
         let shared = Arc::new(Shared {
-            started: Instant::now(),
             leaving: AtomicBool::new(false),
             telemetry,
             snapshot,
             listeners: listeners.clone(),
+            routes: settings.routes.iter().map(|route| route.name.clone()).collect(),
         });
         let control = Arc::clone(&shared) as Arc<dyn Control>;
         let admin = admin::start(&settings.admin, control, stop.clone()).await.map_err(StartError::Admin)?;
@@ -199,10 +199,8 @@ impl Control for Shared {
         let listeners: BTreeMap<&str, String> =
             self.listeners.iter().map(|(name, address)| (&**name, address.to_string())).collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": self.started.elapsed().as_secs(),
-            "ready": self.ready(),
             "listeners": listeners,
+            "routes": self.routes,
             "upstreams": upstreams,
             "telemetry": self.telemetry.status(),
         })

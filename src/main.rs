@@ -1,9 +1,135 @@
-//! The `tracegate` binary: all it does is in the library.
+//! The `tracegate` binary: what may be asked of it, and with which code it ends.
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::{Args, Parser, Subcommand};
+use tracegate::commands::{check, foreground, healthcheck, run};
+use tracegate::demo;
+
 fn main() -> ExitCode {
-    tracegate::commands::main()
+    let line = CommandLine::parse();
+    match line.command.unwrap_or(Command::Run(line.configuration)) {
+        Command::Run(configuration) => run::run(&configuration.config),
+        // what the gateway says of its start and its end would stand between the trees
+        Command::Demo(arguments) => foreground::run(None, "warn", async |mut signals| {
+            demo::command::demo(arguments, async move { signals.stop().await }).await
+        }),
+        Command::Check(configuration) => check::check(&configuration.config),
+        Command::Healthcheck(options) => healthcheck::healthcheck(&options),
+    }
+}
+
+/// A tracing-aware reverse-proxy API gateway: every request traced, measured and explained.
+///
+/// Stands in front of HTTP services, forwards by a route table, continues or starts a W3C trace for every
+/// request, sends its spans to an OTLP receiver (Jaeger, the OpenTelemetry Collector) and shows metrics to
+/// Prometheus. Without a command it runs the gateway.
+#[derive(Debug, Parser)]
+#[command(name = "tracegate", version, args_conflicts_with_subcommands = true, after_long_help = AFTER_HELP)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default)
+    ///
+    /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight finish,
+    /// telemetry is flushed; a second signal ends it at once. SIGUSR1 reopens the access log's file.
+    /// Diagnostics go to standard error, the access log to standard output or the configured file.
+    Run(Configuration),
+    /// See it at work: embedded services, traffic, and each trace as a tree
+    ///
+    /// Starts a Shop and an MES service, the gateway with its shipped routes before them, and a gentle
+    /// customer; prints each trace made from the spans that were received over OTLP. Needs nothing else
+    /// installed, and takes free ports on the loopback interface. Ends with Ctrl-C or after --requests,
+    /// with a summary: exit code 1 if a request has no trace or a span is missing.
+    Demo(demo::command::Arguments),
+    /// Check the configuration and tell every problem at once
+    ///
+    /// Each with file, line, key and what to write instead. Certificates and keys are loaded as `run`
+    /// loads them. Exit code 78 if there is a problem.
+    Check(Configuration),
+    /// Ask a running gateway whether it is ready
+    ///
+    /// Asks /readyz on the probes' address of the configuration, else on the admin address.
+    /// Exit code 0 if it answers ok, else 1: made for a container's HEALTHCHECK.
+    Healthcheck(healthcheck::Options),
+}
+
+#[derive(Debug, Args)]
+struct Configuration {
+    /// A file of routes and settings; may be repeated, later files win key by key
+    #[arg(long, value_name = "FILE", default_value = "routes.toml")]
+    config: Vec<PathBuf>,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  tracegate demo                                     see it at work, nothing needed
+  tracegate                                          run with ./routes.toml
+  tracegate --config base.toml --config site.toml    the second file wins
+  TRACEGATE_LISTENERS__PUBLIC__ADDRESS=127.0.0.1:8081 tracegate
+  tracegate check --config routes.toml
+
+Environment:
+  TRACEGATE_SECTION__KEY    overrides a key of the configuration
+  OTEL_*                    OpenTelemetry's standard variables, where the configuration is silent
+  TOKIO_WORKER_THREADS      worker threads, where the key `workers` is silent
+  RUST_LOG                  which diagnostics are told
+
+Exit codes:
+  0   ended as asked
+  1   could not start, or did not succeed; standard error says what and where
+  2   the command line is wrong
+  78  the configuration is wrong";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::{Command, CommandLine};
+
+    #[test]
+    fn the_definition_holds_together() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_command_and_routes_toml_the_default_file() {
+        for (line, files) in [
+            (&["tracegate"][..], &["routes.toml"][..]),
+            (&["tracegate", "run"], &["routes.toml"]),
+            (&["tracegate", "--config", "a.toml", "--config", "b.toml"], &["a.toml", "b.toml"]),
+            (&["tracegate", "run", "--config", "a.toml"], &["a.toml"]),
+        ] {
+            let parsed = CommandLine::try_parse_from(line).unwrap();
+            let Command::Run(configuration) = parsed.command.unwrap_or(Command::Run(parsed.configuration))
+            else {
+                panic!("{line:?} is not run");
+            };
+            assert_eq!(configuration.config, files.iter().map(Path::new).collect::<Vec<_>>(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_tells_what_it_is_for_and_the_whole_its_exit_codes() {
+        let mut whole = CommandLine::command();
+        whole.build();
+        for command in whole.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+        let help = whole.render_long_help().to_string();
+        for part in ["demo", "check", "healthcheck", "Exit codes:", "78", "--config"] {
+            assert!(help.contains(part), "{part}");
+        }
+    }
 }

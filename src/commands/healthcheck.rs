@@ -17,7 +17,7 @@ use crate::net::once;
 
 /// What `tracegate healthcheck` may be told.
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub struct Options {
     /// A configuration file; may be repeated
     #[arg(long, value_name = "FILE", default_value = "routes.toml")]
     config: Vec<PathBuf>,
@@ -26,7 +26,7 @@ pub(super) struct Options {
 }
 
 /// Asks, and says why if the answer is not ok. Docker knows exit codes 0 and 1 only.
-pub(super) fn healthcheck(options: &Options) -> ExitCode {
+pub fn healthcheck(options: &Options) -> ExitCode {
     match outcome(options) {
         Ok(()) => {
             println!("ok");

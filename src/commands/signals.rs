@@ -6,7 +6,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 
 /// A signal's meaning here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
+pub enum Signal {
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGUSR1.
@@ -14,7 +14,7 @@ pub(super) enum Signal {
 }
 
 /// The signals since this was made.
-pub(super) struct Signals {
+pub struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     reopen: unix::Signal,
@@ -22,7 +22,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Takes the signals over from their defaults, which would end the process.
-    pub(super) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -31,7 +31,7 @@ impl Signals {
     }
 
     /// The next signal.
-    pub(super) async fn next(&mut self) -> Signal {
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
@@ -40,7 +40,7 @@ impl Signals {
     }
 
     /// The next signal that asks to stop.
-    pub(super) async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         while self.next().await != Signal::Stop {}
     }
 }

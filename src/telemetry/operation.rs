@@ -180,10 +180,8 @@ impl Operation {
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
         };
-        let operation = Self { handle: Handle(Arc::new(record)) };
-        // from here on a sink that panics is told of the end too
-        operation.handle.sink.operation_started(&operation.handle);
-        operation
+        record.sink.operation_started(&record);
+        Self { handle: Handle(Arc::new(record)) }
     }
 
     /// A handle to state facts with.
@@ -423,7 +421,7 @@ impl Attempt {
         });
         let attempt =
             Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) };
-        // from here on a sink that panics is told of the end too
+        // told once it has an owner, so that whatever happens its end is told, too
         handle.sink.attempt_started(handle, attempt.record());
         attempt
     }

@@ -1,0 +1,37 @@
+//! A command that goes on until a signal ends it: its diagnostics, its threads, its signals.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::runtime;
+use super::signals::Signals;
+use crate::telemetry::diagnostics;
+
+/// Does this work on so many workers, with diagnostics of this level unless `RUST_LOG` says otherwise.
+pub fn run(workers: Option<usize>, level: &str, work: impl AsyncFnOnce(Signals) -> ExitCode) -> ExitCode {
+    if let Err(error) = diagnostics::start(Some(level)) {
+        return failed(error);
+    }
+    let runtime = match runtime::build(workers) {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(error),
+    };
+    let ended = runtime.block_on(async {
+        match Signals::new() {
+            Ok(signals) => work(signals).await,
+            Err(error) => failed(format_args!("cannot listen for signals: {error}")),
+        }
+    });
+    // whatever still blocks a thread (a name being resolved) does not hold up the end
+    runtime.shutdown_timeout(LEFTOVERS);
+    ended
+}
+
+/// Says on standard error why a command ends without success.
+pub fn failed(error: impl Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+const LEFTOVERS: Duration = Duration::from_millis(500);
