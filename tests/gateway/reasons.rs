@@ -179,7 +179,7 @@ async fn provoke(reason: Reason) -> Case {
         Reason::UpstreamTruncated => {
             let stage = Stage::new(Answer::ok().announced(100).then_close()).await;
             let reply = stage.get("/").await;
-            answered(stage, reply, 1, Some("in_body"))
+            answered(stage, reply, 1, None)
         }
         Reason::StreamIdleTimeout => {
             let answer = Answer::ok().announced(100).then_stall();

@@ -14,6 +14,8 @@ pub mod stage;
 pub mod wire;
 
 use std::future::Future;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 pub use certificates::Authority;
@@ -37,6 +39,15 @@ pub fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Out
         let ended = tokio::time::timeout(DEADLINE, future).await;
         ended.unwrap_or_else(|_| panic!("waited {DEADLINE:?} for {what}, at {place}"))
     }
+}
+
+/// A loopback address that nobody else has: for what must be known before it listens, and for what others may
+/// still ask after it has gone.
+pub fn own_ip() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let [.., process] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 64 | (process >> 2), high, low])
 }
 
 #[cfg(test)]

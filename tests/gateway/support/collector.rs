@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::body::{self, Body};
-use super::within;
+use super::{own_ip, within};
 
 /// What the collector makes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub struct Batch {
 impl Collector {
     /// A collector that accepts.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((own_ip(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             mode: watch::Sender::new(Mode::Accept),

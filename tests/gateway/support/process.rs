@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 
-use super::within;
+use super::{own_ip, within};
 
 /// `tracegate run`. It is killed when it drops.
 pub struct Process {
@@ -27,7 +26,7 @@ pub struct Process {
 impl Process {
     /// Runs this text. `limit` is how many files it may have open.
     pub async fn start(text: &str, limit: Option<u32>) -> Self {
-        let (address, admin) = (own_address(), own_address());
+        let (address, admin) = (SocketAddr::new(own_ip(), 9000), SocketAddr::new(own_ip(), 9901));
         let directory = tempfile::tempdir().unwrap();
         let base = format!(
             "[listeners.public]\naddress = '{address}'\n[admin]\naddress = '{admin}'\n\
@@ -90,12 +89,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A loopback address that nobody else has: the process must be told where to listen before it runs.
-fn own_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    SocketAddr::from(([127, 100 + (high & 63), low, number], 9000))
 }
