@@ -15,7 +15,7 @@ pub mod wire;
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 pub use certificates::Authority;
@@ -44,10 +44,10 @@ pub fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Out
 /// A loopback address that nobody else has: for what must be known before it listens, and for what others may
 /// still ask after it has gone.
 pub fn own_ip() -> IpAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(1);
-    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-    let [.., process] = std::process::id().to_be_bytes();
-    IpAddr::from([127, 64 | (process >> 2), high, low])
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 64 | (high & 63), low, number])
 }
 
 #[cfg(test)]
