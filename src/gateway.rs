@@ -22,6 +22,7 @@ use crate::admin::{self, Admin, Control};
 use crate::http::server::Server;
 use crate::listener::{Drain, Listener};
 use crate::net::Resolver;
+use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::{Sink, Telemetry};
 use crate::view::View;
 
@@ -77,8 +78,11 @@ impl Gateway {
     pub async fn start(settings: Settings, extra_sinks: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
         let telemetry = Telemetry::start(&settings.telemetry, extra_sinks)
             .map_err(|error| StartError::Telemetry(error.into()))?;
-        let resolver = Resolver::new(&settings.dns);
-        let snapshot = Snapshot::new(&settings, &resolver);
+        let lookups = telemetry.metrics().lookups();
+        let resolver = Resolver::new(&settings.dns).telling(move |found| {
+            lookups.count(if found { LookupOutcome::Found } else { LookupOutcome::Failed });
+        });
+        let snapshot = Snapshot::new(&settings, &resolver, telemetry.metrics());
         let (drain, stop) = (Drain::default(), CancellationToken::new());
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
 

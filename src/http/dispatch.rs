@@ -127,7 +127,9 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
         (None, None) if head.version == Version::HTTP_10 => return Ok(String::new()),
         (None, None) => return Err(invalid()),
     };
-    if authority.as_str().contains('@') || (authority.port().is_some() && authority.port_u16().is_none()) {
+    let port = authority.as_str().strip_prefix(authority.host());
+    if port.is_none_or(|port| port.len() > 1 && authority.port_u16().is_none()) {
+        // user information, or no port
         return Err(invalid());
     }
     if head.uri.authority().is_some() {
