@@ -87,13 +87,9 @@ fn check_method(method: &Method) -> Result<(), Failure> {
 }
 
 /// One way only to tell where the body ends (RFC 9112 section 6): anything but exactly one `chunked` is
-/// refused before the body is touched, and the connection with it: nobody knows where a next request would
-/// begin. HTTP/1.0 has no chunks.
+/// refused before the body is touched; HTTP/1.0 has no chunks.
 fn check_length(head: &request::Parts) -> Result<(), Failure> {
-    let ambiguous = || {
-        let failure = Failure::new(Reason::BadRequest).detail(Detail::AmbiguousLength);
-        failure.field(header::CONNECTION, HeaderValue::from_static("close"))
-    };
+    let ambiguous = || Failure::new(Reason::BadRequest).detail(Detail::AmbiguousLength);
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
