@@ -22,6 +22,7 @@ use crate::admin::{self, Admin, Control};
 use crate::http::server::Server;
 use crate::listener::{Drain, Listener};
 use crate::net::Resolver;
+use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::{Sink, Telemetry};
 use crate::view::View;
 
@@ -46,11 +47,11 @@ pub struct Gateway {
 
 /// What the admin pages read of a gateway.
 struct Shared {
-    started: Instant,
     leaving: AtomicBool,
     telemetry: Telemetry,
     snapshot: Snapshot,
     listeners: BTreeMap<Arc<str>, SocketAddr>,
+    routes: Vec<Box<str>>,
 }
 
 /// Why a gateway did not start.
@@ -77,8 +78,11 @@ impl Gateway {
     pub async fn start(settings: Settings, extra_sinks: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
         let telemetry = Telemetry::start(&settings.telemetry, extra_sinks)
             .map_err(|error| StartError::Telemetry(error.into()))?;
-        let resolver = Resolver::new(&settings.dns);
-        let snapshot = Snapshot::new(&settings, &resolver);
+        let lookups = telemetry.metrics().lookups();
+        let resolver = Resolver::new(&settings.dns).telling(move |found| {
+            lookups.count(if found { LookupOutcome::Found } else { LookupOutcome::Failed });
+        });
+        let snapshot = Snapshot::new(&settings, &resolver, telemetry.metrics());
         let (drain, stop) = (Drain::default(), CancellationToken::new());
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
 
@@ -96,11 +100,11 @@ impl Gateway {
             bound.iter().map(|(settings, socket)| (Arc::clone(&settings.name), socket.address())).collect();
 
         let shared = Arc::new(Shared {
-            started: Instant::now(),
             leaving: AtomicBool::new(false),
             telemetry,
             snapshot,
             listeners: listeners.clone(),
+            routes: settings.routes.iter().map(|route| route.name.clone()).collect(),
         });
         let control = Arc::clone(&shared) as Arc<dyn Control>;
         let admin = admin::start(&settings.admin, control, stop.clone()).await.map_err(StartError::Admin)?;
@@ -199,10 +203,8 @@ impl Control for Shared {
         let listeners: BTreeMap<&str, String> =
             self.listeners.iter().map(|(name, address)| (&**name, address.to_string())).collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_seconds": self.started.elapsed().as_secs(),
-            "ready": self.ready(),
             "listeners": listeners,
+            "routes": self.routes,
             "upstreams": upstreams,
             "telemetry": self.telemetry.status(),
         })

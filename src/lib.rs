@@ -1,15 +1,101 @@
 //! tracegate: a tracing-aware reverse-proxy API gateway.
+//!
+//! It stands in front of HTTP services. For every request it continues or starts a W3C trace, finds the route,
+//! forwards to one endpoint of an upstream, and says what happened: spans by OTLP, RED metrics for Prometheus,
+//! one line in the access log, and the trace id to the client. The gateway does not change what passes; it
+//! tells the truth about it.
+//!
+//! # The walk
+//!
+//! In the order in which a request meets the files; each stands here once.
+//!
+//! **Start.** `main` reads the command line. `commands` has `commands::run`, `commands::check` and
+//! `commands::healthcheck`; what goes on until a signal ends it shares `commands::foreground`, with its
+//! threads (`commands::runtime`) and signals (`commands::signals`).
+//!
+//! **Configuration.** `gateway::file` merges what `gateway::file::source` gathers: each file
+//! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is a
+//! layer (`gateway::file::layer`), and `gateway::file::tree` reads the shapes over the merged values. The
+//! shapes live with their components: `listener::file`, `http::file` (with `http::file::template` and
+//! `http::file::ties`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves are
+//! `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`,
+//! `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`; `setting::check` is what the
+//! constructors work with. What is wrong is a `problem` at a `problem::key`, all at once. What comes out is
+//! `gateway::settings`; `gateway::file::tests` holds it.
+//!
+//! **Gateway.** `gateway` starts, drains and owns every task; `gateway::snapshot` is all that serves requests,
+//! built whole, handed out in slices by `view`.
+//!
+//! **Connection.** `listener` accepts, with `listener::tls` where configured, and makes a
+//! `listener::connection`, which bounds the client by `listener::timeouts`, shares `listener::activity` with
+//! the exchanges on it and leaves when `listener::drain` says so.
+//!
+//! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
+//! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`, the
+//! `http::route`, its `http::policy` layers `http::policy::attributes`, `http::policy::body_limit`,
+//! `http::policy::rewrite` over an `http::exchange`, and `http::forward` with `http::headers`, `http::expect`
+//! and `http::pool`. `upstream` picks one `upstream::endpoint` by `upstream::balance`, reached through `net`:
+//! `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one `net::stream`. Bodies pass through `http::body`:
+//! `http::body::request` up and `http::body::upstream` down, held by `http::body::stall`, broken by
+//! `http::body::error`.
+//!
+//! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
+//! `telemetry::context` (`telemetry::context::state`) is sampled by `telemetry::sampling` and, when it drops,
+//! handed by `telemetry::recorder` to the sinks. How it ended is `telemetry::outcome`; what of the client may
+//! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
+//! `telemetry::metrics::registry`, `telemetry::metrics::connections`, `telemetry::metrics::dns`, found by the
+//! handles of `telemetry::series`); `telemetry::access_log` (`telemetry::access_log::line`);
+//! `telemetry::spans` (`telemetry::spans::assemble`, `telemetry::spans::export`), which go to
+//! `telemetry::receivers`: `telemetry::receivers::otlp` with `telemetry::receivers::otlp::http_client`, under
+//! the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
+//! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,
+//! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
+//! `failure` is the one vocabulary of reasons.
+//!
+//! **Operators.** `admin` serves its `admin::site` behind an `admin::guard`: `admin::health`, `admin::metrics`,
+//! `admin::status`, `admin::page`; what it shows comes through `admin::control`. It stands on `net::serve`;
+//! the health check asks by `net::once`.
+//!
+//! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and
+//! `demo::mes` (`demo::service`, `demo::tracer`), receives spans in `demo::collector` as `demo::span`s, gathers
+//! them in `demo::traces` and draws them with `demo::tree`; `demo::event` joins its parts, `demo::forward` sends
+//! on to Jaeger, `demo::command` is its command line.
+//!
+//! # Imports point down
+//!
+//! main → commands, demo → gateway → admin → http → listener, upstream → telemetry → net → setting, problem,
+//! failure, view. No cycle, file by file; a test parses the sources and holds it. What is needed from above
+//! comes as an argument: `admin::Control` and `telemetry::Sink` are implemented above the files that declare them.
+//!
+//! # What must stay absent
+//!
+//! - A second place that makes spans, metrics or log lines: state a fact on the operation's handle instead.
+//! - A second place that turns failures into answers: `http::rescue` does (and `http::refuse`, where there was
+//!   no request to answer).
+//! - Text of a client or an upstream in a label, a span or a log line, but for what the configuration names.
+//! - Protocol libraries in `telemetry`, sockets in `http::path` or `http::routes`, HTTP in `upstream`.
+//! - A queue, wait or count without a bound; global state; unsafe code.
+//!
+//! Later protocols are siblings of `http`: they implement `listener::Protocol` and start operations of their own.
 
-pub mod admin;
+#![forbid(unsafe_code)]
+
 pub mod commands;
 pub mod demo;
-pub mod failure;
+
 pub mod gateway;
-pub mod http;
+
 pub mod listener;
+
+pub mod http;
+pub mod upstream;
+
+pub mod telemetry;
+
+pub mod admin;
+
+pub mod failure;
 pub mod net;
 pub mod problem;
 pub mod setting;
-pub mod telemetry;
-pub mod upstream;
 pub mod view;

@@ -1,4 +1,4 @@
-//! The one seam between the gateway's work and what is said about it: operations go in, every signal comes out.
+//! The one seam between the gateway's work and what is said about it: operations go in, signals come out.
 //!
 //! A protocol starts an [`Operation`] and states facts through its [`Handle`]. When the operation drops, the
 //! [`Recorder`] hands the finished [`Record`] to each [`Sink`]: spans, metrics, access log. Telemetry knows

@@ -3,6 +3,7 @@
 mod document;
 mod environment;
 mod layer;
+mod merge;
 mod otel;
 mod source;
 #[cfg(test)]
@@ -13,15 +14,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use figment::providers::Serialized;
-use figment::value::{Dict, Value};
-use figment::{Figment, Provider};
 use serde::Deserialize;
 
-use self::layer::{Layer, Spot};
+use self::merge::Merged;
 pub use self::source::Sources;
 use super::{Settings, Shutdown};
-use crate::problem::{Key, Place, Problem, Problems};
+use crate::problem::{Key, Problems};
 use crate::setting::{Check, Count, Duration, OrOff, Written, name};
 use crate::{admin, http, listener, net, telemetry, upstream};
 
@@ -37,7 +35,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     // What a file that cannot be read would have said is not known: nothing is missing because of it.
     if let (Some(file), true) = (file, merged.complete) {
         let check = Check::new(&sources.directory, &environment);
-        settings = file.check(&check);
+        settings = Some(file.check(&check));
         problems.extend(check.into_problems());
     }
     let mut placed: Problems = merged.problems.iter().cloned().collect();
@@ -55,8 +53,8 @@ struct File {
     dns: net::file::Dns,
     telemetry: telemetry::file::Telemetry,
     metrics: telemetry::file::Metrics,
-    /// What the routes inherit has been merged into them; here it is read so that it is right even if no route
-    /// inherits it.
+    /// What routes inherit has been merged into them; it is read here so that what is wrong with it is found
+    /// even if no route inherits it.
     #[serde(rename = "defaults")]
     _defaults: Defaults,
     upstreams: BTreeMap<String, upstream::file::Upstream>,
@@ -78,8 +76,8 @@ struct WrittenShutdown {
 }
 
 impl File {
-    /// The settings as used; `None` only after a problem has been noted.
-    fn check(self, check: &Check<'_>) -> Option<Settings> {
+    /// The settings as used, which are not to be used if a problem has been noted.
+    fn check(self, check: &Check<'_>) -> Settings {
         let key = |table: &str, name: &str| Key::root().child(table).child(name);
         self.refuse_shared_addresses(check);
         if self.listeners.is_empty() {
@@ -109,9 +107,10 @@ impl File {
             routes.extend(route.check(&name, &known, check).map(|route| (key, route)));
         }
         http::file::ties::refuse(&routes, check);
+        http::file::crossings::refuse(&routes, check);
 
         let telemetry = self.telemetry.check(self.metrics, check);
-        Some(Settings {
+        Settings {
             listeners,
             admin,
             dns: self.dns.check(check),
@@ -120,7 +119,7 @@ impl File {
             routes: routes.into_iter().map(|(_, route)| route).collect(),
             shutdown: self.shutdown.check(),
             workers: self.workers.into_option().map(Into::into),
-        })
+        }
     }
 
     /// Two sockets cannot listen on one address.
@@ -158,118 +157,4 @@ impl WrittenShutdown {
 
 fn seconds(seconds: u64) -> std::time::Duration {
     std::time::Duration::from_secs(seconds)
-}
-
-/// All sources as one, and where everything in them stands.
-struct Merged {
-    values: Value,
-    /// Secrets that the `OTEL_*` variables hold.
-    secrets: Vec<(String, String)>,
-    /// The layers that later ones override, first of all the files in order.
-    layers: Vec<Layer>,
-    /// What kept a source from being merged.
-    problems: Vec<Problem>,
-    /// Whether every file could be merged.
-    complete: bool,
-}
-
-impl Merged {
-    fn new(sources: &Sources) -> Self {
-        let mut layers = Vec::new();
-        let mut problems = Vec::new();
-        for (source, (origin, text)) in sources.files.iter().enumerate() {
-            match document::parse(source, origin, text) {
-                Ok(layer) => layers.push(layer),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let complete = problems.is_empty();
-        let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(provider(layer)));
-
-        let source = sources.files.len();
-        let mut overrides = environment::overrides(&sources.environment, source);
-        if complete {
-            problems.extend(environment::refuse_new_tables(&mut overrides, &dict(&figment)));
-        }
-        let figment = figment.merge(provider(&overrides));
-
-        let otel = otel::read(&sources.environment, &dict(&figment), source + 1);
-        problems.extend(otel.problems);
-        let figment = figment.join(provider(&otel.layer));
-        layers.extend([overrides, otel.layer]);
-
-        let values = Value::from(inherit(dict(&figment)));
-        Self { values, secrets: otel.secrets, layers, problems, complete }
-    }
-
-    /// Gives a problem its place. What a route has inherited is wrong in the defaults.
-    fn place(&self, problem: Problem) -> Problem {
-        let inherited = || inherited(&problem.key).filter(|key| self.written(key).is_some());
-        let key = if self.written(&problem.key).is_some() { None } else { inherited() };
-        let problem = Problem { key: key.unwrap_or(problem.key), ..problem };
-        let place = match self.written(&problem.key) {
-            Some(spot) if problem.names_key => spot.key.clone(),
-            Some(spot) => spot.value.clone(),
-            None => self.table(&problem.key),
-        };
-        problem.at(place)
-    }
-
-    /// Where the key was written last, which is the value in force, or something in the table that it is.
-    fn written(&self, key: &Key) -> Option<&Spot> {
-        let (otel, others) = self.layers.split_last()?;
-        let mut layers = others.iter().rev().chain([otel]);
-        let exactly = layers.clone().find_map(|layer| layer.places.get(key));
-        exactly.or_else(|| layers.find_map(|layer| layer.within(key)).map(|(_, spot)| spot))
-    }
-
-    /// Where something that is missing belongs: the nearest table around it that was written, where it was
-    /// written first.
-    fn table(&self, key: &Key) -> Place {
-        let tables = std::iter::successors(key.parent(), Key::parent);
-        let spot = tables
-            .into_iter()
-            .find_map(|table| self.layers.iter().find_map(|layer| layer.places.get(&table)));
-        spot.map(|spot| spot.value.clone()).unwrap_or_default()
-    }
-}
-
-fn provider(layer: &Layer) -> impl Provider {
-    Serialized::defaults(layer.values.clone())
-}
-
-fn dict(figment: &Figment) -> Dict {
-    figment.extract().expect("tables of plain values merge into a table of plain values")
-}
-
-/// The same key of a route in the table that routes inherit.
-fn inherited(key: &Key) -> Option<Key> {
-    match key.segments() {
-        [routes, _, rest @ ..] if routes == "routes" => {
-            Some(["defaults", "route"].into_iter().chain(rest.iter().map(String::as_str)).collect())
-        }
-        _ => None,
-    }
-}
-
-/// Gives each route what `[defaults.route]` says where the route is silent, key by key.
-fn inherit(mut values: Dict) -> Dict {
-    let defaults = values.get("defaults").and_then(|defaults| defaults.find_ref("route")).cloned();
-    if let (Some(defaults), Some(Value::Dict(_, routes))) = (defaults, values.get_mut("routes")) {
-        for route in routes.values_mut() {
-            fill(route, &defaults);
-        }
-    }
-    values
-}
-
-fn fill(value: &mut Value, defaults: &Value) {
-    if let (Value::Dict(_, value), Value::Dict(_, defaults)) = (value, defaults) {
-        for (name, default) in defaults {
-            match value.get_mut(name) {
-                Some(written) => fill(written, default),
-                None => drop(value.insert(name.clone(), default.clone())),
-            }
-        }
-    }
 }

@@ -10,7 +10,8 @@ use crate::http::pool::Pool;
 use crate::http::route::{Route, Settings as RouteSettings};
 use crate::http::routes::Routes;
 use crate::net::Resolver;
-use crate::upstream::Upstream;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{Settings as UpstreamSettings, Upstream};
 
 /// Immutable: a reload builds another one.
 #[derive(Debug)]
@@ -32,11 +33,11 @@ pub struct Connected {
 
 impl Snapshot {
     /// Builds everything. Checked settings cannot fail to build.
-    pub fn new(settings: &Settings, resolver: &Resolver) -> Self {
+    pub fn new(settings: &Settings, resolver: &Resolver, metrics: &Arc<Metrics>) -> Self {
         let upstreams: BTreeMap<Box<str>, Connected> = settings
             .upstreams
             .iter()
-            .map(|settings| (settings.name.clone(), connected(settings, resolver)))
+            .map(|settings| (settings.name.clone(), connected(settings, resolver, metrics)))
             .collect();
         let routes: Vec<(Arc<Route>, &RouteSettings)> = settings
             .routes
@@ -59,9 +60,9 @@ impl Snapshot {
     }
 }
 
-fn connected(settings: &crate::upstream::Settings, resolver: &Resolver) -> Connected {
+fn connected(settings: &UpstreamSettings, resolver: &Resolver, metrics: &Arc<Metrics>) -> Connected {
     let upstream = Upstream::new(settings.clone(), resolver);
-    let pools = upstream.endpoints().iter().map(|endpoint| Pool::new(endpoint, settings)).collect();
+    let pools = upstream.endpoints().iter().map(|endpoint| Pool::new(endpoint, settings, metrics)).collect();
     Connected { upstream, pools }
 }
 

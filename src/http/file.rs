@@ -1,5 +1,6 @@
 //! `[routes.NAME]` as written, and what it means.
 
+pub mod crossings;
 pub mod template;
 pub mod ties;
 
@@ -129,7 +130,7 @@ impl WrittenMatch {
 
 impl WrittenTimeouts {
     fn check(self) -> Timeouts {
-        let minute = Some(Time::from_secs(60));
+        let minute = Some(Time::from_mins(1));
         Timeouts {
             request: self.request.or(minute),
             attempt: self.attempt.or(None),

@@ -137,10 +137,10 @@ async fn send(
         attempt.connected(lease.facts());
         let sent = tokio::select! {
             biased;
-            sent = lease.send(message) => sent,
             () = informational.flood() => {
                 return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::InformationalFlood));
             }
+            sent = lease.send(message) => sent,
         };
         match sent {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::body::request::{Progress, RequestBody};
 use crate::failure::{Detail, Failure, Reason};
 use crate::net;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::operation::ConnectionFacts;
 use crate::upstream::{self, Endpoint, Protocol};
 
@@ -30,6 +31,7 @@ const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
 #[derive(Debug)]
 pub struct Pool {
     endpoint: Arc<Endpoint>,
+    metrics: Arc<Metrics>,
     settings: upstream::Pool,
     protocol: Protocol,
     header_bytes: usize,
@@ -69,10 +71,11 @@ enum Sender {
 }
 
 impl Pool {
-    /// An empty pool for this endpoint.
-    pub fn new(endpoint: &Arc<Endpoint>, settings: &upstream::Settings) -> Arc<Self> {
+    /// An empty pool for this endpoint, which counts its connections in these metrics.
+    pub fn new(endpoint: &Arc<Endpoint>, settings: &upstream::Settings, metrics: &Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             endpoint: Arc::clone(endpoint),
+            metrics: Arc::clone(metrics),
             settings: settings.pool,
             protocol: settings.protocol,
             header_bytes: settings.header_bytes,
@@ -157,7 +160,7 @@ impl Pool {
             .max_header_size(self.header_bytes)
             .handshake(TokioIo::new(connected.stream));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        drive(connection);
+        self.drive(connection);
         Ok((Sender::Http1(sender), connected.facts))
     }
 
@@ -186,22 +189,24 @@ impl Pool {
             .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        drive(connection);
+        self.drive(connection);
         Ok(sender)
+    }
+
+    /// Runs a connection for as long as the pool or an exchange holds its sender.
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+        let open = self.metrics.endpoint_connection(&self.endpoint.labels);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+            drop(open);
+        });
     }
 }
 
 fn broken(error: hyper::Error) -> Failure {
     Failure::new(Reason::UpstreamReset).because(error)
-}
-
-/// Runs a connection for as long as the pool or an exchange holds its sender.
-fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
 }
 
 /// A request that waits for a place.

@@ -105,8 +105,10 @@ fn date() -> String {
 fn failure(refusal: Refusal) -> Failure {
     match refusal {
         Refusal::Slow => Failure::new(Reason::ClientTimeout).detail(Detail::SlowHead),
-        Refusal::Status(414) => Failure::new(Reason::UriTooLong),
-        Refusal::Status(431) => Failure::new(Reason::HeaderTooLarge),
-        Refusal::Status(_) => Failure::new(Reason::BadRequest).detail(Detail::Malformed),
+        Refusal::Status { status: 414, .. } | Refusal::Status { status: 431, in_target: true } => {
+            Failure::new(Reason::UriTooLong)
+        }
+        Refusal::Status { status: 431, .. } => Failure::new(Reason::HeaderTooLarge),
+        Refusal::Status { .. } => Failure::new(Reason::BadRequest).detail(Detail::Malformed),
     }
 }

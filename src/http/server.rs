@@ -108,7 +108,9 @@ impl Server {
         let drain = drain.clone();
         Exchanging::new(operation, activity, async move {
             let mut answer = rescue(&handle, grpc, work).await;
-            if closes && drain.is_leaving() {
+            if closes
+                && (drain.is_leaving() || handle.failure().is_some_and(|(reason, _)| ends_connection(reason)))
+            {
                 record::tell_close(answer.headers_mut());
             }
             answer
@@ -165,6 +167,13 @@ impl Protocol for Server {
             tracing::debug!(error = %Chain(&*error), "connection with a client ended");
         }
     }
+}
+
+/// After these nobody can be sure where the next request begins, or the client is not worth waiting for
+/// (RFC 9112 sections 6.1 and 9.6).
+fn ends_connection(reason: Reason) -> bool {
+    use Reason::{BadRequest, BodyTooLarge, ClientTimeout, HeaderTooLarge, UriTooLong};
+    matches!(reason, BadRequest | BodyTooLarge | ClientTimeout | HeaderTooLarge | UriTooLong)
 }
 
 /// An error with what it came from.

@@ -42,6 +42,8 @@ pub struct Connection {
     preface: Option<usize>,
     /// When the first byte of a head came that no exchange has taken yet.
     head_since: Option<Instant>,
+    /// That head's first line has not come to its end yet.
+    in_target: bool,
     /// Exchanges that had begun when the head's first byte came.
     head_after: usize,
     /// Exchanges whose every byte has been handed to the kernel.
@@ -61,8 +63,13 @@ pub type Refuse = Arc<dyn Fn(Refusal) -> Vec<u8> + Send + Sync>;
 /// Why a head could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// The library refused it with this status.
-    Status(u16),
+    /// The library refused it with this status; `in_target`: its first line had not come to an end.
+    Status {
+        /// The status the library chose.
+        status: u16,
+        /// Not even the request target was complete.
+        in_target: bool,
+    },
     /// It was not complete in time.
     Slow,
 }
@@ -92,6 +99,7 @@ impl Connection {
             refuse: None,
             preface: Some(0),
             head_since: None,
+            in_target: true,
             head_after: 0,
             flushed: 0,
             refusal: None,
@@ -146,7 +154,9 @@ impl Connection {
         if self.head_since.is_none() || self.head_after != served {
             self.head_since = Some(Instant::now());
             self.head_after = served;
+            self.in_target = true;
         }
+        self.in_target = self.in_target && !bytes.contains(&b'\n');
     }
 
     /// When the reading that is being waited for is over; `None` while an exchange has its own bounds.
@@ -212,7 +222,8 @@ impl Connection {
         }
         let status = bytes.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
         let refuse = self.refuse.as_ref().expect("asked for in is_refusal");
-        self.refusal = Some(refuse(Refusal::Status(status.unwrap_or(400))));
+        self.refusal =
+            Some(refuse(Refusal::Status { status: status.unwrap_or(400), in_target: self.in_target }));
         true
     }
 

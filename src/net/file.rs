@@ -29,7 +29,7 @@ impl Dns {
                 .map(|Server(address)| address)
                 .collect(),
             min_ttl: self.min_ttl.or(time::Duration::from_secs(1)),
-            max_ttl: self.max_ttl.or(time::Duration::from_secs(300)),
+            max_ttl: self.max_ttl.or(time::Duration::from_mins(5)),
         };
         if settings.min_ttl > settings.max_ttl {
             let max = settings.max_ttl.as_secs_f64();

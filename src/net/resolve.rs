@@ -1,6 +1,7 @@
 //! Names and their addresses: resolved in the background again whenever an answer's time is over.
 
 use std::error::Error;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -154,11 +155,15 @@ async fn keep_current<F>(
 }
 
 /// Makes [`Name`]s, and asks for them: the hosts file first, then the servers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Resolver {
     dns: Arc<TokioResolver>,
     lifetime: Lifetime,
+    told: Option<Told>,
 }
+
+/// Is told of each lookup whether it found an address.
+type Told = Arc<dyn Fn(bool) + Send + Sync>;
 
 impl Resolver {
     /// A resolver by these settings. Without usable system settings the hosts file still counts, and
@@ -173,7 +178,14 @@ impl Resolver {
             let servers = settings.servers.iter().copied().map(server).collect();
             (ResolverConfig::from_name_servers(servers), ResolverOpts::default())
         };
-        Self { dns: Arc::new(client(config, options)), lifetime: Lifetime::new(settings) }
+        Self { dns: Arc::new(client(config, options)), lifetime: Lifetime::new(settings), told: None }
+    }
+
+    /// The same resolver, which tells of each lookup whether it found an address.
+    #[must_use]
+    pub fn telling(mut self, told: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        self.told = Some(Arc::new(told));
+        self
     }
 
     /// A name to keep up to date: a host without port, an IP literal without brackets.
@@ -186,6 +198,14 @@ impl Resolver {
     }
 
     async fn lookup(&self, host: &str) -> Result<Answer, LookupError> {
+        let answer = self.ask(host).await;
+        if let Some(told) = &self.told {
+            told(answer.is_ok());
+        }
+        answer
+    }
+
+    async fn ask(&self, host: &str) -> Result<Answer, LookupError> {
         let hosts = tokio::fs::read_to_string(HOSTS_FILE).await.unwrap_or_default();
         let addresses = hosts_entries(&hosts, host);
         if !addresses.is_empty() {
@@ -199,6 +219,12 @@ impl Resolver {
             return Err("the name has no address".into());
         }
         Ok(Answer { addresses, ttl: Duration::from_secs(ttl.into()) })
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").field("lifetime", &self.lifetime).finish_non_exhaustive()
     }
 }
 
@@ -511,7 +537,7 @@ mod tests {
     async fn without_any_server_literals_and_localhost_still_resolve() {
         let soon = Duration::from_millis(10);
         let dns = Arc::new(client(ResolverConfig::default(), ResolverOpts::default()));
-        let resolver = Resolver { dns, lifetime: Lifetime { min: soon, max: soon } };
+        let resolver = Resolver { dns, lifetime: Lifetime { min: soon, max: soon }, told: None };
         for (host, expected) in [
             ("192.0.2.1", Some("192.0.2.1")),
             ("::1", Some("::1")),

@@ -4,8 +4,8 @@ use std::time;
 
 use serde::{Deserialize, Deserializer};
 
-use super::OrOff;
 use super::leaf::quantity;
+use super::or_off::OrOff;
 
 /// A duration from one millisecond to one year, never zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

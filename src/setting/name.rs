@@ -1,6 +1,6 @@
 //! The names of listeners, upstreams and routes.
 
-use super::Check;
+use super::check::Check;
 use crate::problem::{Key, Problem};
 
 /// Notes a problem unless the name of this table is `[a-z][a-z0-9_]*` without `__`, which stands for a dot in

@@ -4,7 +4,8 @@ use std::{fmt, fs};
 
 use serde::Deserialize;
 
-use super::{Check, Written};
+use super::check::Check;
+use super::written::Written;
 use crate::problem::Key;
 
 /// A secret. It is never printed; [`Secret::expose`] is the one way to it.

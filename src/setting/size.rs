@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Deserializer};
 
-use super::OrOff;
 use super::leaf::quantity;
+use super::or_off::OrOff;
 
 /// A size of at least one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
-use super::Check;
+use super::check::Check;
 use crate::problem::Key;
 
 /// A value as written. Reading it never fails: what is wrong with it goes to the reader's problems, and what

@@ -1,4 +1,4 @@
-//! A bounded queue between the requests and a thread that is in no hurry: pushing never waits and rarely wakes.
+//! A bounded queue from requests to a thread that is in no hurry: pushing never waits and rarely wakes.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

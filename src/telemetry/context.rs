@@ -85,13 +85,15 @@ pub struct Context {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = [0; 32];
+        f.write_str(write_hex(&self.0, &mut text))
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut text = [0; 16];
+        f.write_str(write_hex(&self.0, &mut text))
     }
 }
 
@@ -195,18 +197,21 @@ fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 
 /// A `traceparent` value of version 00 (W3C Trace Context section 3.2): 55 bytes.
 pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: Flags) -> [u8; TRACEPARENT_LENGTH] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let mut hex = |at: usize, bytes: &[u8]| {
-        for (index, byte) in bytes.iter().enumerate() {
-            out[at + 2 * index] = HEX[usize::from(byte >> 4)];
-            out[at + 2 * index + 1] = HEX[usize::from(byte & 15)];
-        }
-    };
-    hex(3, &trace_id.0);
-    hex(36, &span_id.0);
-    hex(53, &[flags.0]);
+    write_hex(&trace_id.0, &mut out[3..35]);
+    write_hex(&span_id.0, &mut out[36..52]);
+    write_hex(&[flags.0], &mut out[53..]);
     out
+}
+
+/// Writes two lower-case digits a byte.
+fn write_hex<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    std::str::from_utf8(out).expect("digits are ASCII")
 }
 
 /// `00-` trace id `-` span id `-` flags.

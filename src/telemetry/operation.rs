@@ -419,8 +419,11 @@ impl Attempt {
             failure: None,
             connection: None,
         });
-        handle.sink.attempt_started(handle, &record);
-        Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) }
+        let attempt =
+            Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) };
+        // told once it has an owner, so that whatever happens its end is told, too
+        handle.sink.attempt_started(handle, attempt.record());
+        attempt
     }
 
     /// The CLIENT span's id, to be sent upstream.

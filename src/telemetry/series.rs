@@ -1,4 +1,4 @@
-//! Handles of metric series, kept beside what they are labelled with: filled on first use, found without a lookup.
+//! Handles of metric series beside what they are labelled with: filled on first use, found without a lookup.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -73,7 +73,7 @@ impl WrittenPool {
             connections: self.connections.or(1024),
             pending: self.pending.or(1024),
             wait: self.wait.or(time::Duration::from_secs(1)),
-            // Just below the five seconds after which Node.js closes: the one who waits less is not surprised.
+            // Below the five seconds after which Node.js closes, so that it never closes under a request.
             idle: self.idle.or(time::Duration::from_secs(4)),
         }
     }

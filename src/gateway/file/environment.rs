@@ -27,12 +27,10 @@ pub(super) fn refuse_new_tables(overrides: &mut Layer, merged: &Dict) -> Vec<Pro
     for parent in NAMED {
         let Some(Value::Dict(_, tables)) = overrides.values.get_mut(parent) else { continue };
         let known = merged.get(parent).and_then(Value::as_dict);
-        let (kept, new) = std::mem::take(tables)
-            .into_iter()
-            .partition(|(name, _)| known.is_some_and(|known| known.contains_key(name)));
-        *tables = kept;
-        let new: Dict = new;
-        for name in new.keys() {
+        let is_new = |name: &String| !known.is_some_and(|known| known.contains_key(name));
+        let new: Vec<String> = tables.keys().filter(|name| is_new(name)).cloned().collect();
+        tables.retain(|name, _| !is_new(name));
+        for name in &new {
             let table = Key::root().child(parent).child(name);
             let names = known.into_iter().flat_map(Dict::keys).map(String::as_str);
             let help = match nearest(name, names) {

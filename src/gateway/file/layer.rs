@@ -52,13 +52,14 @@ impl Layer {
         self.places.insert(key.clone(), Spot { key: place.clone(), value: place.clone() });
         match value {
             Value::Dict(_, table) => {
-                table.iter().for_each(|(name, value)| self.mark(&key.child(name), value, place))
+                for (name, value) in table {
+                    self.mark(&key.child(name), value, place);
+                }
             }
             Value::Array(_, elements) => {
-                elements
-                    .iter()
-                    .enumerate()
-                    .for_each(|(index, value)| self.mark(&key.index(index), value, place));
+                for (index, value) in elements.iter().enumerate() {
+                    self.mark(&key.index(index), value, place);
+                }
             }
             _ => {}
         }

@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
                 let (name, text) = argument.unwrap_or((name, "1"));
                 match text.parse::<f64>() {
                     Ok(ratio) if (0.0..=1.0).contains(&ratio) => {
-                        self.set(&["sampling", "ratio"], ratio, name)
+                        self.set(&["sampling", "ratio"], ratio, name);
                     }
                     _ => self.wrong(&["sampling", "ratio"], name, text, "a number from 0 to 1"),
                 }
@@ -124,8 +124,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// OTLP exporter specification, "Endpoint URLs for OTLP/HTTP": the generic endpoint is a base, the one for
-    /// traces is taken as it is.
+    /// The generic endpoint is a base, the one for traces is taken as it is (OTLP exporter specification,
+    /// "Endpoint URLs for OTLP/HTTP").
     fn endpoint(&mut self, merged: &Dict) {
         let traces = self.variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         let Some((name, url)) = traces.or_else(|| self.variable("OTEL_EXPORTER_OTLP_ENDPOINT")) else {

@@ -1,7 +1,7 @@
-//! Reads the file types from the merged values, so that every leaf knows its key and no problem hides another.
+//! Reads the file types from the merged values: every leaf knows its key, and no problem hides another.
 //!
-//! A table is read as the struct's own list of fields: what is missing is handed to the leaves as absent, with
-//! its key, and what is left over is an unknown key.
+//! A table is read by the struct's own list of fields: what is missing is handed to the leaves as absent,
+//! with its key, and what is left over is an unknown key.
 
 use std::cell::RefCell;
 use std::fmt::{self, Display};
@@ -122,12 +122,12 @@ impl<'de> Deserializer<'de> for Tree<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.value {
-            Some(Value::Array(_, elements)) => visitor.visit_seq(Elements { tree: self, elements, next: 0 }),
+            Some(Value::Array(_, list)) => visitor.visit_seq(Elements { tree: self, list, next: 0 }),
             Some(other) => {
                 let what = format!("is {}, where a list belongs", kind(other));
                 Err(Wrong { what, help: Some("write it in brackets: [ … ]".to_owned()) })
             }
-            None => visitor.visit_seq(Elements { tree: self, elements: &[], next: 0 }),
+            None => visitor.visit_seq(Elements { tree: self, list: &[], next: 0 }),
         }
     }
 
@@ -234,7 +234,7 @@ impl<'a> MapAccess<'a> for Entries<'a> {
 /// A list's elements.
 struct Elements<'a> {
     tree: Tree<'a>,
-    elements: &'a [Value],
+    list: &'a [Value],
     next: usize,
 }
 
@@ -242,7 +242,7 @@ impl<'a> SeqAccess<'a> for Elements<'a> {
     type Error = Wrong;
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
-        let Some(element) = self.elements.get(self.next) else { return Ok(None) };
+        let Some(element) = self.list.get(self.next) else { return Ok(None) };
         let key = self.tree.key.index(self.next);
         self.next += 1;
         seed.deserialize(Tree { key, value: Some(element), wrong: false, found: self.tree.found }).map(Some)

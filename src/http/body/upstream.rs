@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 
 use super::error::BodyError;
 use super::stall::Stall;
-use crate::failure::{Detail, Failure, Reason};
+use crate::failure::{Failure, Reason};
 use crate::http::pool::Lease;
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::InFlight;
@@ -24,6 +24,7 @@ pub struct UpstreamBody {
     handle: Handle,
     attempt: Option<Attempt>,
     lease: Option<Lease>,
+    broken: Option<BodyError>,
     _in_flight: InFlight,
 }
 
@@ -38,8 +39,8 @@ impl UpstreamBody {
         in_flight: InFlight,
     ) -> Self {
         let (attempt, lease) = (Some(attempt), Some(lease));
-        let mut body =
-            Self { incoming, stall: Stall::new(idle), handle, attempt, lease, _in_flight: in_flight };
+        let stall = Stall::new(idle);
+        let mut body = Self { incoming, stall, handle, attempt, lease, broken: None, _in_flight: in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -55,13 +56,21 @@ impl UpstreamBody {
         }
     }
 
-    fn broken(&mut self, failure: &Failure) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// The body breaks at the next poll: what came before it is written to the client meanwhile, the head
+    /// above all, which hyper would otherwise drop unwritten.
+    fn broken(
+        &mut self,
+        failure: &Failure,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.handle.fail(failure);
         if let Some(mut attempt) = self.attempt.take() {
             attempt.fail(failure);
         }
         self.lease = None;
-        Poll::Ready(Some(Err(failure.into())))
+        self.broken = Some(failure.into());
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -73,28 +82,35 @@ impl http_body::Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending if self.stall.poll_over(cx) => {
-                return self.broken(&Failure::new(Reason::StreamIdleTimeout));
+                return self.broken(&Reason::StreamIdleTimeout.into(), cx);
             }
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
         self.stall.moved();
         match frame {
-            None => self.end(),
-            Some(Ok(_)) if self.incoming.is_end_stream() => self.end(),
-            Some(Ok(_)) => {}
+            None => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                if self.incoming.is_end_stream() {
+                    self.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
             Some(Err(error)) => {
                 // a stated failure of the request's body (too large, too slow) is the cause, not the effect
-                let truncated = (Reason::UpstreamTruncated, Some(Detail::InBody));
-                let failure = Failure::from(self.handle.failure().unwrap_or(truncated));
-                return self.broken(&failure.because(error));
+                let failure =
+                    Failure::from(self.handle.failure().unwrap_or((Reason::UpstreamTruncated, None)));
+                self.broken(&failure.because(error), cx)
             }
         }
-        Poll::Ready(
-            frame.map(|frame| frame.map_err(|_| BodyError::from(&Failure::new(Reason::UpstreamTruncated)))),
-        )
     }
 
     fn is_end_stream(&self) -> bool {

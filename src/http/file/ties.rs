@@ -1,7 +1,9 @@
 //! Ties: two routes that would match one request equally well. Which one is meant cannot be guessed.
 
+use std::collections::HashMap;
+
 use super::super::route::{HeaderMatch, Settings};
-use super::template::Template;
+use super::super::routes::shapes;
 use crate::problem::Key;
 use crate::setting::Check;
 
@@ -11,23 +13,32 @@ use crate::setting::Check;
 /// exact host over a wildcard over any. Two routes that are equal in all of these tie if one request can
 /// match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
 pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
-    for (index, (key, route)) in routes.iter().enumerate() {
-        if let Some((other, _)) = routes[..index].iter().find(|(_, other)| tie(route, other)) {
+    let mut of_one_shape: HashMap<_, Vec<&(Key, Settings)>> = HashMap::new();
+    for entry in routes {
+        let (key, route) = entry;
+        let before = of_one_shape.entry(shape(&route.matches.path)).or_default();
+        if let Some((other, _)) = before.iter().find(|(_, other)| tie(route, other)) {
             let what = format!("ties with {other}: both match the same requests equally well");
             let help =
                 "give one of them another path, or methods, hosts or headers that the other does not have";
             check.wrong(&key.child("match").child("path"), what, help);
         }
+        before.push(entry);
     }
 }
 
+/// Whether two routes of one shape tie.
 fn tie(one: &Settings, other: &Settings) -> bool {
     let (a, b) = (&one.matches, &other.matches);
-    Template::shape(&a.path) == Template::shape(&b.path)
-        && equal_or_shared(&a.hosts, &b.hosts)
+    equal_or_shared(&a.hosts, &b.hosts)
         && equal_or_shared(&a.methods, &b.methods)
         && both_hold(&a.headers, &b.headers)
         && listeners_meet(one, other)
+}
+
+/// The template without the names of its parameters.
+fn shape(template: &str) -> Option<String> {
+    shapes(template).pop().map(|(shape, _)| shape)
 }
 
 /// Whether both are "any", or one thing stands in both. "Any" never ties with something named.

@@ -1,7 +1,7 @@
 //! One line of the access log: what it says of an operation, and nothing that names a person.
 //!
-//! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. The client's
-//! address is there only if [`Privacy`] allows it.
+//! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. The
+//! client's address is there only if [`Privacy`] allows it.
 
 use std::time::Duration;
 

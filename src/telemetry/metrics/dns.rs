@@ -10,24 +10,18 @@ use super::registry::Registry;
 pub enum LookupOutcome {
     /// There are addresses.
     Found,
-    /// There is no such name, or it has no address.
-    NotFound,
-    /// No answer in time.
-    Timeout,
-    /// The servers could not be asked, or answered with a failure.
+    /// There are none, or nobody could tell.
     Failed,
 }
 
 impl LookupOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 4] = [Self::Found, Self::NotFound, Self::Timeout, Self::Failed];
+    pub const ALL: [Self; 2] = [Self::Found, Self::Failed];
 
     /// The label's value.
     pub fn word(self) -> &'static str {
         match self {
             Self::Found => "found",
-            Self::NotFound => "not_found",
-            Self::Timeout => "timeout",
             Self::Failed => "failed",
         }
     }

@@ -14,7 +14,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry with every family described, and histograms of seconds with these bounds (none: the default ones).
+    /// A registry with every family described, and histograms of seconds with these bounds, or without any
+    /// the default ones.
     pub(super) fn new(seconds: &[f64]) -> Self {
         let seconds = if seconds.is_empty() { &family::SECOND_BUCKETS } else { seconds };
         let builder = family::ALL.iter().fold(PrometheusBuilder::new(), |builder, family| {

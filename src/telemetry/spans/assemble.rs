@@ -1,4 +1,4 @@
-//! Spans of an operation that has ended: one SERVER span and one CLIENT span an attempt, as opentelemetry has them.
+//! The spans of an operation that has ended: one SERVER span, and one CLIENT span an attempt.
 
 use std::iter;
 use std::sync::LazyLock;
