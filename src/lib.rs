@@ -17,7 +17,7 @@
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is a
 //! layer (`gateway::file::layer`), and `gateway::file::tree` reads the shapes over the merged values. The
 //! shapes live with their components: `listener::file`, `http::file` (with `http::file::template` and
-//! `http::file::ties`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves are
+//! `http::file::ties`, `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves are
 //! `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`,
 //! `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`; `setting::check` is what the
 //! constructors work with. What is wrong is a `problem` at a `problem::key`, all at once. What comes out is

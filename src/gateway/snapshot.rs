@@ -48,8 +48,8 @@ impl Snapshot {
             let serves = |settings: &RouteSettings| {
                 settings.listeners.as_ref().is_none_or(|named| named.contains(listener))
             };
-            let served = routes.iter().filter(|(_, settings)| serves(settings));
-            Arc::new(Routes::new(served.map(|(route, _)| Arc::clone(route))))
+            let own = routes.iter().filter(|(_, settings)| serves(settings));
+            Arc::new(Routes::new(own.map(|(route, _)| Arc::clone(route))))
         };
         let routes = settings
             .listeners

@@ -87,9 +87,13 @@ fn check_method(method: &Method) -> Result<(), Failure> {
 }
 
 /// One way only to tell where the body ends (RFC 9112 section 6): anything but exactly one `chunked` is
-/// refused before the body is touched; HTTP/1.0 has no chunks.
+/// refused before the body is touched, and the connection with it: nobody knows where a next request would
+/// begin. HTTP/1.0 has no chunks.
 fn check_length(head: &request::Parts) -> Result<(), Failure> {
-    let ambiguous = || Failure::new(Reason::BadRequest).detail(Detail::AmbiguousLength);
+    let ambiguous = || {
+        let failure = Failure::new(Reason::BadRequest).detail(Detail::AmbiguousLength);
+        failure.field(header::CONNECTION, HeaderValue::from_static("close"))
+    };
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -123,7 +127,9 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
         (None, None) if head.version == Version::HTTP_10 => return Ok(String::new()),
         (None, None) => return Err(invalid()),
     };
-    if authority.as_str().contains('@') || (authority.port().is_some() && authority.port_u16().is_none()) {
+    let port = authority.as_str().strip_prefix(authority.host());
+    if port.is_none_or(|port| port.len() > 1 && authority.port_u16().is_none()) {
+        // user information, or no port
         return Err(invalid());
     }
     if head.uri.authority().is_some() {

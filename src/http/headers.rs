@@ -206,7 +206,7 @@ mod tests {
             ("connection", "traceparent"),
             ("keep-alive", "timeout=5"),
             ("x-private", "1"),
-            ("traceparent", "00-…"),
+            ("traceparent", "00-1-2-03"),
             ("te", "trailers, gzip"),
             ("upgrade", "h2c"),
             ("http2-settings", "AAMAAABkAAQAAP__"),

@@ -98,19 +98,20 @@ struct Paths {
 impl Paths {
     fn insert(&mut self, route: &Arc<Route>) {
         if route.matches.methods.is_empty() {
-            self.named.iter_mut().for_each(|(_, tree)| tree.insert(route));
-            self.other.insert(route);
+            self.named.iter_mut().for_each(|(_, tree)| tree.insert(route, Naming::Any));
+            self.other.insert(route, Naming::Any);
             self.unnamed.push(Arc::clone(route));
         }
         for method in served(&route.matches) {
-            self.tree(&method).insert(route);
+            let own = route.matches.methods.contains(&method);
+            self.tree(&method).insert(route, if own { Naming::Own } else { Naming::Implied });
         }
     }
 
     fn tree(&mut self, method: &Method) -> &mut Tree {
         let index = self.named.iter().position(|(known, _)| known == method).unwrap_or_else(|| {
             let mut tree = Tree::default();
-            self.unnamed.iter().for_each(|route| tree.insert(route));
+            self.unnamed.iter().for_each(|route| tree.insert(route, Naming::Any));
             self.named.push((method.clone(), tree));
             self.named.len() - 1
         });
@@ -150,10 +151,10 @@ struct Tree {
 }
 
 impl Tree {
-    fn insert(&mut self, route: &Arc<Route>) {
+    fn insert(&mut self, route: &Arc<Route>, naming: Naming) {
         let conditions = route.matches.headers.len();
         for (shape, written) in shapes(&route.matches.path) {
-            let rank = (written, !route.matches.methods.is_empty(), conditions);
+            let rank = (written, naming, conditions);
             self.all.insert(&shape, rank, route);
             if conditions == 0 {
                 self.unconditional.insert(&shape, rank, route);
@@ -168,12 +169,12 @@ impl Tree {
     fn find(&self, path: &str, headers: &HeaderMap) -> Option<(Arc<Route>, Parameters)> {
         let (leaf, parameters) = self.all.at(path)?;
         let holds = |route: &Route| conditions_hold(&route.matches.headers, headers);
-        if let Some((_, route)) = leaf.iter().find(|(_, route)| holds(route)) {
+        if let Some((_, route)) = leaf.routes.iter().find(|(_, route)| holds(route)) {
             return Some((Arc::clone(route), values(&parameters)));
         }
         // the conditions of the best path fail: the best of the others
         let plain = self.unconditional.at(path).and_then(|(leaf, parameters)| {
-            let (_, route) = leaf.first()?;
+            let (_, route) = leaf.routes.first()?;
             Some((route, values(&parameters)))
         });
         let conditional =
@@ -188,39 +189,68 @@ impl Tree {
     }
 }
 
-/// Template shapes and the routes of each.
+/// Template shapes and the routes of each. A matchit router takes no catch-all beside a parameter, so those
+/// with a catch-all have a router of their own.
 #[derive(Debug, Default)]
 struct Templates {
-    router: matchit::Router<usize>,
+    closed: matchit::Router<usize>,
+    open: matchit::Router<usize>,
     leaves: Vec<Leaf>,
     known: HashMap<Box<str>, usize>,
 }
 
-/// Routes of one template shape, the most specific first.
-type Leaf = Vec<(Rank, Arc<Route>)>;
+/// The routes of one template shape, the most specific first.
+#[derive(Debug)]
+struct Leaf {
+    kinds: Vec<u8>,
+    routes: Vec<(Rank, Arc<Route>)>,
+}
 
-/// What decides between routes of one template shape (written so, methods named, header conditions); the
-/// greater is the more specific.
-type Rank = (bool, bool, usize);
+/// What decides between routes of one template shape; the greater is the more specific: whether it was
+/// written so, how the method is named, how many header conditions there are.
+type Rank = (bool, Naming, usize);
+
+/// How a route names the method of its tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Naming {
+    /// Not at all: it serves any.
+    Any,
+    /// As `GET`, which serves `HEAD`, too.
+    Implied,
+    /// By its own name.
+    Own,
+}
 
 impl Templates {
     fn insert(&mut self, shape: &str, rank: Rank, route: &Arc<Route>) {
         let index = self.known.get(shape).copied().unwrap_or_else(|| {
             let index = self.leaves.len();
-            self.router.insert(shape, index).expect("a template is checked with the configuration");
+            let router = if is_open(shape) { &mut self.open } else { &mut self.closed };
+            router.insert(shape, index).expect("a template is checked with the configuration");
             self.known.insert(shape.into(), index);
-            self.leaves.push(Leaf::new());
+            self.leaves.push(Leaf { kinds: kinds(shape), routes: Vec::new() });
             index
         });
-        let leaf = &mut self.leaves[index];
-        leaf.push((rank, Arc::clone(route)));
-        leaf.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let routes = &mut self.leaves[index].routes;
+        routes.push((rank, Arc::clone(route)));
+        routes.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
     }
 
     fn at<'path>(&self, path: &'path str) -> Option<(&Leaf, matchit::Params<'_, 'path>)> {
-        let found = self.router.at(path).ok()?;
+        let found = match (self.closed.at(path), self.open.at(path)) {
+            (Ok(closed), Ok(open)) => {
+                let kinds = |index: usize| &self.leaves[index].kinds;
+                if kinds(*open.value) > kinds(*closed.value) { open } else { closed }
+            }
+            (found, Err(_)) | (Err(_), found) => found.ok()?,
+        };
         Some((&self.leaves[*found.value], found.params))
     }
+}
+
+/// Whether a template ends in a catch-all.
+pub fn is_open(template: &str) -> bool {
+    template.contains("{*")
 }
 
 fn values(parameters: &matchit::Params<'_, '_>) -> Parameters {
@@ -237,14 +267,19 @@ fn conditions_hold(conditions: &[(http::HeaderName, HeaderMatch)], headers: &Hea
 /// How specific a route is among those of its host that match the same request: segment by segment, then
 /// methods, then header conditions. Greater is more specific; equal is a tie.
 pub fn specificity(matches: &Match) -> (Vec<u8>, bool, usize) {
+    (kinds(&matches.path), !matches.methods.is_empty(), matches.headers.len())
+}
+
+/// How specific each segment of a template is: a literal over one with a literal part over a parameter over a
+/// catch-all.
+fn kinds(template: &str) -> Vec<u8> {
     let kind = |segment: &str| match segment {
         segment if !segment.contains('{') => 3,
         segment if segment.starts_with("{*") => 0,
         segment if segment.starts_with('{') && segment.ends_with('}') => 1,
         _ => 2,
     };
-    let segments = matches.path.split('/').skip(1).map(kind).collect();
-    (segments, !matches.methods.is_empty(), matches.headers.len())
+    template.split('/').skip(1).map(kind).collect()
 }
 
 /// The template with its parameters renamed by position, so that templates that differ only in names meet;
@@ -263,7 +298,7 @@ pub fn shapes(template: &str) -> Vec<(String, bool)> {
         }
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         let star = if name.starts_with('*') { "*" } else { "" };
-        shape.push_str(&format!("{{{star}p{count}}}"));
+        shape.extend(["{", star, "p", &count.to_string(), "}"]);
         count += 1;
         rest = after;
     }
@@ -329,6 +364,8 @@ mod tests {
             ("latest", route(&[Method::GET], "/shop/orders/latest")),
             ("shop", route(&[], "/shop/{*rest}")),
             ("only_get", route(&[Method::GET], "/only")),
+            ("own_head", route(&[Method::HEAD], "/shop/orders/latest")),
+            ("two", route(&[], "/{a}/{b}")),
         ]);
         for (method, path, expected) in [
             (Method::POST, "/shop/orders", "create()"),
@@ -341,6 +378,9 @@ mod tests {
             (Method::GET, "/shop/orders/latest", "latest()"),
             (Method::GET, "/shop/", "shop()"),
             (Method::GET, "/shop", "shop()"),
+            (Method::HEAD, "/shop/orders/latest", "own_head()"),
+            (Method::GET, "/shop/x", "shop(x)"),
+            (Method::GET, "/mes/x", "two(mes,x)"),
             (Method::GET, "/shopping", "404"),
             (Method::GET, "/", "404"),
             (Method::POST, "/only", "405 [GET, HEAD]"),

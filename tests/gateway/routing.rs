@@ -98,7 +98,7 @@ async fn the_path_changes_on_its_way_as_the_route_says() {
         "[routes]
         kept = { match = { path = '/kept/{*rest}' }, upstream = 'shop' }
         stripped = { match = { path = '/shop/{*rest}' }, upstream = 'shop', strip_prefix = '/shop' }
-        rewritten = { match = { path = '/v1/orders/{order_id}' }, upstream = 'shop', rewrite_path = '/v2/o/{order_id}' }",
+        rewritten = { match = { path = '/v1/orders/{id}' }, upstream = 'shop', rewrite_path = '/v2/o/{id}' }",
     )
     .await;
     for (path, expected) in [

@@ -1,4 +1,4 @@
-//! The house keeps its order: imports point down, no two files import each other, and the map names every file.
+//! The house keeps its order: imports point down and go in no circle, and the map names every file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -9,15 +9,18 @@ pub mod gateway;
 pub mod link;
 pub mod metrics;
 pub mod origin;
+pub mod process;
 pub mod stage;
 pub mod wire;
 
 use std::future::Future;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 pub use certificates::Authority;
 pub use client::{Client, Raw, Reply};
-pub use collector::{Collector, Mode, Span};
+pub use collector::{Collector, Mode};
 pub use dns::Dns;
 pub use gateway::{Gateway, Log};
 pub use link::{Link, TcpLink};
@@ -33,11 +36,18 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let place = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(DEADLINE, future).await {
-            Ok(value) => value,
-            Err(_) => panic!("waited {DEADLINE:?} for {what}, at {place}"),
-        }
+        let ended = tokio::time::timeout(DEADLINE, future).await;
+        ended.unwrap_or_else(|_| panic!("waited {DEADLINE:?} for {what}, at {place}"))
     }
+}
+
+/// A loopback address that nobody else has: for what must be known before it listens, and for what others may
+/// still ask after it has gone.
+pub fn own_ip() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let [.., process] = std::process::id().to_be_bytes();
+    IpAddr::from([127, 64 | (process >> 2), high, low])
 }
 
 #[cfg(test)]
@@ -136,8 +146,8 @@ mod tests {
     fn metrics_are_read() {
         let page = "# TYPE a counter\na{b=\"1\",c=\"x\\\"}\"} 2\na{b=\"2\"} 3\nd 4.5\n";
         let metrics = Metrics::parse(page.to_owned());
-        assert!((metrics.sum("a", &[]) - 5.0).abs() < f64::EPSILON);
-        assert!((metrics.sum("a", &[("c", "x\\\"}")]) - 2.0).abs() < f64::EPSILON);
+        assert_eq!(metrics.count("a", &[]), 5);
+        assert_eq!(metrics.count("a", &[("c", "x\\\"}")]), 2);
         assert_eq!(metrics.series().len(), 3);
         assert_eq!(metrics.label_values("a", "b").len(), 2);
     }

@@ -484,13 +484,15 @@ fn paths_that_the_router_cannot_hold_together_are_a_problem() {
     };
     let path = |path: &str, more: &str| format!("match = {{ path = \"{path}\"{more} }}");
     for (a, b, refused) in [
-        (path("/{*rest}", ""), path("/{x}/y", ""), true),
         (path("/a/{x}.json", ""), path("/a/v{x}", ""), true),
-        (path("/{*rest}", ", methods = [\"GET\"]"), path("/{x}", ", methods = [\"HEAD\"]"), true),
-        (path("/{*rest}", ""), path("/{x}", ", methods = [\"PUT\"]"), true),
-        (path("/{*rest}", ", methods = [\"GET\"]"), path("/{x}", ", methods = [\"PUT\"]"), false),
-        (path("/{*rest}", ", hosts = [\"a\"]"), path("/{x}", ", hosts = [\"b\"]"), false),
-        (path("/{*rest}", ""), path("/{x}", ", hosts = [\"b\"]"), false),
+        (path("/a/{x}.json", ", methods = [\"GET\"]"), path("/a/v{x}", ", methods = [\"HEAD\"]"), true),
+        (path("/a/{x}.json", ""), path("/a/v{x}", ", methods = [\"PUT\"]"), true),
+        (path("/a/{x}.json", ", methods = [\"GET\"]"), path("/a/v{x}", ", methods = [\"PUT\"]"), false),
+        (path("/a/{x}.json", ", hosts = [\"a\"]"), path("/a/v{x}", ", hosts = [\"b\"]"), false),
+        (path("/a/{x}.json", ""), path("/a/v{x}", ", hosts = [\"b\"]"), false),
+        (path("/a/{x}", ""), path("/a/{y}.json", ""), false),
+        (path("/{*rest}", ""), path("/{x}/y", ""), false),
+        (path("/{*rest}", ""), path("/{x}/y/{*r}", ""), true),
         (path("/a/{*rest}", ""), path("/{x}/b", ""), false),
         (path("/a/{x}", ""), path("/a/{y}/b", ""), false),
     ] {

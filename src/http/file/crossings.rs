@@ -1,11 +1,11 @@
-//! Crossings: templates that the router cannot hold together, such as `/{*rest}` and `/{tenant}`.
+//! Crossings: templates that the router cannot hold together, such as `/a/{name}.json` and `/a/v{version}`.
 
 use std::collections::{BTreeSet, HashMap};
 
 use http::Method;
 
 use super::super::route::{Host, Settings};
-use super::super::routes::{served, shapes};
+use super::super::routes::{is_open, served, shapes};
 use crate::problem::Key;
 use crate::setting::Check;
 
@@ -28,18 +28,18 @@ pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
 }
 
 fn refuse_in_tree<'a>(tree: impl Iterator<Item = &'a (Key, Settings)>, check: &Check<'_>) {
-    let mut router = matchit::Router::new();
+    let (mut open, mut closed) = (matchit::Router::new(), matchit::Router::new());
     let mut known: HashMap<String, &Key> = HashMap::new();
     for (key, route) in tree {
         for (shape, _) in shapes(&route.matches.path) {
             if known.contains_key(&shape) {
                 continue;
             }
+            let router = if is_open(&shape) { &mut open } else { &mut closed };
             if let Err(matchit::InsertError::Conflict { with }) = router.insert(shape.clone(), ()) {
                 let other = known.get(&with).map_or(with, ToString::to_string);
                 let what = format!("the router cannot hold it beside {other}");
-                let help =
-                    "let them part at a literal segment: \"/shop/{*rest}\" beside \"/{tenant}/orders\"";
+                let help = "let them part at a literal segment, or write the parameter as the whole segment";
                 check.wrong(&key.child("match").child("path"), what, help);
                 break;
             }

@@ -111,16 +111,12 @@ impl<S: Service<Request, Response = Response, Error = Failure>> Service<Request>
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match self.change.apply(&request.head.uri, &request.parameters) {
-            Some(uri) => {
-                request.head.uri = uri;
-                Either::Left(self.inner.call(request))
-            }
-            None => {
-                let failure = Failure::new(Reason::BadRequest).detail(Detail::InvalidPath);
-                Either::Right(std::future::ready(Err(failure)))
-            }
-        }
+        let Some(uri) = self.change.apply(&request.head.uri, &request.parameters) else {
+            let failure = Failure::new(Reason::BadRequest).detail(Detail::InvalidPath);
+            return Either::Right(std::future::ready(Err(failure)));
+        };
+        request.head.uri = uri;
+        Either::Left(self.inner.call(request))
     }
 }
 

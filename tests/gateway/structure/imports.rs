@@ -14,8 +14,10 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// These files.
-    pub fn new(texts: BTreeMap<Word, String>) -> Self {
+    /// These files, without those that only tests are built from.
+    pub fn new(mut texts: BTreeMap<Word, String>) -> Self {
+        let test_only: Vec<Word> = texts.iter().flat_map(|(module, text)| test_only(module, text)).collect();
+        texts.retain(|module, _| !test_only.contains(module));
         Self { texts }
     }
 
@@ -39,8 +41,7 @@ impl Sources {
     /// others is composing, and no import.
     pub fn imports(&self) -> BTreeMap<Word, BTreeSet<Word>> {
         let of = |(module, text): (&Word, &String)| {
-            let file = syn::parse_file(text).unwrap_or_else(|error| panic!("src of {module}: {error}"));
-            (module.clone(), self.imports_of(module, &file))
+            (module.clone(), self.imports_of(module, &parse(module, text)))
         };
         self.texts.iter().map(of).collect()
     }
@@ -240,6 +241,21 @@ fn paths_in(tokens: &str) -> Vec<Vec<String>> {
     }
     paths.retain(|path| path.len() > 1);
     paths
+}
+
+/// The modules that this file declares for tests alone.
+fn test_only(module: &str, text: &str) -> Vec<Word> {
+    let file = parse(module, text);
+    let declared = file.items.iter().filter_map(|item| match item {
+        Item::Mod(item) if item.content.is_none() && item.attrs.iter().any(is_test_only) => Some(&item.ident),
+        _ => None,
+    });
+    let path = |name: &syn::Ident| segments(module).into_iter().chain([name.to_string()]).collect::<Vec<_>>();
+    declared.map(|name| path(name).join("::")).collect()
+}
+
+fn parse(module: &str, text: &str) -> File {
+    syn::parse_file(text).unwrap_or_else(|error| panic!("src of {module}: {error}"))
 }
 
 fn is_test_only(attribute: &Attribute) -> bool {

@@ -1,7 +1,6 @@
 //! Bodies to send: whole, counted, fed by hand, with trailers.
 
 use std::convert::Infallible;
-use std::future::Future;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -64,15 +63,13 @@ pub fn fed() -> (mpsc::Sender<Bytes>, Body) {
 }
 
 /// Counts a body's bytes without keeping them. `Err` if it broke off.
-pub fn count<B>(mut body: B) -> impl Future<Output = Result<u64, B::Error>>
+pub async fn count<B>(mut body: B) -> Result<u64, B::Error>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
-    async move {
-        let mut count = 0;
-        while let Some(frame) = body.frame().await {
-            count += frame?.data_ref().map_or(0, |data| data.len() as u64);
-        }
-        Ok(count)
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        count += frame?.data_ref().map_or(0, |data| data.len() as u64);
     }
+    Ok(count)
 }

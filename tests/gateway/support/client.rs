@@ -1,4 +1,4 @@
-//! Clients: one connection of HTTP/1.1 or HTTP/2 by hyper, and one of plain bytes for what hyper would not send.
+//! Clients: one connection of HTTP/1.1 or HTTP/2 by hyper, and one of plain bytes for all hyper would not send.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -129,6 +129,12 @@ impl Drop for Client {
 /// A `GET` without a body.
 pub fn get(path: &str) -> Request<Body> {
     request(Method::GET, path, &[], body::empty())
+}
+
+/// An admin page over a connection of its own.
+pub async fn get_admin(address: SocketAddr, path: &str) -> Reply {
+    let host = address.to_string();
+    Client::http1(address).await.ask(request(Method::GET, path, &[("host", &host)], body::empty())).await
 }
 
 /// A request with these fields and this body.

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::body::{self, Body};
-use super::within;
+use super::{own_ip, within};
 
 /// What the collector makes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +59,12 @@ pub struct Batch {
     pub headers: HeaderMap,
     /// Whether it came by gRPC.
     pub grpc: bool,
-    /// How many spans it had.
-    pub spans: usize,
 }
 
 impl Collector {
     /// A collector that accepts.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((own_ip(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             mode: watch::Sender::new(Mode::Accept),
@@ -156,7 +154,7 @@ pub struct Span {
     /// The trace.
     pub trace_id: String,
     /// The span.
-    pub span_id: String,
+    pub id: String,
     /// Its parent, empty for none.
     pub parent: String,
     /// The trace's `tracestate`.
@@ -190,7 +188,7 @@ impl Span {
             kind,
             error,
             trace_id: hex(&span.trace_id),
-            span_id: hex(&span.span_id),
+            id: hex(&span.span_id),
             parent: hex(&span.parent_span_id),
             start: span.start_time_unix_nano,
             end: span.end_time_unix_nano,
@@ -233,11 +231,11 @@ async fn receive(state: Arc<State>, request: Request<Incoming>) -> Result<Respon
     let message = if grpc { bytes.slice(5..) } else { bytes };
     let mode = *state.mode.borrow();
     if mode == Mode::Unavailable {
-        state.batches.send_modify(|all| all.push(Batch { headers: parts.headers, grpc, spans: 0 }));
+        state.batches.send_modify(|all| all.push(Batch { headers: parts.headers, grpc }));
         return Ok(if grpc { trailers_only("14") } else { answer(503, body::empty()) });
     }
     let spans = spans(ExportTraceServiceRequest::decode(message).expect("OTLP"));
-    state.batches.send_modify(|all| all.push(Batch { headers: parts.headers, grpc, spans: spans.len() }));
+    state.batches.send_modify(|all| all.push(Batch { headers: parts.headers, grpc }));
     state.spans.send_modify(|all| all.extend(spans));
     let _ = state.mode.subscribe().wait_for(|mode| *mode != Mode::Stall).await;
     let partial_success = match mode {
@@ -276,7 +274,9 @@ fn text(value: Option<AnyValue>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
+    bytes.iter().flat_map(digits).collect()
 }
 
 fn answer(status: u16, body: Body) -> Response<Body> {

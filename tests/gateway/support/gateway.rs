@@ -15,7 +15,7 @@ use tracegate::gateway::file::{Sources, load};
 use tracegate::telemetry::Sink;
 
 use super::body::Body;
-use super::client::{Client, Reply};
+use super::client::{Client, Reply, get_admin};
 use super::metrics::Metrics;
 use super::within;
 
@@ -120,11 +120,7 @@ impl Gateway {
 
     /// An admin page.
     pub async fn admin(&self, path: &str) -> Reply {
-        let mut client = Client::http1(self.admin_address()).await;
-        let host = self.admin_address().to_string();
-        client
-            .ask(super::client::request(http::Method::GET, path, &[("host", &host)], super::body::empty()))
-            .await
+        get_admin(self.admin_address(), path).await
     }
 
     /// The metrics as they are now.

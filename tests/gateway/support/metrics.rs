@@ -14,7 +14,7 @@ pub struct Metrics {
 struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
-    value: f64,
+    value: String,
 }
 
 impl Metrics {
@@ -25,14 +25,14 @@ impl Metrics {
         Self { text, samples }
     }
 
-    /// The sum of all samples of this name that have these labels.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    /// The sum of all samples of this name that have these labels: a count, or a gauge of things.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let has = |sample: &&Sample| {
             let label =
                 |(key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|found| found == value);
             sample.name == name && labels.iter().all(label)
         };
-        self.samples.iter().filter(has).map(|sample| sample.value).sum()
+        self.samples.iter().filter(has).map(Sample::count).sum()
     }
 
     /// Whether there is a sample of this name.
@@ -50,17 +50,16 @@ impl Metrics {
         let samples = self.samples.iter().filter(|sample| sample.name == name);
         samples.filter_map(|sample| sample.labels.get(label).cloned()).collect()
     }
+}
 
-    /// The label keys of the samples of this name.
-    pub fn label_keys(&self, name: &str) -> BTreeSet<String> {
-        let samples = self.samples.iter().filter(|sample| sample.name == name);
-        samples.flat_map(|sample| sample.labels.keys().cloned()).collect()
+impl Sample {
+    fn count(&self) -> u64 {
+        self.value.parse().unwrap_or_else(|_| panic!("{} is {}", self.name, self.value))
     }
 }
 
 fn sample(line: &str) -> Sample {
     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
-    let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
     let mut labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("open labels: {line}"));
     let mut found = BTreeMap::new();
@@ -69,7 +68,7 @@ fn sample(line: &str) -> Sample {
         found.insert(key.to_owned(), rest[..end].to_owned());
         labels = rest[end + 1..].trim_start_matches(',');
     }
-    Sample { name: name.to_owned(), labels: found, value }
+    Sample { name: name.to_owned(), labels: found, value: value.to_owned() }
 }
 
 fn closing_quote(text: &str) -> Option<usize> {

@@ -120,8 +120,6 @@ pub struct Seen {
     pub complete: bool,
     /// The other side went away before it had the whole answer.
     pub left: bool,
-    /// Which connection it came on, counted from 1.
-    pub connection: usize,
 }
 
 impl Seen {
@@ -407,32 +405,24 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Stat
             connections.accepted += 1;
             connections.open += 1;
         });
-        let number = state.connections.borrow().accepted;
         let (state, tls) = (Arc::clone(&state), tls.clone());
         connections.spawn(async move {
             // a connection that breaks is what many a test is about
-            let _ = serve(stream, tls, &state, number).await;
+            let _ = serve(stream, tls, &state).await;
             state.connections.send_modify(|connections| connections.open -= 1);
         });
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    state: &Arc<State>,
-    number: usize,
-) -> io::Result<()> {
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, state: &Arc<State>) -> io::Result<()> {
     let Some(tls) = tls else {
-        return match speaks_http2(&stream).await? {
-            true => http2::serve(stream, state, number).await,
-            false => serve_http1(stream, state, number).await,
-        };
+        let http2 = speaks_http2(&stream).await?;
+        return if http2 { http2::serve(stream, state).await } else { serve_http1(stream, state).await };
     };
     let stream = tls.accept(stream).await?;
     match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => http2::serve(stream, state, number).await,
-        _ => serve_http1(stream, state, number).await,
+        Some(b"h2") => http2::serve(stream, state).await,
+        _ => serve_http1(stream, state).await,
     }
 }
 
@@ -464,7 +454,7 @@ impl Stream for TlsStream<TcpStream> {
     }
 }
 
-async fn serve_http1<S: Stream>(stream: S, state: &State, number: usize) -> io::Result<()> {
+async fn serve_http1<S: Stream>(stream: S, state: &State) -> io::Result<()> {
     let mut wire = Wire::new(stream);
     while let Some(head) = wire.head().await? {
         let mut words = head.start.split(' ').map(str::to_owned);
@@ -479,7 +469,6 @@ async fn serve_http1<S: Stream>(stream: S, state: &State, number: usize) -> io::
             trailers: Fields::default(),
             complete: false,
             left: false,
-            connection: number,
         };
         let with_body = request.clone();
         let (index, answer) = state.begin(request);
@@ -593,7 +582,7 @@ fn head_bytes(head: &Head, length: u64) -> String {
 }
 
 fn lines(fields: &[(String, String)]) -> String {
-    fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+    fields.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect()
 }
 
 fn header_map(fields: &[(String, String)]) -> HeaderMap {

@@ -77,7 +77,7 @@ pub async fn told(log: &Log, collector: &Collector, trace_id: &str, attempts: us
     let server = spans.iter().position(|span| span.kind == Kind::Server).expect("a SERVER span");
     let server = spans.remove(server);
     for attempt in &spans {
-        assert_eq!((attempt.kind, &attempt.parent), (Kind::Client, &server.span_id), "{attempt:?}");
+        assert_eq!((attempt.kind, &attempt.parent), (Kind::Client, &server.id), "{attempt:?}");
     }
     Told { server, attempts: spans, log }
 }

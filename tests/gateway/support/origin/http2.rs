@@ -18,12 +18,12 @@ use crate::support::wire::Fields;
 
 type Pieces = mpsc::Sender<Result<Frame<Bytes>, h2::Error>>;
 
-pub(super) async fn serve<S>(stream: S, state: &Arc<State>, number: usize) -> io::Result<()>
+pub(super) async fn serve<S>(stream: S, state: &Arc<State>) -> io::Result<()>
 where
     S: Stream + Send + 'static,
 {
     let state = Arc::clone(state);
-    let service = service_fn(move |request| respond(Arc::clone(&state), number, request));
+    let service = service_fn(move |request| respond(Arc::clone(&state), request));
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .serve_connection(TokioIo::new(stream), service)
         .await
@@ -32,7 +32,6 @@ where
 
 async fn respond(
     state: Arc<State>,
-    number: usize,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<UnsyncBoxBody<Bytes, h2::Error>>, h2::Error> {
     let (parts, mut incoming) = request.into_parts();
@@ -50,7 +49,6 @@ async fn respond(
         trailers: Fields::default(),
         complete: false,
         left: false,
-        connection: number,
     };
     let request = seen.clone();
     let (index, answer) = state.begin(seen);

@@ -1,0 +1,198 @@
+//! Metrics: names, labels and buckets of the promise, from closed sets only, and what is counted adds up.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+
+use crate::support::client::{get, request};
+use crate::support::gateway::upstream;
+use crate::support::{Answer, Client, Gateway, Metrics, Origin, Raw, Seen, Stage, body, within};
+
+const ORDERS: &str = "
+[routes.order_read]
+match = { methods = ['GET'], path = '/shop/orders/{order_id}' }
+upstream = 'shop'
+operation = 'order.read'
+";
+
+async fn stage(answer: Answer) -> Stage {
+    let origin = Origin::start(answer).await;
+    let upstream = upstream("shop", origin.address);
+    Stage::around(origin, &[&upstream, ORDERS]).await
+}
+
+#[tokio::test]
+async fn names_labels_and_buckets_are_those_of_the_conventions() {
+    let stage = stage(Answer::ok()).await;
+    assert_eq!(stage.get("/shop/orders/42").await.status, 200);
+    stage.gateway.log(1).await;
+    let metrics = stage.gateway.metrics().await;
+    let server = "http_server_request_duration_seconds";
+    let client = "http_client_request_duration_seconds";
+    let endpoint = stage.origin.address.to_string();
+    let port = stage.origin.address.port().to_string();
+    for (name, labels) in [
+        (
+            "http_server_request_duration_seconds_count",
+            &[
+                ("http_request_method", "GET"),
+                ("http_route", "/shop/orders/{order_id}"),
+                ("http_response_status_code", "200"),
+                ("url_scheme", "http"),
+                ("status_class", "2xx"),
+                ("tracegate_operation", "order.read"),
+                ("tracegate_upstream", "shop"),
+            ][..],
+        ),
+        (
+            "http_client_request_duration_seconds_count",
+            &[
+                ("http_request_method", "GET"),
+                ("server_address", "127.0.0.1"),
+                ("server_port", &port),
+                ("http_response_status_code", "200"),
+                ("status_class", "2xx"),
+            ],
+        ),
+        ("http_server_request_body_size_bytes_count", &[("http_route", "/shop/orders/{order_id}")]),
+        ("http_server_response_body_size_bytes_count", &[("http_route", "/shop/orders/{order_id}")]),
+        ("tracegate_time_to_first_byte_seconds_count", &[("http_route", "/shop/orders/{order_id}")]),
+        ("tracegate_overhead_seconds_count", &[("http_route", "/shop/orders/{order_id}")]),
+        ("tracegate_requests_total", &[("tracegate_route", "order_read"), ("status_class", "2xx")]),
+        ("tracegate_context_total", &[("outcome", "started")]),
+        ("tracegate_endpoint_requests_total", &[("tracegate_endpoint", &endpoint)]),
+    ] {
+        assert_eq!(metrics.count(name, labels), 1, "{name} {labels:?}:\n{}", metrics.text);
+    }
+    let seconds =
+        "0.001 0.0025 0.005 0.01 0.025 0.05 0.075 0.1 0.25 0.5 0.75 1 2.5 5 7.5 10 30 60 120 300 +Inf";
+    for name in [server, client] {
+        let found = metrics.label_values(&format!("{name}_bucket"), "le");
+        assert_eq!(found, seconds.split(' ').map(str::to_owned).collect::<BTreeSet<_>>(), "{name}");
+    }
+    let bytes = metrics.label_values("http_server_response_body_size_bytes_bucket", "le");
+    let expected = (0..12).map(|n| (256_u64 << (2 * n)).to_string()).chain(["+Inf".to_owned()]);
+    assert_eq!(bytes, expected.collect::<BTreeSet<_>>());
+    for name in
+        ["target_info", "process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"]
+    {
+        assert!(metrics.has(name), "{name}:\n{}", metrics.text);
+    }
+    assert!(!metrics.text.contains("quantile="), "histograms, not summaries");
+}
+
+#[tokio::test]
+async fn buckets_are_settable() {
+    let stage = Stage::and(Answer::ok(), "[metrics]\nbuckets = [0.5, 2]\n").await;
+    stage.get("/").await;
+    let metrics = stage.gateway.metrics().await;
+    let buckets = metrics.label_values("http_server_request_duration_seconds_bucket", "le");
+    assert_eq!(buckets, ["0.5", "2", "+Inf"].map(str::to_owned).into());
+}
+
+/// A request like no other: to the route, by a method that it does not have, to no route.
+fn odd_request(number: u32) -> String {
+    let line = match number % 3 {
+        0 => format!("GET /shop/orders/{number}?q={number}"),
+        1 => format!("M{number} /shop/orders/{number}"),
+        _ => format!("GET /elsewhere/{number}"),
+    };
+    format!("{line} HTTP/1.1\r\nhost: h{number}.test\r\nuser-agent: agent-{number}\r\n\r\n")
+}
+
+/// What a client writes is in no label, however much it tries.
+#[tokio::test]
+async fn ten_thousand_paths_hosts_and_methods_add_no_series() {
+    let origin = Origin::start(Answer::ok()).await;
+    let gateway = Gateway::start(&[&upstream("shop", origin.address), ORDERS]).await;
+    let mut raw = Raw::connect(gateway.address()).await;
+    let mut ask = async |from: u32, to: u32| {
+        for pipelined in (from..to).step_by(100) {
+            let numbers = pipelined..pipelined + 100;
+            raw.send(numbers.clone().map(odd_request).collect::<String>()).await;
+            for number in numbers {
+                let expected = [200, 405, 404][number as usize % 3];
+                assert_eq!(raw.reply().await.status, expected);
+            }
+        }
+    };
+    ask(0, 100).await;
+    gateway.log(100).await;
+    let series = |metrics: &Metrics| {
+        let all = metrics.series().into_iter();
+        all.filter(|series| !series.contains("process_")).collect::<BTreeSet<_>>()
+    };
+    let before = series(&gateway.metrics().await);
+    ask(100, 10_000).await;
+    gateway.log(10_000).await;
+    let metrics = gateway.metrics().await;
+    let after = series(&metrics);
+    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(metrics.count("tracegate_requests_total", &[]), 10_000);
+    assert_eq!(metrics.count("http_server_request_duration_seconds_count", &[]), 10_000);
+}
+
+#[tokio::test]
+async fn requests_spans_and_log_lines_add_up_whatever_became_of_them() {
+    let answer = |seen: &Seen| match seen.target.as_str() {
+        "/reset" => Answer::reset(),
+        "/truncated" => Answer::ok().announced(100).then_close(),
+        "/stall" => Answer::stall(),
+        "/error" => Answer::status(500),
+        _ => Answer::ok(),
+    };
+    let stage = Stage::and(answer, "[routes.all.timeouts]\nrequest = '50ms'\n").await;
+    let paths = ["/", "/reset", "/truncated", "/stall", "/error", "/%00", "/", "/gone"];
+    let mut clients = tokio::task::JoinSet::new();
+    for (number, path) in paths.into_iter().cycle().take(80).enumerate() {
+        let address = stage.gateway.address();
+        clients.spawn(async move {
+            let mut client =
+                if number % 2 == 0 { Client::http1(address).await } else { Client::http2(address).await };
+            let answer = client.send(get(path)).await;
+            // every eighth leaves with the answer's head
+            if let (Ok(answer), true) = (answer, path != "/gone") {
+                crate::support::Reply::read(answer).await;
+            }
+        });
+    }
+    within("all clients", clients.join_all()).await;
+    let log = stage.gateway.log(80).await;
+    assert_eq!(log.len(), 80);
+    let attempts: u64 = log.iter().map(|line| line["attempts"].as_u64().unwrap()).sum();
+    assert_eq!(attempts, 70, "all but the refused paths");
+    let spans = usize::try_from(80 + attempts).unwrap();
+    assert_eq!(stage.collector.wait_for_spans(spans).await.len(), spans);
+    let metrics = stage
+        .gateway
+        .metrics_when("every span is accounted for", |metrics| {
+            metrics.count("tracegate_telemetry_spans_total", &[("outcome", "exported")]) == spans as u64
+        })
+        .await;
+    for name in ["tracegate_requests_total", "http_server_request_duration_seconds_count"] {
+        assert_eq!(metrics.count(name, &[]), 80, "{name}");
+    }
+    assert_eq!(metrics.count("http_client_request_duration_seconds_count", &[]), 70);
+    for name in
+        ["http_server_active_requests", "http_client_active_requests", "tracegate_endpoint_active_requests"]
+    {
+        assert_eq!(metrics.count(name, &[]), 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn admin_pages_are_apart_from_the_traffic() {
+    let stage = Stage::new(Answer::ok()).await;
+    for (path, status) in
+        [("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/status", 200), ("/no", 404)]
+    {
+        assert_eq!(stage.gateway.admin(path).await.status, status, "{path}");
+    }
+    assert_eq!(stage.gateway.admin("/healthz").await.text().trim(), "ok");
+    stage.get("/").await;
+    let metrics = stage.gateway.metrics().await;
+    assert_eq!(metrics.count("tracegate_requests_total", &[]), 1, "scrapes are no requests");
+    let foreign = request(Method::GET, "/metrics", &[("host", "evil.example")], body::empty());
+    let reply = Client::http1(stage.gateway.admin_address()).await.ask(foreign).await;
+    assert!(reply.status >= 400, "a page for another host is not for us: {}", reply.status);
+}

@@ -1,0 +1,92 @@
+//! The binary itself as a process of its own: for signals, exit codes, memory and limits of the system.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::net::unix::pipe;
+
+use super::{own_ip, within};
+
+/// `tracegate run`. It is killed when it drops.
+pub struct Process {
+    /// Where the listener `public` is.
+    pub address: SocketAddr,
+    /// Where the admin pages are.
+    pub admin: SocketAddr,
+    child: Child,
+    log: Lines<BufReader<pipe::Receiver>>,
+    _directory: TempDir,
+}
+
+impl Process {
+    /// Runs this text. `limit` is how many files it may have open.
+    pub async fn start(text: &str, limit: Option<u32>) -> Self {
+        let (address, admin) = (SocketAddr::new(own_ip(), 9000), SocketAddr::new(own_ip(), 9901));
+        let directory = tempfile::tempdir().unwrap();
+        let base = format!(
+            "[listeners.public]\naddress = '{address}'\n[admin]\naddress = '{admin}'\n\
+             [shutdown]\ndrain_delay = '1ms'\n[telemetry]\notlp = 'off'\n"
+        );
+        std::fs::write(directory.path().join("base.toml"), base).unwrap();
+        std::fs::write(directory.path().join("routes.toml"), text).unwrap();
+        let limit = limit.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
+        let mut child = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{limit}exec \"$0\" run --config base.toml --config routes.toml"))
+            .arg(env!("CARGO_BIN_EXE_tracegate"))
+            .current_dir(directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = OwnedFd::from(child.stdout.take().unwrap());
+        let log = BufReader::new(pipe::Receiver::from_owned_fd(output).unwrap()).lines();
+        let up = async {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the process to listen", up).await;
+        Self { address, admin, child, log, _directory: directory }
+    }
+
+    /// Sends this signal.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// The next line of the access log, which is all that standard output has.
+    pub async fn logged(&mut self) -> Value {
+        let line = within("a line on standard output", self.log.next_line()).await.unwrap().unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// The exit code, once it has ended; what it still logs is dropped.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let closed = async { while let Ok(Some(_)) = self.log.next_line().await {} };
+        within("the end of the process", closed).await;
+        self.child.wait().unwrap().code()
+    }
+
+    /// The most memory it has ever had resident, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // it may have ended already
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
