@@ -85,7 +85,7 @@ class Process:
 
     def listens(self, port):
         def connects():
-            expect(self.process.poll() is None, f"{self.name} ended: {self.errors.read_text()[-800:]}")
+            self.expect_alive()
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 return True
@@ -93,6 +93,11 @@ class Process:
                 return False
 
         eventually(f"{self.name} listens on {port}", connects)
+
+    def expect_alive(self):
+        """A process that has ended by itself says why; a negative code is the signal that ended it."""
+        code = self.process.poll()
+        expect(code is None, f"{self.name} has ended with {code}: {self.errors.read_text()[-800:].strip()}")
 
     def stop(self):
         if self.process.poll() is None:
@@ -207,6 +212,7 @@ strip_prefix = "/python"
         return f"https://127.0.0.1:{self.secure}{path}" if tls else f"http://127.0.0.1:{self.plain}{path}"
 
     def page(self, path):
+        self.expect_alive()
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=10) as answer:
             return answer.read().decode()
 
@@ -259,6 +265,7 @@ strip_prefix = "/python"
 
     def memory(self, key):
         """VmRSS or VmHWM in bytes."""
+        self.expect_alive()
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(rf"^{key}:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
 
