@@ -1,0 +1,416 @@
+#!/usr/bin/env python3
+"""tracegate in front of servers that nobody here wrote, asked by clients that nobody here wrote.
+
+    tests/real/run.py [target/release/tracegate] [WORD…]
+
+nginx and `python3 -m http.server` stand behind the gateway; curl, wrk and h2load ask; promtool reads the
+metrics; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
+Needs Linux, Python 3.9 or later, and from Debian: nginx wrk nghttp2-client curl prometheus.
+Only loopback addresses and free ports; every count and every wait is bounded; all that was started is stopped.
+"""
+
+import concurrent.futures
+import hashlib
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from collector import Collector
+from stage import (PROJECT, Failed, Gateway, Nginx, PythonServer, clean_environment, eventually, expect, needed,
+                   raise_file_limit, run)
+
+MIB = 1 << 20
+LARGE = 1024 * MIB
+MOST_GROWTH = 32 * MIB
+LOAD = 100_000
+IDLE = 2_000
+CERTIFICATE = PROJECT / "certs" / "gateway.pem"
+
+
+class Stage:
+    """The servers, the collector and one gateway that most sentences share."""
+
+    def __init__(self, binary, directory):
+        self.binary, self.directory = binary, directory
+        self.files = directory / "files"
+        self.files.mkdir(mode=0o755)
+        directory.chmod(0o755)
+        self.small = b"made to order\n" * 64
+        (self.files / "small.txt").write_bytes(self.small)
+        (self.files / "slow.bin").write_bytes(b"x" * 600_000)
+        self.processes = []
+        self.collectors = []
+
+    def set_up(self):
+        self.nginx = self.keep(Nginx(self.directory, self.files))
+        self.python = self.keep(PythonServer(self.directory, self.files))
+        self.collector = self.new_collector()
+        self.gateway = self.new_gateway("shared", self.collector)
+
+    def keep(self, process):
+        self.processes.append(process)
+        return process
+
+    def new_collector(self):
+        self.collectors.append(Collector())
+        return self.collectors[-1]
+
+    def new_gateway(self, name, collector, more=""):
+        return self.keep(Gateway(name, self.binary, self.directory, collector, self.nginx, self.python, more))
+
+    def close(self):
+        for process in reversed(self.processes):
+            process.stop()
+        for collector in self.collectors:
+            collector.close()
+
+
+# The four ways to ask: what curl and h2load are told for each.
+WAYS = [
+    ("http/1.1", False, ["--http1.1"], ["--h1"], "1.1"),
+    ("h2c", False, ["--http2-prior-knowledge"], [], "2"),
+    ("http/1.1 over TLS", True, ["--http1.1"], ["--h1"], "1.1"),
+    ("h2 over TLS", True, ["--http2"], [], "2"),
+]
+
+
+def curl(*arguments, seconds=120):
+    """Asks by curl and returns what --write-out says."""
+    said = run("curl", "-sS", "--noproxy", "*", "--cacert", CERTIFICATE, "--max-time", seconds, *arguments,
+               seconds=seconds + 5)
+    return said
+
+
+def curl_gets_the_same_bytes_over_every_protocol_from_both_servers(stage):
+    gateway, asked = stage.gateway, 0
+    for upstream in ("nginx", "python"):
+        for way, tls, how, _, version in WAYS:
+            trace = os.urandom(16).hex()
+            body, head = stage.directory / "body", stage.directory / "head"
+            said = curl(*how, "-o", body, "-D", head, "-w", "%{http_code} %{http_version}",
+                        "-H", f"traceparent: 00-{trace}-00f067aa0ba902b7-01",
+                        gateway.url(f"/{upstream}/small.txt", tls))
+            asked += 1
+            expect(said == f"200 {version}", f"{upstream} over {way}: {said}")
+            expect(body.read_bytes() == stage.small, f"{upstream} over {way}: another body")
+            fields = head.read_text().lower()
+            expect(f'server-timing: trace;desc="00-{trace}-' in fields, f"{way}: no trace in the answer: {fields}")
+            expect("x-request-id: " in fields and "via: " in fields, f"{way}: {fields}")
+            eventually(f"spans of {upstream} over {way}", lambda: stage.collector.of_trace(trace) == (1, 1))
+    return f"{asked} requests, each with its SERVER and CLIENT span under the caller's trace"
+
+
+def curl_gets_what_a_server_says_beyond_200(stage):
+    gateway = stage.gateway
+    small = gateway.url("/nginx/small.txt")
+    tag = re.search(r"etag: (\S+)", curl("-I", small), re.IGNORECASE)[1]
+    cases = [
+        ("a part", ["-r", "0-9", small], "206 10"),
+        ("nothing new", ["-H", f"if-none-match: {tag}", small], "304 0"),
+        ("a missing file of nginx", [gateway.url("/nginx/none")], "404"),
+        ("a missing file of http.server", [gateway.url("/python/none")], "404"),
+        ("a HEAD", ["-I", small], "200 0"),
+        ("a method that http.server does not know", ["-X", "PATCH", gateway.url("/python/small.txt")], "501"),
+        ("no route", [gateway.url("/elsewhere")], "404"),
+        ("a path that leaves the root", ["--path-as-is", gateway.url("/nginx/../../etc/passwd")], "400"),
+    ]
+    for what, arguments, expected in cases:
+        said = curl("-o", "/dev/null", "-w", "%{http_code} %{size_download}", *arguments)
+        expect(said.startswith(expected), f"{what}: {said}, expected {expected}")
+    problem = json.loads(curl(gateway.url("/elsewhere")))
+    expect(problem["reason"] == "no_route" and problem["status"] == 404, f"no problem+json: {problem}")
+    return f"{len(cases)} cases"
+
+
+def a_hundred_thousand_requests_leave_no_unexplained_error_and_two_spans_each(stage):
+    gateway, each, figures = stage.gateway, LOAD // len(WAYS), []
+    for way, tls, _, how, _ in WAYS:
+        gateway.settle()
+        _, servers, clients = stage.collector.count()
+        failures = gateway.failures()
+        said = run("h2load", *how, "-n", each, "-c", 32, "-m", 1 if how else 8, gateway.url("/nginx/small.txt", tls),
+                   seconds=600)
+        done = re.search(r"requests: (\d+) total.* (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
+        expect(done and [int(number) for number in done.groups()] == [each, each, 0, 0, 0], f"{way}: {said}")
+        expect(f"status codes: {each} 2xx, 0 3xx, 0 4xx, 0 5xx" in said, f"{way}: {said}")
+        gateway.settle()
+        _, servers_after, clients_after = stage.collector.count()
+        got = (servers_after - servers, clients_after - clients)
+        expect(got == (each, each), f"{way}: {got[0]} SERVER and {got[1]} CLIENT spans for {each} requests")
+        expect(gateway.failures() == failures, f"{way}: {gateway.failures()}, before {failures}")
+        figures.append(f"{way} {re.search(r'([0-9.]+) req/s', said)[1]}/s")
+    return f"{each * len(WAYS)} requests, {2 * each * len(WAYS)} spans; " + ", ".join(figures)
+
+
+def wrk_sees_no_error_and_leaves_only_what_it_abandons(stage):
+    gateway, figures = stage.gateway, []
+    for upstream, connections, seconds in (("nginx", 32, 5), ("python", 4, 3)):
+        gateway.settle()
+        failures, before = gateway.failures(), gateway.requests()
+        said = run("wrk", "-t", 1, "-c", connections, "-d", f"{seconds}s", gateway.url(f"/{upstream}/small.txt"))
+        expect("Socket errors" not in said and "Non-2xx" not in said, f"{upstream}: {said}")
+        done = int(re.search(r"(\d+) requests in", said)[1])
+        expect(done > 0, f"{upstream}: {said}")
+        gateway.settle()
+        # wrk drops its connections in mid-request when its time is over
+        left = gateway.requests() - before - done
+        expect(0 <= left <= connections, f"{upstream}: {gateway.requests() - before} recorded, {done} answered")
+        new = {reason: count - failures.get(reason, 0) for reason, count in gateway.failures().items()}
+        new = {reason: count for reason, count in new.items() if count}
+        expect(set(new) <= {"client_gone"} and sum(new.values()) <= left, f"{upstream}: failures {new}, {left} abandoned")
+        figures.append(f"{upstream} {re.search(r'Requests/sec: +([0-9.]+)', said)[1]}/s, {left} abandoned")
+    return "; ".join(figures)
+
+
+def promtool_accepts_the_metrics(stage):
+    page = stage.gateway.page("/metrics")
+    run("promtool", "check", "metrics", send=page.encode())
+    expect("quantile=" not in page, "there is a summary on the page")
+    return f"{len(page.splitlines())} lines"
+
+
+def a_gibibyte_passes_both_ways_and_memory_stays_flat(stage):
+    gateway = stage.new_gateway("large", stage.new_collector())
+    large = stage.files / "large.bin"
+    expected = write_large(large)
+    figures = []
+    for way, tls, how, _, _ in (WAYS[0], WAYS[3]):
+        # what a first small exchange needs is not growth
+        curl(*how, "-o", "/dev/null", gateway.url("/nginx/small.txt", tls))
+        begun, before = time.monotonic(), grown_from(gateway)
+        command = ["curl", "-sS", "-f", "--noproxy", "*", "--cacert", str(CERTIFICATE), "--max-time", "300", *how,
+                   gateway.url("/nginx/large.bin", tls)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment()) as download:
+            digest = digest_of(download.stdout)
+        expect(download.returncode == 0 and digest == expected, f"{way}: the download differs ({download.returncode})")
+        figures.append(figure(f"down by {way}", gateway, before, begun))
+
+        begun, before = time.monotonic(), grown_from(gateway)
+        said = curl(*how, "-T", large, "-o", "/dev/null", "-w", "%{http_code}",
+                    gateway.url("/nginx/uploads/large.bin", tls), seconds=300)
+        expect(said == "201", f"{way}: the upload is answered {said}")
+        uploaded = stage.nginx.uploads / "large.bin"
+        with open(uploaded, "rb") as file:
+            expect(digest_of(file) == expected, f"{way}: what nginx has stored differs")
+        uploaded.unlink()
+        figures.append(figure(f"up by {way}", gateway, before, begun))
+    large.unlink()
+    gateway.stop()
+    return ", ".join(figures)
+
+
+def write_large(path):
+    """A gibibyte in which no two mebibytes are alike; returns its digest."""
+    digest, block = hashlib.sha256(), bytearray(os.urandom(MIB))
+    with open(path, "wb") as file:
+        for number in range(LARGE // MIB):
+            block[:8] = number.to_bytes(8, "big")
+            file.write(block)
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of(stream):
+    digest = hashlib.sha256()
+    while chunk := stream.read(MIB):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def grown_from(gateway):
+    gateway.forget_peak()
+    return gateway.memory("VmRSS")
+
+
+def figure(what, gateway, before, begun):
+    growth = gateway.memory("VmHWM") - before
+    expect(growth < MOST_GROWTH, f"{what}: resident memory grew by {growth / MIB:.1f} MiB")
+    return f"{what} +{growth / MIB:.1f} MiB in {time.monotonic() - begun:.1f} s"
+
+
+def two_thousand_idle_connections_are_closed_in_time_and_their_files_return(stage):
+    gateway = stage.new_gateway("idle", stage.new_collector(),
+                                '[listeners.plain.timeouts]\nidle = "3s"\nhead = "3s"')
+    files, begun = gateway.files(), time.monotonic()
+    silent = [connect(gateway) for _ in range(IDLE // 2)]
+    served = [connect(gateway) for _ in range(IDLE - len(silent))]
+    for connection in served:
+        connection.sendall(b"GET /nginx/small.txt HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        expect(answer.status == 200 and answer.read() == stage.small, f"status {answer.status}")
+    halves = [connect(gateway) for _ in range(20)]
+    for connection in halves:
+        connection.sendall(b"GET /nginx/small.txt HTTP/1.1\r\nhost: loc")
+    opened, most = time.monotonic() - begun, gateway.files()
+    expect(opened > 3 or most >= files + IDLE, f"{most} files are open for {IDLE} connections")
+    for connection in silent + served:
+        expect(read_to_end(connection) == b"", "an idle connection is told something")
+    for connection in halves:
+        answer = read_to_end(connection)
+        expect(answer.startswith(b"HTTP/1.1 408 ") and b"client_timeout" in answer, f"half a head: {answer[:200]}")
+    closed = time.monotonic() - begun
+    expect(closed < opened + 10, f"closed only after {closed:.1f} s")
+    for connection in silent + served + halves:
+        connection.close()
+    eventually("no connection is open", lambda: gateway.metric("tracegate_connections_open") == 0)
+    # a few connections to nginx may still wait in their pool
+    left = eventually("the files are closed", lambda: gateway.files() <= files + 4 and gateway.files())
+    expect(gateway.metric("tracegate_connections_total", outcome="timeout") >= IDLE, "they are not counted as timeout")
+    gateway.stop()
+    return f"{files} files open before, {most} with them, {left} after; opened in {opened:.1f} s, all closed after {closed:.1f} s"
+
+
+def connect(gateway):
+    return socket.create_connection(("127.0.0.1", gateway.plain), timeout=30)
+
+
+def read_to_end(connection):
+    read = b""
+    try:
+        while chunk := connection.recv(65536):
+            read += chunk
+    except ConnectionResetError:
+        pass
+    except TimeoutError:
+        raise Failed("a connection is still open after 30 s") from None
+    return read
+
+
+def sigterm_under_load_loses_no_request(stage):
+    collector = stage.new_collector()
+    gateway = stage.new_gateway("leaving", collector, '[shutdown]\ndrain_delay = "2s"')
+    leaving, over = threading.Event(), time.monotonic() + 60
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        # a client that is told `Connection: close` opens another one, as long as the gateway still accepts
+        loops = [pool.submit(ask_until, gateway, leaving, over) for _ in range(8)]
+        # 600 kB at 100 kB/s: they end after the drain delay
+        slow = [pool.submit(curl, *how, "-o", "/dev/null", "-w", "%{http_code} %{size_download}",
+                            gateway.url("/nginx/slowly/slow.bin", tls)) for _, tls, how, _, _ in WAYS]
+        time.sleep(1)
+        begun = time.monotonic()
+        gateway.ask_to_stop()
+        eventually("/readyz says 503", lambda: gateway.ready() == 503, 2)
+        time.sleep(1)
+        leaving.set()
+        answered = [loop.result() for loop in loops]
+        for (way, *_), answer in zip(WAYS, slow):
+            expect(answer.result() == "200 600000", f"{way}, under way at SIGTERM: {answer.result()}")
+    code = gateway.ended()
+    took = time.monotonic() - begun
+    expect(code == 0, f"exit code {code}: {gateway.errors.read_text()[-800:]}")
+    try:
+        connect(gateway).close()
+        raise Failed("somebody still accepts")
+    except ConnectionRefusedError:
+        pass
+    asked, late, told = (sum(column) for column in zip(*answered))
+    expect(late > 0 and told > 0, f"after SIGTERM {late} requests were answered, {told} times with `Connection: close`")
+    lines = gateway.access_log()
+    odd = [line for line in lines if line.get("status") != 200 or "reason" in line]
+    expect(not odd, f"{len(odd)} requests did not succeed: {odd[:3]}")
+    everything = asked + len(WAYS)
+    _, servers, clients = collector.count()
+    expect((len(lines), servers, clients) == (everything,) * 3,
+           f"{everything} answers, {len(lines)} log lines, {servers} SERVER and {clients} CLIENT spans")
+    return f"{everything} requests answered, {late} of them begun after the signal; exit 0 after {took:.1f} s"
+
+
+def ask_until(gateway, leaving, over):
+    """Asks again and again: (answers, those begun after the gateway was asked to stop, those that said close)."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.plain, timeout=30)
+    answers = late = told = 0
+    while not leaving.is_set() and time.monotonic() < over:
+        stopping = gateway.ready() == 503 if answers % 50 == 0 else late > 0
+        connection.request("GET", "/nginx/small.txt")
+        answer = connection.getresponse()
+        body = answer.read()
+        expect(answer.status == 200 and body, f"status {answer.status} after {answers} answers")
+        answers, late = answers + 1, late + stopping
+        told += answer.getheader("connection") == "close"
+    connection.close()
+    return answers, late, told
+
+
+def every_span_log_line_and_count_agrees_at_the_end(stage):
+    gateway = stage.gateway
+    spans = gateway.settle()
+    received, servers, clients = stage.collector.count()
+    requests, attempts = gateway.requests(), gateway.metric("tracegate_endpoint_requests_total")
+    expect(spans["dropped"] == 0 and spans["unsampled"] == 0, f"the gateway's balance: {spans}")
+    expect(spans["exported"] == received == servers + clients, f"{spans['exported']} exported, {received} received")
+    expect((servers, clients) == (requests, attempts),
+           f"{servers} SERVER spans for {requests} requests, {clients} CLIENT spans for {attempts} attempts")
+    expect(not stage.collector.orphans(), f"{len(stage.collector.orphans())} CLIENT spans without their SERVER span")
+    peak = gateway.memory("VmHWM") / MIB
+    gateway.ask_to_stop()
+    expect(gateway.ended() == 0, f"exit code {gateway.process.returncode}: {gateway.errors.read_text()[-800:]}")
+    lines = gateway.access_log()
+    expect(len(lines) == requests, f"{len(lines)} log lines for {requests} requests")
+    # wrk leaves in mid-request, curl asks for two things that are refused
+    known = {"client_gone", "no_route", "bad_request"}
+    odd = [line for line in lines if line.get("reason", "client_gone") not in known | {"upstream_status"}]
+    odd += [line for line in lines if line.get("reason") == "upstream_status" and line.get("status") != 501]
+    expect(not odd, f"{len(odd)} unexplained: {odd[:3]}")
+    diagnostics = [line for line in gateway.errors.read_text().splitlines() if " WARN " in line or " ERROR " in line]
+    expect(not diagnostics, f"diagnostics: {diagnostics[:5]}")
+    return f"{requests} requests, {received} spans, {len(lines)} log lines; resident memory at most {peak:.0f} MiB"
+
+
+SENTENCES = [
+    curl_gets_the_same_bytes_over_every_protocol_from_both_servers,
+    curl_gets_what_a_server_says_beyond_200,
+    a_hundred_thousand_requests_leave_no_unexplained_error_and_two_spans_each,
+    wrk_sees_no_error_and_leaves_only_what_it_abandons,
+    promtool_accepts_the_metrics,
+    a_gibibyte_passes_both_ways_and_memory_stays_flat,
+    two_thousand_idle_connections_are_closed_in_time_and_their_files_return,
+    sigterm_under_load_loses_no_request,
+    every_span_log_line_and_count_agrees_at_the_end,
+]
+
+
+def main():
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        sys.exit(__doc__)
+    binary = Path(arguments[0] if arguments else PROJECT / "target/release/tracegate").resolve()
+    if not binary.is_file():
+        sys.exit(f"{binary} is not there: cargo build --release")
+    needed("nginx", "wrk", "h2load", "curl", "promtool")
+    raise_file_limit()
+    words = arguments[1:]
+    chosen = [test for test in SENTENCES if not words or any(word in test.__name__ for word in words)]
+    passed = failed = 0
+    with tempfile.TemporaryDirectory(prefix="tracegate-real-") as directory:
+        stage = Stage(binary, Path(directory))
+        try:
+            stage.set_up()
+            for test in chosen:
+                begun = time.monotonic()
+                name = test.__name__.replace("_", " ")
+                try:
+                    says = test(stage)
+                except Exception as error:  # whatever it is, the others are still told
+                    failed += 1
+                    kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
+                    print(f"FAILED  {name}\n        {kind}{error}", flush=True)
+                else:
+                    passed += 1
+                    print(f"ok      {name}\n        {says} ({time.monotonic() - begun:.1f} s)", flush=True)
+        finally:
+            stage.close()
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed or not passed else 0)
+
+
+if __name__ == "__main__":
+    main()
