@@ -276,8 +276,6 @@ details! {
     Expired = "expired";
     /// The peer and we share no protocol.
     Alpn = "alpn";
-    /// A reused connection was closed by the endpoint.
-    StaleConnection = "stale_connection";
     /// More informational answers (1xx) than allowed.
     InformationalFlood = "informational_flood";
     /// The endpoint refused or reset the HTTP/2 stream.

@@ -20,7 +20,8 @@ pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Snapshot;
 use crate::admin::{self, Admin, Control};
 use crate::http::server::Server;
-use crate::listener::{Drain, Listener};
+use crate::listener::Listener;
+use crate::listener::drain::{Drain, Moment};
 use crate::net::Resolver;
 use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::{Sink, Telemetry};
@@ -116,6 +117,7 @@ impl Gateway {
             background.spawn(socket.run(server, drain.clone(), connections.clone()));
         }
         background.spawn(sweep(Arc::clone(&shared), stop.clone()));
+        shared.tell_start(&admin);
         let shutdown = settings.shutdown;
         Ok(Self { shared, admin, listeners, drain, connections, background, stop, shutdown })
     }
@@ -147,13 +149,13 @@ impl Gateway {
     pub async fn shutdown(self) {
         let Shutdown { drain_delay, deadline, flush } = self.shutdown;
         self.shared.leaving.store(true, Ordering::Relaxed);
-        self.drain.leave();
+        self.drain.advance(Moment::Leaving);
         tokio::time::sleep(drain_delay).await;
-        self.drain.close();
+        self.drain.advance(Moment::Closing);
         self.connections.close();
         if tokio::time::timeout(deadline, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "cutting what is still in flight");
-            self.drain.cut();
+            self.drain.advance(Moment::Cut);
             let _ = tokio::time::timeout(LAST_MOMENT, self.connections.wait()).await;
         }
         self.shared.telemetry.shutdown(Instant::now() + flush).await;
@@ -170,6 +172,22 @@ async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         for connected in shared.snapshot.upstreams.values() {
             connected.pools.iter().for_each(|pool| pool.sweep());
+        }
+    }
+}
+
+impl Shared {
+    /// What an operator wants to see first: what runs here, where it listens, where it forwards to.
+    fn tell_start(&self, admin: &Admin) {
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(version, admin = %admin.address, routes = self.routes.len(), "tracegate starts");
+        for (name, address) in &self.listeners {
+            tracing::info!(listener = %name, %address, "listening");
+        }
+        for (name, connected) in &self.snapshot.upstreams {
+            let endpoints: Vec<_> =
+                connected.upstream.endpoints().iter().map(|endpoint| &*endpoint.labels.endpoint).collect();
+            tracing::info!(upstream = %name, ?endpoints, "forwarding");
         }
     }
 }

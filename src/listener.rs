@@ -10,6 +10,7 @@ pub mod tls;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use activity::Fate;
 pub use connection::Connection;
 pub use drain::Drain;
+use drain::Moment;
 pub use timeouts::Timeouts;
 
 use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections};
@@ -72,10 +74,11 @@ impl Listener {
     /// Accepts until the drain says no more; each connection is a task of the tracker.
     pub async fn run<P: Protocol>(self, protocol: Arc<P>, drain: Drain, tasks: TaskTracker) {
         let mut back_off = BACK_OFF.start;
+        let mut closing = pin!(drain.after(Moment::Leaving));
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                () = drain.closing() => return,
+                _ = closing.as_mut() => return,
             };
             match accepted {
                 Ok((stream, peer)) => {

@@ -109,6 +109,9 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
     if stated.next().is_some() {
         return Err(invalid());
     }
+    if let (None, Some(host)) = (head.uri.authority(), field.and_then(plain_host)) {
+        return Ok(host.to_ascii_lowercase());
+    }
     let authority = match (head.uri.authority(), field) {
         (Some(target), Some(field)) if head.version == Version::HTTP_2 => {
             if !target.as_str().as_bytes().eq_ignore_ascii_case(field.as_bytes()) {
@@ -134,6 +137,16 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
     }
     let host = authority.host().trim_end_matches('.');
     Ok(host.to_ascii_lowercase())
+}
+
+/// The name in a `Host` that is nothing but a name and perhaps a port: nearly all are.
+fn plain_host(field: &HeaderValue) -> Option<&str> {
+    let field = std::str::from_utf8(field.as_bytes()).ok()?;
+    let (name, port) = field.split_once(':').unwrap_or((field, "80"));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let number = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_plain = !name.is_empty() && name.bytes().all(plain) && number;
+    is_plain.then(|| name.trim_end_matches('.'))
 }
 
 /// The target's path, normalised, in origin form. `OPTIONS *` asks about the server as a whole: it is routed

@@ -4,8 +4,8 @@
 //! last, so that a client cannot cut the trace with `Connection: traceparent`.
 
 use std::error::Error;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -135,12 +135,8 @@ async fn send(
     loop {
         let mut lease = pool.lend().await?;
         attempt.connected(lease.facts());
-        let sent = tokio::select! {
-            biased;
-            () = informational.flood() => {
-                return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::InformationalFlood));
-            }
-            sent = lease.send(message) => sent,
+        let Some(sent) = unless_flooded(&informational, lease.send(message)).await else {
+            return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::InformationalFlood));
         };
         match sent {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -150,6 +146,16 @@ async fn send(
             Err(error) => message = unsent(error, &handle, &lease)?,
         }
     }
+}
+
+/// What the work comes to; `None` where the endpoint sends informational answers without end.
+async fn unless_flooded<T>(informational: &Informational, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match informational.poll_flood(cx) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => work.as_mut().poll(cx).map(Some),
+    })
+    .await
 }
 
 /// The request as it goes over the wire to this endpoint.
@@ -261,9 +267,7 @@ fn unsent<T>(mut error: TrySendError<T>, handle: &Handle, lease: &Lease) -> Resu
     if let Some(stated) = handle.failure() {
         return Err(stated.into());
     }
-    let failure = classify(&error);
-    let stale = lease.facts().reused && failure.reason == Reason::UpstreamReset && failure.detail.is_none();
-    Err(if stale { failure.detail(Detail::StaleConnection) } else { failure }.because(error))
+    Err(classify(&error).because(error))
 }
 
 /// What a failed sending means.

@@ -11,7 +11,7 @@ use http::{Method, Version};
 use crate::telemetry::exchange::Scheme;
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1, and what has come to be treated alike).
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -23,7 +23,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Fields that `Connection` cannot take away: the message would mean something else without them.
-const KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+static KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
 /// The gateway's name in `Via`.
 const PSEUDONYM: &str = "tracegate";
@@ -38,19 +38,18 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Removes what belongs to the connection it came on: the fixed list and what `Connection` names.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .filter(|name| !KEPT.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    // one look over the names, since most messages have none of these
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
     }
-    for name in &HOP_BY_HOP {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !KEPT.contains(name))
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }

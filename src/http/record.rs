@@ -19,7 +19,7 @@ use super::body::{Body, BodyError};
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
 use crate::listener::activity::Activity;
-use crate::telemetry::context::{Context as TraceContext, traceparent};
+use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};
 
@@ -66,7 +66,7 @@ fn request_id(headers: &HeaderMap) -> Box<str> {
         .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain));
     match sent.and_then(|id| std::str::from_utf8(id).ok()) {
         Some(id) => id.into(),
-        None => format!("{:032x}", rand::random::<u128>()).into(),
+        None => TraceId::random().to_string().into(),
     }
 }
 

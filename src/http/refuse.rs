@@ -15,7 +15,7 @@ use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::connection::{Refusal, Refuse};
-use crate::telemetry::context::Context;
+use crate::telemetry::context::{Context, TraceId};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
 
@@ -60,7 +60,7 @@ impl Refuser {
             listener: Arc::clone(&self.listener),
             context: Context::from_headers([], []),
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
-            request_id: format!("{:032x}", rand::random::<u128>()).into(),
+            request_id: TraceId::random().to_string().into(),
             client,
             started: Instant::now(),
         });

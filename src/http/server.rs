@@ -23,9 +23,10 @@ use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
 use super::rescue::rescue;
 use super::routes::Routes;
-use crate::failure::{Failure, Reason};
+use crate::failure::Reason;
 use crate::listener::activity::{Activity, Fate};
-use crate::listener::{self, Connection, Drain, Protocol};
+use crate::listener::drain::{Drain, Moment};
+use crate::listener::{self, Connection, Protocol};
 use crate::telemetry::Recorder;
 use crate::telemetry::exchange::Scheme;
 use crate::view::View;
@@ -129,34 +130,27 @@ impl Protocol for Server {
         let peer = Arc::new(Peer::new(address, scheme, self.settings.trusts(address)));
         let activity = connection.activity();
         connection.on_refusal(self.refuser.hook(scheme, address, &activity));
-        let arrived_late = drain.is_leaving();
         let service = service_fn(|request| {
             let answer = self.exchange(request, &peer, &activity, &drain);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut serving = pin!(self.connections.serve_connection(TokioIo::new(connection), service));
-        // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next answer
-        let mut leaving =
-            pin!(async { if arrived_late { drain.closing().await } else { drain.leaving().await } });
-        let mut closing = pin!(drain.closing());
-        let mut cutting = pin!(drain.cutting());
-        let (mut left, mut closed) = (false, false);
+        let mut moment = drain.moment();
         let end = loop {
-            tokio::select! {
+            moment = tokio::select! {
                 biased;
                 end = serving.as_mut() => break end,
-                () = leaving.as_mut(), if !left => {
-                    left = true;
-                    if activity.is_http2() {
-                        serving.as_mut().graceful_shutdown();
-                    }
-                }
-                () = closing.as_mut(), if !closed => {
-                    closed = true;
-                    serving.as_mut().graceful_shutdown();
-                }
-                () = cutting.as_mut() => {
-                    activity.cut(&Failure::new(Reason::ShuttingDown));
+                later = drain.after(moment) => later,
+            };
+            match moment {
+                Moment::Serving => {}
+                // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next
+                // answer, and so does what arrives now
+                Moment::Leaving if activity.is_http2() => serving.as_mut().graceful_shutdown(),
+                Moment::Leaving => {}
+                Moment::Closing => serving.as_mut().graceful_shutdown(),
+                Moment::Cut => {
+                    activity.cut(&Reason::ShuttingDown.into());
                     break Ok(());
                 }
             }

@@ -1,48 +1,77 @@
 //! How a listener's connections learn that the gateway goes down: three moments, each final.
 
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The three moments, shared by all connections.
+use tokio::sync::watch;
+
+/// How far the gateway has come on its way down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Moment {
+    /// It serves.
+    #[default]
+    Serving,
+    /// Every answer says that its connection ends; new ones are still accepted.
+    Leaving,
+    /// Nothing is accepted, and connections close when their exchanges are over.
+    Closing,
+    /// Nothing is waited for.
+    Cut,
+}
+
+/// The moment, shared by all connections.
 #[derive(Debug, Clone, Default)]
-pub struct Drain {
-    leaving: CancellationToken,
-    closing: CancellationToken,
-    cut: CancellationToken,
+pub struct Drain(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    moment: watch::Sender<Moment>,
+    leaving: AtomicBool,
 }
 
 impl Drain {
-    /// From now on every answer says that its connection ends; new ones are still accepted.
-    pub fn leave(&self) {
-        self.leaving.cancel();
+    /// It is now this moment; earlier ones do not come back.
+    pub fn advance(&self, moment: Moment) {
+        self.0.leaving.store(true, Ordering::Relaxed);
+        self.0.moment.send_if_modified(|now| {
+            let later = moment > *now;
+            *now = moment.max(*now);
+            later
+        });
     }
 
-    /// From now on nothing is accepted, and connections close when their exchanges are over.
-    pub fn close(&self) {
-        self.closing.cancel();
-    }
-
-    /// From now on nothing is waited for.
-    pub fn cut(&self) {
-        self.cut.cancel();
-    }
-
-    /// Whether the gateway is leaving.
+    /// Whether the gateway is leaving, or further.
     pub fn is_leaving(&self) -> bool {
-        self.leaving.is_cancelled()
+        self.0.leaving.load(Ordering::Relaxed)
     }
 
-    /// Ends when the gateway is leaving.
-    pub async fn leaving(&self) {
-        self.leaving.cancelled().await;
+    /// The moment that it is.
+    pub fn moment(&self) -> Moment {
+        *self.0.moment.borrow()
     }
 
-    /// Ends when connections are to close.
-    pub async fn closing(&self) {
-        self.closing.cancelled().await;
+    /// Ends when it is later than this moment, with the moment that it is then.
+    pub async fn after(&self, moment: Moment) -> Moment {
+        let mut moments = self.0.moment.subscribe();
+        let later = moments.wait_for(|now| *now > moment).await;
+        *later.expect("the sender lives as long as this handle")
     }
+}
 
-    /// Ends when nothing is waited for any more.
-    pub async fn cutting(&self) {
-        self.cut.cancelled().await;
+#[cfg(test)]
+mod tests {
+    use super::{Drain, Moment};
+
+    #[tokio::test]
+    async fn moments_come_in_order_and_do_not_come_back() {
+        let drain = Drain::default();
+        assert_eq!((drain.moment(), drain.is_leaving()), (Moment::Serving, false));
+        drain.advance(Moment::Closing);
+        drain.advance(Moment::Leaving);
+        assert_eq!((drain.moment(), drain.is_leaving()), (Moment::Closing, true));
+        assert_eq!(drain.after(Moment::Leaving).await, Moment::Closing);
+        let waiting = drain.after(Moment::Closing);
+        drain.advance(Moment::Cut);
+        assert_eq!(waiting.await, Moment::Cut);
     }
 }

@@ -130,9 +130,9 @@ mod tests {
             handle.route(&bench.route);
             handle.attribute(0, b"4711");
             let mut attempt = Attempt::start(&handle, &bench.endpoint);
-            attempt.fail(&Failure::new(Reason::UpstreamReset).detail(Detail::StaleConnection));
+            attempt.fail(&Failure::new(Reason::UpstreamReset).detail(Detail::StreamReset));
             drop(attempt);
-            handle.fail(&Failure::new(Reason::UpstreamReset).detail(Detail::StaleConnection));
+            handle.fail(&Failure::new(Reason::UpstreamReset).detail(Detail::StreamReset));
             handle.request_bytes(10);
             handle.response_bytes(20);
             testing::answer(operation, 502);
@@ -152,7 +152,7 @@ mod tests {
                 "listener": "public", "route": "order_read", "operation": "order.read", "upstream": "shop",
                 "endpoint": "shop.internal:9001", "attempts": 1, "method": "GET",
                 "template": "/shop/orders/{order_id}", "status": 502, "reason": "upstream_reset",
-                "blame": "upstream", "detail": "stale_connection", "request_bytes": 10, "response_bytes": 20,
+                "blame": "upstream", "detail": "stream_reset", "request_bytes": 10, "response_bytes": 20,
                 "protocol": "1.1", "scheme": "http", "sampled": true, "attributes": { "order.id": "4711" },
             })
         );
