@@ -9,6 +9,10 @@ use clap::{Args, Parser, Subcommand};
 use tracegate::commands::{check, foreground, healthcheck, run};
 use tracegate::demo;
 
+/// Half the instructions of the system's allocator, and no growth by arenas of many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let line = CommandLine::parse();
     match line.command.unwrap_or(Command::Run(line.configuration)) {

@@ -38,20 +38,34 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Removes what belongs to the connection it came on: the fixed list and what `Connection` names.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // one look over the names, since most messages have none of these
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        return;
+    // one look over the names, since most messages have few of these or none; `Connection` is the first
+    let mut present = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        if let Some(index) = HOP_BY_HOP.iter().position(|known| known == name) {
+            present[index] = true;
+        }
     }
-    let named: Vec<HeaderName> = headers
+    if present[0] {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+    }
+    for (name, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, present)| *present) {
+        headers.remove(name);
+    }
+}
+
+/// The fields that `Connection` names, but for those that go anyway and those that must not.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !KEPT.contains(name))
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
+        .collect()
 }
 
 /// Whether the client can take trailers: `TE: trailers` (RFC 9110 section 10.1.4).

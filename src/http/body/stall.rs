@@ -11,30 +11,26 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug)]
 pub(crate) struct Stall {
     bound: Option<Duration>,
-    since: Instant,
+    /// Since when something has been waited for.
+    since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
 }
 
 impl Stall {
     /// At most `bound`; `None` is no bound.
     pub(crate) fn new(bound: Option<Duration>) -> Self {
-        Self { bound, since: Instant::now(), timer: None, waiting: false }
+        Self { bound, since: None, timer: None }
     }
 
     /// Something came: what is waited for next may take its full time again.
     pub(crate) fn moved(&mut self) {
-        self.waiting = false;
+        self.since = None;
     }
 
     /// Nothing has come yet: whether the time for it is over. Wakes the task when it will be.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(bound) = self.bound else { return false };
-        if !self.waiting {
-            self.waiting = true;
-            self.since = Instant::now();
-        }
-        let deadline = self.since + bound;
+        let deadline = *self.since.get_or_insert_with(Instant::now) + bound;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {
             if timer.as_mut().poll(cx).is_pending() {
