@@ -13,16 +13,16 @@
 //! `commands::healthcheck`; what goes on until a signal ends it shares `commands::foreground`, with its
 //! threads (`commands::runtime`) and signals (`commands::signals`).
 //!
-//! **Configuration.** `gateway::file` checks what `gateway::file::merge` makes of what `gateway::file::source`
-//! gathers: each file (`gateway::file::document`) and the environment (`gateway::file::environment`,
-//! `gateway::file::otel`) is a
-//! layer (`gateway::file::layer`), and `gateway::file::tree` reads the shapes over the merged values. The
-//! shapes live with their components: `listener::file`, `http::file` (with `http::file::template` and
-//! `http::file::ties`, `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves are
-//! `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`,
+//! **Configuration.** `gateway::file` checks what `gateway::file::source` gathers: each file
+//! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is a
+//! layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and `gateway::file::tree`
+//! reads the shapes over the merged values. The shapes live with their components: `listener::file`,
+//! `http::file` (with `http::file::template`, `http::file::ties` and `http::file::crossings`),
+//! `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves are `setting`'s:
+//! `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`,
 //! `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`; `setting::check` is what the
 //! constructors work with. What is wrong is a `problem` at a `problem::key`, all at once. What comes out is
-//! `gateway::settings`.
+//! `gateway::settings`; `gateway::file::tests` holds it.
 //!
 //! **Gateway.** `gateway` starts, drains and owns every task; `gateway::snapshot` is all that serves requests,
 //! built whole, handed out in slices by `view`.
