@@ -74,13 +74,13 @@ pub struct Tls {
 /// Bounds of one endpoint's pool.
 #[derive(Debug, Clone, Copy)]
 pub struct Pool {
-    /// Connections open or being opened at once.
+    /// HTTP/1.1: connections open or being opened at once. HTTP/2: requests on the one that is shared.
     pub connections: usize,
     /// Requests that wait for a connection.
     pub pending: usize,
     /// How long a request waits for one.
     pub wait: Duration,
-    /// How long an unused connection is kept.
+    /// How long an unused HTTP/1.1 connection is kept.
     pub idle: Duration,
 }
 
