@@ -9,9 +9,9 @@ use crate::setting::Check;
 
 /// Notes a problem at each route that ties with one before it.
 ///
-/// The router prefers the longer exact path, then named methods over any, then more header matches, and an
-/// exact host over a wildcard over any. Two routes that are equal in all of these tie if one request can
-/// match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
+/// The router prefers an exact host over a wildcard over any, then the path that is more exact segment by
+/// segment, then named methods over any, then more header matches. Two routes that are equal in all of these
+/// tie if one request can match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
 pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
     let mut of_one_shape: HashMap<_, Vec<&(Key, Settings)>> = HashMap::new();
     for entry in routes {
