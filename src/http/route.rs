@@ -1,4 +1,4 @@
-//! Which route serves a request: by listener, host, path, method and header; the most specific wins.
+//! A route: what a request must look like for it, and what becomes of the request then.
 
 use std::sync::Arc;
 use std::time::Duration;
