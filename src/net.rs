@@ -1,4 +1,5 @@
-//! Connections going out: names, dialling, TLS. Used by receivers of telemetry and by upstreams alike.
+//! The network below everything else: connections going out (names, dialling, TLS), and the small server and
+//! client of what is not traffic.
 
 pub mod dial;
 pub mod file;
