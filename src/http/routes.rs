@@ -291,11 +291,6 @@ pub fn shapes(template: &str) -> Vec<(String, bool)> {
     let mut count = 0;
     while let Some((before, after)) = rest.split_once('{') {
         shape.push_str(before);
-        if let Some(after) = after.strip_prefix('{') {
-            shape.push_str("{{");
-            rest = after;
-            continue;
-        }
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         let star = if name.starts_with('*') { "*" } else { "" };
         shape.extend(["{", star, "p", &count.to_string(), "}"]);
@@ -319,10 +314,6 @@ pub fn parameter_names(template: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut rest = template;
     while let Some((_, after)) = rest.split_once('{') {
-        if let Some(after) = after.strip_prefix('{') {
-            rest = after;
-            continue;
-        }
         let Some((name, after)) = after.split_once('}') else { break };
         names.push(name.trim_start_matches('*'));
         rest = after;
@@ -439,6 +430,6 @@ mod tests {
         assert_eq!(shape("/a/{x}/{y}"), shape("/a/{order}/{line}"));
         assert_eq!(shapes("/shop/{*rest}").len(), 3);
         assert_eq!(shapes("/{*rest}").len(), 2);
-        assert_eq!(parameter_names("/a/{x}/{{b}}/{*rest}"), ["x", "rest"]);
+        assert_eq!(parameter_names("/a/{x}/{*rest}"), ["x", "rest"]);
     }
 }
