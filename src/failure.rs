@@ -209,11 +209,6 @@ reasons! {
 }
 
 impl Reason {
-    /// The reason with this word, if there is one.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|reason| reason.word() == word)
-    }
-
     pub(crate) fn from_index(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }
@@ -305,12 +300,10 @@ mod tests {
     use super::{Detail, Reason};
 
     #[test]
-    fn every_reason_is_found_by_its_word_and_by_its_index() {
+    fn every_reason_is_found_by_its_index() {
         for &reason in Reason::ALL {
-            assert_eq!(Reason::from_word(reason.word()), Some(reason));
             assert_eq!(Reason::from_index(reason.index()), Some(reason));
         }
-        assert_eq!(Reason::from_word("nobody_knows"), None);
     }
 
     #[test]
