@@ -10,7 +10,7 @@ use crate::telemetry::diagnostics;
 
 /// Does this work on so many workers, with diagnostics of this level unless `RUST_LOG` says otherwise.
 pub fn run(workers: Option<usize>, level: &str, work: impl AsyncFnOnce(Signals) -> ExitCode) -> ExitCode {
-    if let Err(error) = diagnostics::start(Some(level)) {
+    if let Err(error) = diagnostics::start(level) {
         return failed(error);
     }
     let runtime = match runtime::build(workers) {

@@ -16,10 +16,10 @@ pub enum DiagnosticsError {
 }
 
 /// Writes diagnostics to standard error from now on. The level is `RUST_LOG` if that is set, else the
-/// argument, else `info`. A bare level is that of tracegate's own messages; libraries stay at `warn`.
-pub fn start(level: Option<&str>) -> Result<(), DiagnosticsError> {
+/// argument. A bare level is that of tracegate's own messages; libraries stay at `warn`.
+pub fn start(level: &str) -> Result<(), DiagnosticsError> {
     let environment = std::env::var(EnvFilter::DEFAULT_ENV).ok();
-    let filter = filter(environment.as_deref().or(level).unwrap_or("info"))?;
+    let filter = filter(environment.as_deref().unwrap_or(level))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
     tracing_subscriber::util::SubscriberInitExt::try_init(builder.finish()).map_err(DiagnosticsError::Twice)
 }
