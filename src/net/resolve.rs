@@ -62,11 +62,6 @@ enum Known {
 }
 
 impl Name {
-    /// The host as configured.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
     /// Whether the host is an IP address and nothing has to be found.
     pub fn is_literal(&self) -> bool {
         matches!(self.source, Source::Literal(_))
