@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 
 /// A slice of the current snapshot. Readers take what is current; only the gateway replaces it, whole.
 #[derive(Debug)]
@@ -14,12 +14,7 @@ impl<T> View<T> {
         Self(Arc::new(ArcSwap::new(value)))
     }
 
-    /// What is current now; it stays valid for as long as the guard is held, whatever a reload does.
-    pub fn load(&self) -> Guard<Arc<T>> {
-        self.0.load()
-    }
-
-    /// What is current now, to keep.
+    /// What is current now, to keep: whatever a reload does.
     pub fn current(&self) -> Arc<T> {
         self.0.load_full()
     }
