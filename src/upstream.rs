@@ -87,7 +87,6 @@ pub struct Pool {
 /// A named set of endpoints.
 #[derive(Debug)]
 pub struct Upstream {
-    settings: Settings,
     endpoints: Box<[Arc<Endpoint>]>,
     balancer: Balancer,
 }
@@ -105,7 +104,7 @@ pub struct Picked {
 
 impl Upstream {
     /// An upstream by these settings. Nothing is resolved or dialled before it is used.
-    pub fn new(settings: Settings, resolver: &Resolver) -> Arc<Self> {
+    pub fn new(settings: &Settings, resolver: &Resolver) -> Arc<Self> {
         let config = settings.tls.as_ref().map(|tls| {
             let mut config = ClientConfig::clone(&tls.config);
             config.alpn_protocols = vec![settings.protocol.alpn().to_vec()];
@@ -114,18 +113,13 @@ impl Upstream {
         let endpoints = settings.endpoints.iter().map(|address| {
             let tls = address.https.then(|| {
                 let config = config.as_ref().expect("an https endpoint comes with settings of TLS");
-                (Arc::clone(config), server_name(&settings, address))
+                (Arc::clone(config), server_name(settings, address))
             });
-            let (name, labels) = (resolver.name(&address.host), labels(&settings, address));
+            let (name, labels) = (resolver.name(&address.host), labels(settings, address));
             Arc::new(Endpoint::new(address, name, tls, settings.connect_timeout, labels))
         });
         let endpoints = endpoints.collect();
-        Arc::new(Self { endpoints, balancer: Balancer::new(settings.balance), settings })
-    }
-
-    /// What it was made from.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+        Arc::new(Self { endpoints, balancer: Balancer::new(settings.balance) })
     }
 
     /// All its endpoints, as configured.
@@ -213,7 +207,7 @@ mod tests {
     }
 
     fn upstream(endpoints: Vec<Address>) -> Arc<Upstream> {
-        Upstream::new(settings(endpoints), &resolver())
+        Upstream::new(&settings(endpoints), &resolver())
     }
 
     #[tokio::test]
@@ -320,7 +314,7 @@ mod tests {
             (address(true, "127.0.0.1", mute), short, (Reason::TlsFailed, Some(Detail::Timeout))),
         ] {
             let settings = Settings { connect_timeout: timeout, ..settings(vec![address.clone()]) };
-            let upstream = Upstream::new(settings, &resolver());
+            let upstream = Upstream::new(&settings, &resolver());
             let failure = upstream.endpoints()[0].dial().await.unwrap_err();
             assert_eq!((failure.reason, failure.detail), expected, "{address:?}");
         }

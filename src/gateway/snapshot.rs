@@ -61,7 +61,7 @@ impl Snapshot {
 }
 
 fn connected(settings: &UpstreamSettings, resolver: &Resolver, metrics: &Arc<Metrics>) -> Connected {
-    let upstream = Upstream::new(settings.clone(), resolver);
+    let upstream = Upstream::new(settings, resolver);
     let pools = upstream.endpoints().iter().map(|endpoint| Pool::new(endpoint, settings, metrics)).collect();
     Connected { upstream, pools }
 }
