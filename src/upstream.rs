@@ -32,8 +32,7 @@ pub struct Settings {
     pub balance: Balance,
     /// What is spoken to the endpoints.
     pub protocol: Protocol,
-    /// TLS towards `https` endpoints, with authorities and certificates loaded; ALPN is set by `protocol`.
-    /// Always there if an endpoint is `https`.
+    /// TLS towards `https` endpoints, with authorities loaded. Always there if an endpoint is `https`.
     pub tls: Option<Tls>,
     /// From the name's lookup to an established connection, TLS included.
     pub connect_timeout: Duration,
@@ -65,7 +64,7 @@ impl Protocol {
 /// TLS towards an upstream.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Trusted authorities and client certificate.
+    /// The trusted authorities, and the protocol to agree on by ALPN.
     pub config: Arc<ClientConfig>,
     /// The name the certificate must have, if it is not the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
@@ -105,15 +104,10 @@ pub struct Picked {
 impl Upstream {
     /// An upstream by these settings. Nothing is resolved or dialled before it is used.
     pub fn new(settings: &Settings, resolver: &Resolver) -> Arc<Self> {
-        let config = settings.tls.as_ref().map(|tls| {
-            let mut config = ClientConfig::clone(&tls.config);
-            config.alpn_protocols = vec![settings.protocol.alpn().to_vec()];
-            Arc::new(config)
-        });
         let endpoints = settings.endpoints.iter().map(|address| {
             let tls = address.https.then(|| {
-                let config = config.as_ref().expect("an https endpoint comes with settings of TLS");
-                (Arc::clone(config), server_name(settings, address))
+                let tls = settings.tls.as_ref().expect("an https endpoint comes with settings of TLS");
+                (Arc::clone(&tls.config), server_name(tls, address))
             });
             let (name, labels) = (resolver.name(&address.host), labels(settings, address));
             Arc::new(Endpoint::new(address, name, tls, settings.connect_timeout, labels))
@@ -142,8 +136,8 @@ impl Upstream {
 }
 
 /// The name an endpoint's certificate must have.
-fn server_name(settings: &Settings, address: &Address) -> ServerName<'static> {
-    settings.tls.as_ref().and_then(|tls| tls.server_name.clone()).unwrap_or_else(|| {
+fn server_name(tls: &Tls, address: &Address) -> ServerName<'static> {
+    tls.server_name.clone().unwrap_or_else(|| {
         let host = address.host.to_string();
         ServerName::try_from(host).expect("the host of an https endpoint has been checked")
     })
@@ -181,7 +175,7 @@ mod tests {
     }
 
     fn settings(endpoints: Vec<Address>) -> Settings {
-        let config = tls::client_config(Some(Path::new("certs/gateway.pem")), None, &[]).unwrap();
+        let config = tls::client_config(Some(Path::new("certs/gateway.pem")), None, &[b"h2"]).unwrap();
         let wait = Duration::from_secs(1);
         Settings {
             name: "shop".into(),

@@ -110,14 +110,10 @@ fn check_tls(
             );
         }
     }
-    let alpn: &[&[u8]] = match protocol {
-        Protocol::Http1 => &[b"http/1.1"],
-        Protocol::Http2 => &[b"h2"],
-    };
     let (ca_key, ca_file) =
         ca_file.map_or((key.clone(), None), |file| (file.key().clone(), file.into_option()));
     let path = ca_file.as_ref().map(|file| check.path(file));
-    match net::tls::client_config(path.as_deref(), None, alpn) {
+    match net::tls::client_config(path.as_deref(), None, &[protocol.alpn()]) {
         Ok(config) => {
             let server_name = server_name.and_then(Written::into_option).map(|Name(name)| name);
             Some(Tls { config, server_name })
