@@ -1,6 +1,5 @@
 //! The HTTP client of opentelemetry-otlp: hyper with our own TLS, one connection, and eyes for the answer.
 
-use std::error::Error;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -18,12 +17,13 @@ use hyper_util::rt::TokioIo;
 use opentelemetry_http::HttpError;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::net::tls;
 
 /// Posts to one server over a connection that is kept. Whoever calls it bounds the time.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl HttpClient {
         let host = authority.host().trim_matches(['[', ']']);
         let tls = match url.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => {
-                Some((Arc::new(tls_config(ca_file)?), ServerName::try_from(host.to_owned())?))
+                Some((tls::client_config(ca_file, None, &[])?, ServerName::try_from(host.to_owned())?))
             }
             _ => None,
         };
@@ -147,22 +147,6 @@ async fn handshake(
     let (connection, driver) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(driver);
     Ok(connection)
-}
-
-fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
-    let mut roots = RootCertStore::empty();
-    match ca_file {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(file) => {
-            let named = |error| format!("{}: {error}", file.display());
-            for certificate in CertificateDer::pem_file_iter(file).map_err(named)? {
-                roots.add(certificate.map_err(named)?)?;
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn rejected_spans(body: &Bytes) -> usize {
