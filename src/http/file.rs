@@ -118,9 +118,9 @@ impl WrittenMatch {
         let headers = self.headers.into_iter().filter_map(header).collect();
         let path =
             self.path.required(check, "write path = \"/shop/orders/{order_id}\", or \"/{*rest}\" for all");
-        let methods = list(self.methods).map(|WrittenMethod(method)| method).collect();
+        let methods = self.methods.into_elements().map(|WrittenMethod(method)| method).collect();
         Some(super::route::Match {
-            hosts: list(self.hosts).collect(),
+            hosts: self.hosts.into_elements().collect(),
             path: path?.into_text(),
             methods,
             headers,
@@ -278,10 +278,6 @@ fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
         );
     }
     parsed
-}
-
-fn list<T>(written: Written<Vec<Written<T>>>) -> impl Iterator<Item = T> {
-    written.into_option().unwrap_or_default().into_iter().filter_map(Written::into_option)
 }
 
 /// What the conventions or the gateway itself set.

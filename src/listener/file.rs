@@ -56,16 +56,11 @@ impl Listener {
     pub fn check(self, name: &str, check: &Check<'_>) -> Option<Settings> {
         let address = self.address.required(check, "write address = \"0.0.0.0:8080\"");
         let tls = self.tls.map(|tls| tls.check(check));
-        let trusted = self.trusted_proxies.into_option().unwrap_or_default();
         Some(Settings {
             name: name.into(),
             address: address?.into(),
             tls: tls.and_then(|tls| tls),
-            trusted_proxies: trusted
-                .into_iter()
-                .filter_map(Written::into_option)
-                .map(|Network(net)| net)
-                .collect(),
+            trusted_proxies: self.trusted_proxies.into_elements().map(|Network(net)| net).collect(),
             limits: self.limits.check(),
             timeouts: self.timeouts.check(),
         })

@@ -21,13 +21,8 @@ impl Dns {
     /// The settings as used.
     pub fn check(self, check: &Check<'_>) -> DnsSettings {
         let key = self.min_ttl.key().clone();
-        let servers = self.servers.into_option().unwrap_or_default();
         let settings = DnsSettings {
-            servers: servers
-                .into_iter()
-                .filter_map(Written::into_option)
-                .map(|Server(address)| address)
-                .collect(),
+            servers: self.servers.into_elements().map(|Server(address)| address).collect(),
             min_ttl: self.min_ttl.or(time::Duration::from_secs(1)),
             max_ttl: self.max_ttl.or(time::Duration::from_mins(5)),
         };

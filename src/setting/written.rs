@@ -74,6 +74,13 @@ impl<T> Written<T> {
     }
 }
 
+impl<T> Written<Vec<Written<T>>> {
+    /// The elements that are right; none if the list is absent.
+    pub fn into_elements(self) -> impl Iterator<Item = T> {
+        self.into_option().into_iter().flatten().filter_map(Written::into_option)
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Pair<T>(PhantomData<T>);
