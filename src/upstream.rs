@@ -286,7 +286,8 @@ mod tests {
             let upstream = upstream(vec![address(true, "127.0.0.1", port)]);
             let mut connected = upstream.endpoints()[0].dial().await.unwrap();
             assert!(connected.facts.handshake.is_some());
-            assert_eq!(connected.stream.alpn(), Some(&b"h2"[..]));
+            let crate::net::Stream::Tls(session) = &connected.stream else { panic!("it speaks TLS") };
+            assert_eq!(session.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             assert!(connected.stream.is_write_vectored());
             connected.stream.write_all(b"ping").await.unwrap();
             let mut bytes = [0; 4];

@@ -17,16 +17,6 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
-    /// The protocol agreed on in the TLS handshake (ALPN), if there was one.
-    pub fn alpn(&self) -> Option<&[u8]> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol(),
-        }
-    }
-}
-
 /// Passes a call on to whichever stream it is.
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
