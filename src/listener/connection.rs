@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::activity::{Activity, Fate};
 use super::timeouts::Timeouts;
 use crate::failure::{Detail, Failure, Reason};
+use crate::net::Stream;
 
 /// How long, and for how many bytes, a closed connection is still read, so that the client can read the last
 /// answer before its own bytes are answered with a reset (RFC 9112 section 9.6).
@@ -33,7 +34,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// An accepted connection.
 pub struct Connection {
-    transport: Transport,
+    stream: Incoming,
     peer: SocketAddr,
     timeouts: Timeouts,
     activity: Arc<Activity>,
@@ -74,25 +75,23 @@ pub enum Refusal {
     Slow,
 }
 
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// A connection coming in.
+type Incoming = Stream<TlsStream<TcpStream>>;
 
 impl Connection {
     /// A connection in plain text.
     pub fn plain(stream: TcpStream, peer: SocketAddr, timeouts: Timeouts) -> Self {
-        Self::new(Transport::Plain(stream), peer, timeouts)
+        Self::new(Stream::Plain(stream), peer, timeouts)
     }
 
     /// A connection whose TLS handshake is done.
     pub fn tls(stream: TlsStream<TcpStream>, peer: SocketAddr, timeouts: Timeouts) -> Self {
-        Self::new(Transport::Tls(Box::new(stream)), peer, timeouts)
+        Self::new(Stream::Tls(Box::new(stream)), peer, timeouts)
     }
 
-    fn new(transport: Transport, peer: SocketAddr, timeouts: Timeouts) -> Self {
+    fn new(stream: Incoming, peer: SocketAddr, timeouts: Timeouts) -> Self {
         Self {
-            transport,
+            stream,
             peer,
             timeouts,
             activity: Arc::default(),
@@ -118,7 +117,7 @@ impl Connection {
 
     /// Whether TLS is spoken.
     pub fn is_tls(&self) -> bool {
-        matches!(self.transport, Transport::Tls(_))
+        matches!(self.stream, Stream::Tls(_))
     }
 
     /// What the connection and its exchanges know of each other.
@@ -229,7 +228,7 @@ impl Connection {
 
     fn poll_write_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(refusal) = self.refusal.as_mut().filter(|refusal| !refusal.is_empty()) {
-            let written = ready!(self.transport.poll_write(cx, refusal))?;
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, refusal))?;
             refusal.drain(..written);
         }
         Poll::Ready(Ok(()))
@@ -253,7 +252,7 @@ impl Connection {
         let mut scratch = [0; 4096];
         while left > 0 && !self.read_closed {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.transport).poll_read(cx, &mut buffer) {
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     left = left.saturating_sub(buffer.filled().len());
                     self.linger = Some((until, left));
@@ -277,7 +276,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        match Pin::new(&mut self.transport).poll_read(cx, buffer) {
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
                 match buffer.filled().get(before..) {
                     Some(bytes) if !bytes.is_empty() => self.saw(bytes),
@@ -303,7 +302,7 @@ impl AsyncWrite for Connection {
             ready!(self.poll_write_refusal(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = self.transport.poll_write(cx, bytes);
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.poll_stalled(cx, written)
     }
 
@@ -316,26 +315,17 @@ impl AsyncWrite for Connection {
             ready!(self.poll_write_refusal(cx))?;
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        let written = match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Transport::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
-        };
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.poll_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_refusal(cx))?;
-        let flushed = match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
-        };
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         let flushed = self.poll_stalled(cx, flushed);
         if flushed.is_ready() && self.activity.open() == 0 && self.flushed != self.activity.served() {
             self.flushed = self.activity.served();
@@ -352,10 +342,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(self.poll_write_refusal(cx))?;
-            ready!(match &mut self.transport {
-                Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-                Transport::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
-            })?;
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             if self.idle_over {
                 return Poll::Ready(Ok(()));
             }
@@ -364,28 +351,6 @@ impl AsyncWrite for Connection {
         }
         ready!(self.poll_linger(cx));
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Transport {
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
-        }
-    }
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buffer),
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! An outgoing connection, plain or encrypted, as one type to read from and write to.
+//! A connection, plain or encrypted, as one type to read from and write to.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,13 +8,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-/// An outgoing connection.
+/// A connection. It goes out unless its TLS says that it came in.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Stream<T = TlsStream<TcpStream>> {
     /// Plain TCP.
     Plain(TcpStream),
     /// TLS over TCP, after its handshake.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<T>),
 }
 
 /// Passes a call on to whichever stream it is.
@@ -33,7 +33,7 @@ macro_rules! either {
     };
 }
 
-impl AsyncRead for Stream {
+impl<T: AsyncRead + Unpin> AsyncRead for Stream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -43,7 +43,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Stream<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, stream => stream.poll_write(context, bytes))
     }
