@@ -4,9 +4,10 @@
 //! answers in hyper's place) and opens the operation with [`record`], outermost, so that whatever happens
 //! below is on record. [`rescue`] turns every failure and panic into an answer: above it there are only
 //! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
-//! table ([`routes`]) for the [`route`]. The route's [`policy`] layers shape the [`exchange`], and [`forward`]
-//! at the bottom picks an endpoint, starts the attempt, injects context ([`headers`], [`expect`]) and sends
-//! over the endpoint's [`pool`]. The answer comes back through the same stages, its [`body`] last.
+//! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
+//! the [`exchange`], and [`forward`] at the bottom picks an endpoint, starts the attempt, injects context
+//! ([`headers`], [`expect`]) and sends over the endpoint's [`pool`]. The answer comes back through the same
+//! stages, its [`body`] last.
 
 pub mod body;
 pub mod dispatch;
@@ -24,3 +25,4 @@ pub mod rescue;
 pub mod route;
 pub mod routes;
 pub mod server;
+pub mod shape;

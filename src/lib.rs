@@ -32,7 +32,7 @@
 //! the exchanges on it and leaves when `listener::drain` says so.
 //!
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
-//! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`, the
+//! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes` (by `http::shape`), the
 //! `http::route`, its `http::policy` layers `http::policy::attributes`, `http::policy::body_limit`,
 //! `http::policy::rewrite` over an `http::exchange`, and `http::forward` with `http::headers`, `http::expect`
 //! and `http::pool`. `upstream` picks one `upstream::endpoint` by `upstream::balance`, reached through `net`:

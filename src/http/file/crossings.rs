@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use http::Method;
 
 use super::super::route::{Host, Settings};
-use super::super::routes::{is_open, served, shapes};
+use super::super::routes::served;
+use super::super::shape::{is_open, shapes};
 use crate::problem::Key;
 use crate::setting::Check;
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-use super::super::routes::parameter_names;
+use super::super::shape::parameter_names;
 use crate::setting::leaf::text;
 
 /// A path template that the router takes.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::route::{HeaderMatch, Settings};
-use super::super::routes::shapes;
+use super::super::shape::shapes;
 use crate::problem::Key;
 use crate::setting::Check;
 

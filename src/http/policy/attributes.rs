@@ -12,7 +12,7 @@ use tower::Service;
 use crate::failure::Failure;
 use crate::http::exchange::{Request, Response};
 use crate::http::route::{AttributeSource, Settings};
-use crate::http::routes::parameter_names;
+use crate::http::shape::parameter_names;
 use crate::telemetry::Handle;
 
 /// Where each attribute's value is read.

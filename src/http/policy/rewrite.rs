@@ -11,7 +11,7 @@ use tower::Service;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::exchange::{Parameters, Request, Response};
 use crate::http::route::{Rewrite as Rule, Settings};
-use crate::http::routes::parameter_names;
+use crate::http::shape::parameter_names;
 
 /// How the path changes.
 #[derive(Debug, Clone)]
