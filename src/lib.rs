@@ -14,15 +14,15 @@
 //! threads (`commands::runtime`) and signals (`commands::signals`).
 //!
 //! **Configuration.** `gateway::file` checks what `gateway::file::source` gathers: each file
-//! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is a
-//! layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and `gateway::file::tree`
-//! reads the shapes over the merged values. The shapes live with their components: `listener::file`,
-//! `http::file` (with `http::file::template`, `http::file::ties` and `http::file::crossings`),
-//! `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves are `setting`'s:
-//! `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`,
-//! `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`; `setting::check` is what the
-//! constructors work with. What is wrong is a `problem` at a `problem::key`, all at once. What comes out is
-//! `gateway::settings`; `gateway::file::tests` holds it.
+//! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is
+//! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
+//! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
+//! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
+//! `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves
+//! are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
+//! `setting::count`, `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`;
+//! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
+//! all at once. What comes out is `gateway::settings`.
 //!
 //! **Gateway.** `gateway` starts, drains and owns every task; `gateway::snapshot` is all that serves requests,
 //! built whole, handed out in slices by `view`.
@@ -32,13 +32,13 @@
 //! the exchanges on it and leaves when `listener::drain` says so.
 //!
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
-//! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes` (by `http::shape`), the
-//! `http::route`, its `http::policy` layers `http::policy::attributes`, `http::policy::body_limit`,
-//! `http::policy::rewrite` over an `http::exchange`, and `http::forward` with `http::headers`, `http::expect`
-//! and `http::pool`. `upstream` picks one `upstream::endpoint` by `upstream::balance`, reached through `net`:
-//! `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one `net::stream`. Bodies pass through `http::body`:
-//! `http::body::request` up and `http::body::upstream` down, held by `http::body::stall`, broken by
-//! `http::body::error`.
+//! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
+//! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
+//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, and `http::forward` with
+//! `http::headers`, `http::expect` and `http::pool`. `upstream` picks one `upstream::endpoint` by
+//! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
+//! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
+//! down, held by `http::body::stall`, broken by `http::body::error`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
 //! `telemetry::context` (`telemetry::context::state`) is sampled by `telemetry::sampling` and, when it drops,
