@@ -123,7 +123,7 @@ impl fmt::Debug for Record {
 }
 
 /// A business attribute's value: at most 64 bytes of `[A-Za-z0-9._:-]`, else `_invalid` (design: the order number).
-pub fn attribute_value(text: &[u8]) -> &str {
+fn attribute_value(text: &[u8]) -> &str {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-');
     match std::str::from_utf8(text) {
         Ok(value) if (1..=64).contains(&value.len()) && text.iter().all(plain) => value,
