@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{admin, http, listener, net, telemetry, upstream};
 
-/// The whole configuration as used: a file that has been checked.
+/// The whole configuration as used.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// At least one.
