@@ -20,6 +20,6 @@ COPY routes.toml /etc/tracegate/routes.toml
 WORKDIR /etc/tracegate
 USER 65532:65532
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/local/bin/tracegate", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/usr/local/bin/tracegate", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/tracegate"]
 CMD ["run"]

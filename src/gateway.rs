@@ -20,8 +20,8 @@ pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Snapshot;
 use crate::admin::{self, Admin, Control};
 use crate::http::server::Server;
-use crate::listener::Listener;
 use crate::listener::drain::{Drain, Moment};
+use crate::listener::{self, Listener};
 use crate::net::Resolver;
 use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::{Sink, Telemetry};
@@ -95,7 +95,8 @@ impl Gateway {
                 address: listener.address,
                 source,
             })?;
-            bound.push((listener.clone(), socket));
+            // port 0 has become a real one
+            bound.push((listener::Settings { address: socket.address(), ..listener.clone() }, socket));
         }
         let listeners: BTreeMap<Arc<str>, SocketAddr> =
             bound.iter().map(|(settings, socket)| (Arc::clone(&settings.name), socket.address())).collect();

@@ -73,8 +73,10 @@
 //! - A second place that makes spans, metrics or log lines: state a fact on the operation's handle instead.
 //! - A second place that turns failures into answers: `http::rescue` does (and `http::refuse`, where there was
 //!   no request to answer).
-//! - Text of a client or an upstream in a label, a span or a log line, but for what the configuration names.
-//! - Protocol libraries in `telemetry`, sockets in `http::path` or `http::routes`, HTTP in `upstream`.
+//! - Text of a client or an upstream in a label, a span or the access log, but for what the configuration
+//!   names. (Diagnostics at debug level quote the libraries' errors.)
+//! - The traffic's protocol libraries in the records of `telemetry` (its receivers are clients of their own),
+//!   sockets in `http::path` or `http::routes`, exchanges in `upstream`.
 //! - A queue, wait or count without a bound; global state; unsafe code.
 //!
 //! Later protocols are siblings of `http`: they implement `listener::Protocol` and start operations of their own.

@@ -125,7 +125,12 @@ impl Listener {
                 Some(config) => match handshake(config, stream, timeouts.handshake).await {
                     Ok(stream) => Connection::tls(stream, peer, timeouts),
                     Err(error) => {
-                        series.count(ConnectionOutcome::TlsFailed);
+                        let slow = error.kind() == io::ErrorKind::TimedOut;
+                        series.count(if slow {
+                            ConnectionOutcome::Timeout
+                        } else {
+                            ConnectionOutcome::TlsFailed
+                        });
                         tracing::debug!(%error, "TLS handshake with a client failed");
                         return;
                     }

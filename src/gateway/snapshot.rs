@@ -42,7 +42,10 @@ impl Snapshot {
         let routes: Vec<(Arc<Route>, &RouteSettings)> = settings
             .routes
             .iter()
-            .filter_map(|settings| Some((route(settings, upstreams.get(&settings.upstream)?), settings)))
+            .map(|settings| {
+                let upstream = upstreams.get(&settings.upstream).expect("a route's upstream is checked");
+                (route(settings, upstream), settings)
+            })
             .collect();
         let on = |listener: &Arc<str>| {
             let serves = |settings: &RouteSettings| {

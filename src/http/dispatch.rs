@@ -43,6 +43,7 @@ pub(super) async fn dispatch(
     };
     handle.route(&route.labels);
     let deadline = route.request_timeout.map(|timeout| Instant::now() + timeout);
+    // no `poll_ready`: every layer is always ready
     let mut stack = route.stack.clone();
     stack.call(Request { head, body, handle, peer, parameters, deadline }).await
 }

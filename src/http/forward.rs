@@ -224,7 +224,7 @@ fn tell_upstream(request: &mut Request) {
     let trailers = headers::takes_trailers(headers);
     headers::strip_hop_by_hop(headers);
     if trailers {
-        headers::set_takes_trailers(headers, false);
+        headers::set_takes_trailers(headers);
     }
     request.peer.forwarded(headers);
     headers::add_via(headers, request.head.version);

@@ -77,13 +77,11 @@ pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Says so to the upstream. `TE` is a field of the connection, so that it must be named in `Connection`,
-/// which only HTTP/1.1 has.
-pub(super) fn set_takes_trailers(headers: &mut HeaderMap, http2: bool) {
+/// Says so to the upstream. `TE` is a field of the connection, so that it must be named in `Connection`;
+/// towards HTTP/2, which has no `Connection`, that one goes again.
+pub(super) fn set_takes_trailers(headers: &mut HeaderMap) {
     headers.insert(header::TE, TRAILERS);
-    if !http2 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
 }
 
 /// Adds this gateway to `Via` (RFC 9110 section 7.6.3), with the version of the message as it was received.

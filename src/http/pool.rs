@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -26,6 +26,11 @@ const MAX_HEADER_FIELDS: usize = 256;
 /// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
 const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// How often an HTTP/2 connection with requests on it is asked whether it is still there, and how long it may
+/// take to say so.
+const HTTP2_PING: Duration = Duration::from_secs(10);
+const HTTP2_PONG: Duration = Duration::from_secs(5);
 
 /// The pool of one endpoint.
 #[derive(Debug)]
@@ -111,9 +116,15 @@ impl Pool {
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|kept| self.is_usable(kept));
+        drop(idle);
+        if let Ok(mut shared) = self.shared.try_lock()
+            && shared.as_ref().is_some_and(|known| !self.is_shareable(known))
+        {
+            *shared = None;
+        }
     }
 
-    async fn place(&self) -> Result<(OwnedSemaphorePermit, Option<std::time::Duration>), Failure> {
+    async fn place(&self) -> Result<(OwnedSemaphorePermit, Option<Duration>), Failure> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok((place, None));
         }
@@ -165,7 +176,9 @@ impl Pool {
     }
 
     async fn share(&self) -> Result<(Sender, ConnectionFacts), Failure> {
-        let mut shared = self.shared.lock().await;
+        // whoever holds it dials; the others wait for that no longer than for a place
+        let shared = tokio::time::timeout(self.settings.wait, self.shared.lock());
+        let mut shared = shared.await.map_err(|_| Reason::PoolTimeout)?;
         if let Some(known) = shared.as_ref().filter(|known| self.is_shareable(known)) {
             let facts = ConnectionFacts { reused: true, peer: known.facts.peer, ..Default::default() };
             return Ok((Sender::Http2(known.sender.clone()), facts));
@@ -184,6 +197,8 @@ impl Pool {
     async fn handshake_http2(&self, stream: net::Stream) -> Result<http2::SendRequest<RequestBody>, Failure> {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING)
+            .keep_alive_timeout(HTTP2_PONG)
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))

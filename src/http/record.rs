@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::body::{Body, BodyError};
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
+use crate::listener::Settings;
 use crate::listener::activity::Activity;
 use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
@@ -29,14 +30,15 @@ const MAX_REQUEST_ID: usize = 128;
 /// Opens the operation of a request whose head has just been read.
 pub(super) fn open(
     recorder: &Arc<Recorder>,
-    listener: &Arc<str>,
+    settings: &Settings,
     scheme: Scheme,
     client: std::net::IpAddr,
     head: &request::Parts,
 ) -> Operation {
     let values = |name| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     recorder.start(Start {
-        listener: Arc::clone(listener),
+        listener: Arc::clone(&settings.name),
+        port: settings.address.port(),
         context: TraceContext::from_headers(values("traceparent"), values("tracestate")),
         exchange: Exchange {
             method: Method::new(head.method.as_str()),
@@ -71,7 +73,7 @@ fn request_id(headers: &HeaderMap) -> Box<str> {
 }
 
 /// What every answer tells the client: the trace (`Server-Timing`, the W3C Trace Context response draft) and
-/// the request's id; while the gateway is leaving, that the connection ends here.
+/// the request's id.
 pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
     let context = &handle.context;
     let mut value = *b"trace;desc=\"00-00000000000000000000000000000000-0000000000000000-00\"";

@@ -23,12 +23,17 @@ use crate::telemetry::{Recorder, Start};
 #[derive(Debug)]
 pub(super) struct Refuser {
     listener: Arc<str>,
+    port: u16,
     recorder: Arc<Recorder>,
 }
 
 impl Refuser {
     pub(super) fn new(settings: &Settings, recorder: &Arc<Recorder>) -> Self {
-        Self { listener: Arc::clone(&settings.name), recorder: Arc::clone(recorder) }
+        Self {
+            listener: Arc::clone(&settings.name),
+            port: settings.address.port(),
+            recorder: Arc::clone(recorder),
+        }
     }
 
     /// What a connection calls when it has a refusal to make.
@@ -58,6 +63,7 @@ impl Refuser {
     fn refuse(&self, scheme: Scheme, client: IpAddr, failure: &Failure, answered: bool) -> Vec<u8> {
         let operation = self.recorder.start(Start {
             listener: Arc::clone(&self.listener),
+            port: self.port,
             context: Context::from_headers([], []),
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
             request_id: TraceId::random().to_string().into(),

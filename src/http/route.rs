@@ -33,7 +33,7 @@ impl Route {
     /// What the records of a route with these settings carry.
     pub fn labels(settings: &Settings) -> RouteLabels {
         let server = settings.matches.hosts.iter().find_map(|host| match host {
-            Host::Exact(name) => Some((name.clone(), None)),
+            Host::Exact(name) => Some(name.clone()),
             Host::Wildcard(_) => None,
         });
         RouteLabels {

@@ -93,7 +93,7 @@ impl Server {
         let activity = Open::new(activity);
         let (head, incoming) = request.into_parts();
         let client = self.client(peer, &head.headers);
-        let operation = record::open(&self.recorder, &self.settings.name, peer.scheme, client, &head);
+        let operation = record::open(&self.recorder, &self.settings, peer.scheme, client, &head);
         let handle = operation.handle().clone();
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
         let grpc = dispatch::is_grpc(&head.headers);
@@ -143,12 +143,14 @@ impl Protocol for Server {
                 later = drain.after(moment) => later,
             };
             match moment {
-                Moment::Serving => {}
                 // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next
-                // answer, and so does what arrives now
-                Moment::Leaving if activity.is_http2() => serving.as_mut().graceful_shutdown(),
-                Moment::Leaving => {}
-                Moment::Closing => serving.as_mut().graceful_shutdown(),
+                // answer. HTTP/2 connections that arrive while leaving say GOAWAY when it comes to closing
+                Moment::Leaving | Moment::Closing => {
+                    if moment == Moment::Closing || activity.is_http2() {
+                        serving.as_mut().graceful_shutdown();
+                    }
+                }
+                Moment::Serving => {}
                 Moment::Cut => {
                     activity.cut(&Reason::ShuttingDown.into());
                     break Ok(());

@@ -32,8 +32,8 @@ pub struct RouteLabels {
     pub operation: Option<Box<str>>,
     /// The upstream's key in the table.
     pub upstream: Box<str>,
-    /// `server.address` and `server.port` of the SERVER span, from the configured hosts.
-    pub server: Option<(Box<str>, Option<u16>)>,
+    /// `server.address` of the SERVER span, from the configured hosts: the Host field is client text.
+    pub server: Option<Box<str>>,
     /// The business attributes' keys (`order.id`); [`Handle::attribute`] takes an index into it.
     pub attributes: Box<[Box<str>]>,
     /// The route's metric series.
@@ -84,6 +84,8 @@ pub trait Sink: Send + Sync {
 pub struct Record {
     /// The listener's key in the table.
     pub listener: Arc<str>,
+    /// The port the listener is bound to: `server.port` of the SERVER span.
+    pub port: u16,
     /// Trace context, fixed at the start.
     pub context: Context,
     /// What the exchange is.
@@ -142,6 +144,8 @@ pub struct Operation {
 pub struct Start {
     /// The listener's key.
     pub listener: Arc<str>,
+    /// The port it is bound to.
+    pub port: u16,
     /// The trace context, continued or started.
     pub context: Context,
     /// What the exchange is.
@@ -159,6 +163,7 @@ impl Operation {
     pub(super) fn start(sink: Arc<dyn Sink>, sampling: Sampling, start: Start) -> Self {
         let record = Record {
             listener: start.listener,
+            port: start.port,
             context: start.context,
             exchange: start.exchange,
             request_id: start.request_id,

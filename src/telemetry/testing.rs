@@ -36,7 +36,7 @@ impl Bench {
                 upstream_template: "/orders/{order_id}".into(),
                 operation: Some("order.read".into()),
                 upstream: "shop".into(),
-                server: Some(("shop.example".into(), Some(443))),
+                server: Some("shop.example".into()),
                 attributes: ["order.id".into()].into(),
                 series: RouteSeries::default(),
             }),
@@ -68,6 +68,7 @@ impl Bench {
                 version: Version::Http11,
             },
             request_id: "from-the-client".into(),
+            port: 443,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
             started: Instant::now(),
         })

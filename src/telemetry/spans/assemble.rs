@@ -28,9 +28,9 @@ fn server(record: &Record, privacy: &Privacy) -> SpanData {
     attributes.add_some("http.route", route.map(|route| text(&route.template)));
     attributes.add_some("http.response.status_code", record.status().map(i64::from));
     attributes.add("network.protocol.version", exchange.version.word());
-    if let Some((address, port)) = route.and_then(|route| route.server.as_ref()) {
+    if let Some(address) = route.and_then(|route| route.server.as_ref()) {
         attributes.add("server.address", text(address));
-        attributes.add_some("server.port", port.map(i64::from));
+        attributes.add("server.port", i64::from(record.port));
     }
     let client = privacy.client_address(record.client);
     attributes.add_some("client.address", client.map(|address| address.to_string()));
