@@ -27,9 +27,8 @@ mod testing;
 
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -49,8 +48,6 @@ pub struct Telemetry {
     metrics: Arc<Metrics>,
     spans: Arc<Spans>,
     access_log: Option<Arc<AccessLog>>,
-    /// The thread that sorts samples ends when this drops.
-    _upkeep: mpsc::Sender<()>,
 }
 
 impl Telemetry {
@@ -59,7 +56,6 @@ impl Telemetry {
         let resource = resource::attributes(settings);
         let metrics = Metrics::new(&settings.buckets);
         metrics.target_info(resource.iter().map(|(key, value)| (&**key, &**value)));
-        let upkeep = keep_up(Arc::clone(&metrics)).map_err(|error| StartError::new("a thread", error))?;
 
         let balance = metrics.span_balance(otlp::NAME);
         let privacy = settings.privacy.clone();
@@ -85,7 +81,7 @@ impl Telemetry {
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
         let recorder = Recorder::new(settings.sampling, sinks);
-        Ok(Self { recorder, metrics, spans, access_log, _upkeep: upkeep })
+        Ok(Self { recorder, metrics, spans, access_log })
     }
 
     /// What operations are started with.
@@ -164,17 +160,6 @@ impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }
-}
-
-/// Sorts samples into buckets every second, off the threads that serve requests, until the answer drops.
-fn keep_up(metrics: Arc<Metrics>) -> io::Result<mpsc::Sender<()>> {
-    let (stop, stopped) = mpsc::channel();
-    std::thread::Builder::new().name("tracegate-upkeep".to_owned()).spawn(move || {
-        while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
-            metrics.run_upkeep();
-        }
-    })?;
-    Ok(stop)
 }
 
 #[cfg(test)]

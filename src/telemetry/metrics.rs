@@ -6,6 +6,7 @@
 pub mod connections;
 pub mod dns;
 pub mod family;
+pub mod histogram;
 pub mod registry;
 
 use std::borrow::Cow;
@@ -13,10 +14,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ::metrics::{Counter, Gauge, Histogram};
+use ::metrics::{Counter, Gauge};
 
 use self::connections::{Connections, OpenConnection};
 use self::dns::Lookups;
+use self::histogram::Histogram;
 use self::registry::Registry;
 use super::balance::{LineBalance, SpanBalance, Tally};
 use super::context::Origin;
@@ -55,11 +57,6 @@ impl Metrics {
     /// The page in Prometheus' text format. Takes milliseconds at many series: not on a worker thread.
     pub fn render(&self) -> String {
         self.registry.render()
-    }
-
-    /// Sorts samples into buckets. To be called every second; until then they wait in memory.
-    pub fn run_upkeep(&self) {
-        self.registry.run_upkeep();
     }
 
     /// The series of a listener's connections.
@@ -231,17 +228,17 @@ impl Sink for Metrics {
             error: ErrorType::of_operation(record),
             operation: 0,
         };
-        self.duration(route, key).record(duration);
+        self.duration(route, key).record_duration(duration);
         self.requests(route, status, record.failure().map(|(reason, _)| reason)).increment(1);
 
         let own = self.route(route);
-        own.request_size.record(bytes(record.request_body_bytes()));
-        own.response_size.record(bytes(record.response_body_bytes()));
+        own.request_size.record_bytes(record.request_body_bytes());
+        own.response_size.record_bytes(record.response_body_bytes());
         if let Some(first_byte) = record.time_to_first_byte() {
-            own.first_byte.record(first_byte);
+            own.first_byte.record_duration(first_byte);
         }
         let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
-        own.overhead.record(duration.saturating_sub(in_attempts));
+        own.overhead.record_duration(duration.saturating_sub(in_attempts));
     }
 
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
@@ -265,7 +262,7 @@ impl Sink for Metrics {
             error: ErrorType::of_attempt(attempt),
             operation: self.route(route).operation,
         };
-        self.attempt_duration(&attempt.endpoint, route, key).record(attempt.duration());
+        self.attempt_duration(&attempt.endpoint, route, key).record_duration(attempt.duration());
         if let Some((reason, _)) = attempt.failure {
             self.endpoint_failures(&attempt.endpoint, reason).increment(1);
         }
@@ -345,11 +342,6 @@ fn status_word(status: u16) -> Cow<'static, str> {
 
 fn is_known(status: u16) -> bool {
     (100..=599).contains(&status)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
-fn bytes(count: u64) -> f64 {
-    count as f64
 }
 
 /// The series of requests that found no route.

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
 
-use ::metrics::{Counter, Gauge, Histogram};
+use ::metrics::{Counter, Gauge};
+
+use super::metrics::histogram::Histogram;
 
 /// The series of one route.
 #[derive(Debug, Default)]

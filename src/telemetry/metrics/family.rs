@@ -1,7 +1,5 @@
 //! Every metric family: its name, kind, unit and help, in one table.
 
-use ::metrics::Unit;
-
 /// A family of series.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
@@ -24,17 +22,6 @@ pub enum Kind {
     Seconds,
     /// A histogram of bytes.
     Bytes,
-}
-
-impl Kind {
-    /// The unit, where there is one.
-    pub fn unit(self) -> Option<Unit> {
-        match self {
-            Self::Counter | Self::Gauge => None,
-            Self::Seconds => Some(Unit::Seconds),
-            Self::Bytes => Some(Unit::Bytes),
-        }
-    }
 }
 
 /// Declares the families, so that none is left out of [`ALL`].
@@ -84,11 +71,11 @@ pub const SECOND_BUCKETS: [f64; 20] = [
 ];
 
 /// Upper bounds of the byte histograms: 256 × 4ⁿ up to 1 GiB.
-pub const BYTE_BUCKETS: [f64; 12] = {
-    let mut bounds = [256.0; 12];
+pub const BYTE_BUCKETS: [u64; 12] = {
+    let mut bounds = [256; 12];
     let mut index = 1;
     while index < bounds.len() {
-        bounds[index] = bounds[index - 1] * 4.0;
+        bounds[index] = bounds[index - 1] * 4;
         index += 1;
     }
     bounds

@@ -1,15 +1,17 @@
 //! The registry: series are made here and rendered from here. It is our own; nothing is installed globally.
 
-use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use ::metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_process::Collector;
 
 use super::family::{self, Family, Kind};
+use super::histogram::{Histogram, Histograms};
 
-/// Makes series and renders them.
+/// Makes series and renders them. Histograms are our own: the exporter's lose samples while they are read.
 pub struct Registry {
     recorder: PrometheusRecorder,
     page: PrometheusHandle,
+    histograms: Histograms,
     process: Collector,
 }
 
@@ -18,27 +20,18 @@ impl Registry {
     /// the default ones.
     pub(super) fn new(seconds: &[f64]) -> Self {
         let seconds = if seconds.is_empty() { &family::SECOND_BUCKETS } else { seconds };
-        let builder = family::ALL.iter().fold(PrometheusBuilder::new(), |builder, family| {
-            let bounds = match family.kind {
-                Kind::Counter | Kind::Gauge => return builder,
-                Kind::Seconds => seconds,
-                Kind::Bytes => &family::BYTE_BUCKETS,
-            };
-            let matcher = Matcher::Full(family.name.to_owned());
-            builder.set_buckets_for_metric(matcher, bounds).expect("there is at least one bucket")
-        });
-        let recorder = builder.build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         for family in family::ALL {
-            let (name, unit) = (KeyName::from_const_str(family.name), family.kind.unit());
+            let name = KeyName::from_const_str(family.name);
             match family.kind {
-                Kind::Counter => recorder.describe_counter(name, unit, family.help.into()),
-                Kind::Gauge => recorder.describe_gauge(name, unit, family.help.into()),
-                Kind::Seconds | Kind::Bytes => recorder.describe_histogram(name, unit, family.help.into()),
+                Kind::Counter => recorder.describe_counter(name, None, family.help.into()),
+                Kind::Gauge => recorder.describe_gauge(name, None, family.help.into()),
+                Kind::Seconds | Kind::Bytes => {}
             }
         }
         let process = Collector::default();
         ::metrics::with_local_recorder(&recorder, || process.describe());
-        Self { page: recorder.handle(), recorder, process }
+        Self { page: recorder.handle(), recorder, histograms: Histograms::new(seconds), process }
     }
 
     /// The counter with these labels.
@@ -53,7 +46,7 @@ impl Registry {
 
     /// The histogram with these labels.
     pub fn histogram(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
-        self.recorder.register_histogram(&key(family, labels), &METADATA)
+        self.histograms.get(family, labels)
     }
 
     /// A gauge of 1 whose labels are the resource's attributes.
@@ -67,12 +60,9 @@ impl Registry {
     /// The page of all series, the process's own read now. Takes milliseconds at many series.
     pub(super) fn render(&self) -> String {
         ::metrics::with_local_recorder(&self.recorder, || self.process.collect());
-        self.page.render()
-    }
-
-    /// Sorts the samples that came since the last time into their buckets.
-    pub(super) fn run_upkeep(&self) {
-        self.page.run_upkeep();
+        let mut page = self.page.render();
+        self.histograms.render(&mut page);
+        page
     }
 }
 

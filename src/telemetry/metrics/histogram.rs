@@ -1,0 +1,345 @@
+//! Histograms of fixed buckets: atomics alone, nothing waits and nothing is lost.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::family::{self, Family, Kind};
+
+/// A handle to one series. Recording takes no lock and allocates nothing.
+#[derive(Clone)]
+pub struct Histogram(Arc<Series>);
+
+/// All histograms: every family of them with its series.
+#[derive(Debug)]
+pub(super) struct Histograms(Vec<Group>);
+
+#[derive(Debug)]
+struct Group {
+    family: Family,
+    scale: Arc<Scale>,
+    /// Ascending by their labels.
+    series: Mutex<Vec<Histogram>>,
+}
+
+struct Series {
+    scale: Arc<Scale>,
+    /// As on the page, without braces.
+    labels: Box<str>,
+    /// Samples in each bucket alone, not below it; the last is for those above every bound. The count is
+    /// their sum, so that it never differs from the bucket `+Inf`.
+    buckets: Box<[AtomicU64]>,
+    /// Of all samples, in [`Unit`]s. Past 2⁶⁴ it begins anew, which Prometheus takes for a restart: with
+    /// 10,000 requests always in flight every three weeks.
+    sum: AtomicU64,
+}
+
+/// What the series of a family share.
+#[derive(Debug)]
+struct Scale {
+    unit: Unit,
+    /// Upper bounds of the buckets, ascending, each within its bucket.
+    bounds: Box<[u64]>,
+    /// The bounds as on the page, `+Inf` at the end.
+    words: Box<[Box<str>]>,
+}
+
+/// What samples are counted in.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    /// On the page these are seconds.
+    Nanoseconds,
+    Bytes,
+}
+
+impl Histogram {
+    /// One more sample, of a histogram of seconds.
+    pub fn record_duration(&self, duration: Duration) {
+        self.record(nanoseconds(duration));
+    }
+
+    /// One more sample, of a histogram of bytes.
+    pub fn record_bytes(&self, count: u64) {
+        self.record(count);
+    }
+
+    fn record(&self, sample: u64) {
+        let series = &*self.0;
+        series.sum.fetch_add(sample, Ordering::Relaxed);
+        series.buckets[series.scale.bucket(sample)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Histogram").field(&self.0.labels).finish()
+    }
+}
+
+impl Histograms {
+    /// Every family of histograms, those of seconds with these bounds.
+    pub(super) fn new(seconds: &[f64]) -> Self {
+        let (seconds, bytes) = (Arc::new(Scale::seconds(seconds)), Arc::new(Scale::bytes()));
+        let group = |family: &Family| {
+            let scale = match family.kind {
+                Kind::Counter | Kind::Gauge => return None,
+                Kind::Seconds => &seconds,
+                Kind::Bytes => &bytes,
+            };
+            Some(Group { family: *family, scale: Arc::clone(scale), series: Mutex::default() })
+        };
+        Self(family::ALL.iter().filter_map(group).collect())
+    }
+
+    /// The series with these labels, made if it is not there.
+    pub(super) fn get(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
+        let group = self.0.iter().find(|group| group.family.name == family.name);
+        let group = group.expect("only families of seconds and bytes are asked for");
+        let labels = label_text(labels);
+        let mut series = group.series.lock().unwrap_or_else(PoisonError::into_inner);
+        match series.binary_search_by(|known| (*known.0.labels).cmp(&labels)) {
+            Ok(place) => series[place].clone(),
+            Err(place) => {
+                let made = Histogram(Arc::new(Series::new(&group.scale, labels.into())));
+                series.insert(place, made.clone());
+                made
+            }
+        }
+    }
+
+    /// Writes every family that has series, in Prometheus' text format 0.0.4.
+    pub(super) fn render(&self, page: &mut String) {
+        for group in &self.0 {
+            // copied, so that a new series need not wait for the page
+            let series = group.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let Family { name, help, .. } = group.family;
+            if series.is_empty() {
+                continue;
+            }
+            writeln!(page, "# HELP {name} {help}\n# TYPE {name} histogram").expect(TO_MEMORY);
+            for histogram in &series {
+                histogram.0.render(name, page);
+            }
+            page.push('\n');
+        }
+    }
+}
+
+impl Series {
+    fn new(scale: &Arc<Scale>, labels: Box<str>) -> Self {
+        let buckets = scale.words.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { scale: Arc::clone(scale), labels, buckets, sum: AtomicU64::new(0) }
+    }
+
+    fn render(&self, name: &str, page: &mut String) {
+        let labels = &self.labels;
+        let comma = if labels.is_empty() { "" } else { "," };
+        let mut count = 0;
+        for (bucket, word) in self.buckets.iter().zip(&self.scale.words) {
+            count += bucket.load(Ordering::Relaxed);
+            writeln!(page, "{name}_bucket{{{labels}{comma}le=\"{word}\"}} {count}").expect(TO_MEMORY);
+        }
+        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+        let sum = self.scale.unit.word(self.sum.load(Ordering::Relaxed));
+        writeln!(page, "{name}_sum{open}{labels}{close} {sum}").expect(TO_MEMORY);
+        writeln!(page, "{name}_count{open}{labels}{close} {count}").expect(TO_MEMORY);
+    }
+}
+
+impl Scale {
+    fn seconds(bounds: &[f64]) -> Self {
+        let nanoseconds = |bound: &f64| Duration::try_from_secs_f64(*bound).map_or(u64::MAX, nanoseconds);
+        Self::new(Unit::Nanoseconds, bounds.iter().map(nanoseconds).collect(), bounds)
+    }
+
+    fn bytes() -> Self {
+        Self::new(Unit::Bytes, family::BYTE_BUCKETS.into(), &family::BYTE_BUCKETS)
+    }
+
+    fn new(unit: Unit, bounds: Box<[u64]>, words: &[impl ToString]) -> Self {
+        let words = words.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+        Self { unit, bounds, words: words.map(Into::into).collect() }
+    }
+
+    /// The bucket of this sample: the first whose bound is not below it.
+    fn bucket(&self, sample: u64) -> usize {
+        self.bounds.partition_point(|bound| *bound < sample)
+    }
+}
+
+impl Unit {
+    fn word(self, sum: u64) -> String {
+        match self {
+            Self::Nanoseconds => Duration::from_nanos(sum).as_secs_f64().to_string(),
+            Self::Bytes => sum.to_string(),
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Labels as on the page, in this order, without braces.
+fn label_text(labels: &[(&'static str, &str)]) -> String {
+    let mut text = String::new();
+    for (key, value) in labels {
+        let comma = if text.is_empty() { "" } else { "," };
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        write!(text, "{comma}{key}=\"{value}\"").expect(TO_MEMORY);
+    }
+    text
+}
+
+const TO_MEMORY: &str = "writing to memory does not fail";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Histograms, family, label_text};
+
+    /// The page of one histogram of seconds without labels, bounds 0.001, 0.25 and 10.
+    fn page(samples: &[Duration]) -> String {
+        let histograms = Histograms::new(&[0.001, 0.25, 10.0]);
+        let histogram = histograms.get(family::OVERHEAD, &[]);
+        for sample in samples {
+            histogram.record_duration(*sample);
+        }
+        let mut page = String::new();
+        histograms.render(&mut page);
+        page
+    }
+
+    #[test]
+    fn a_sample_stands_in_every_bucket_that_it_is_not_above() {
+        let cases = [
+            (Duration::ZERO, [1, 1, 1, 1], "0"),
+            (Duration::from_nanos(1), [1, 1, 1, 1], "0.000000001"),
+            (Duration::from_millis(1), [1, 1, 1, 1], "0.001"),
+            (Duration::from_nanos(1_000_001), [0, 1, 1, 1], "0.001000001"),
+            (Duration::from_millis(250), [0, 1, 1, 1], "0.25"),
+            (Duration::from_secs(10), [0, 0, 1, 1], "10"),
+            (Duration::from_nanos(10_000_000_001), [0, 0, 0, 1], "10.000000001"),
+            (Duration::MAX, [0, 0, 0, 1], "18446744073.709553"),
+        ];
+        for (sample, [first, second, third, all], sum) in cases {
+            let expected = format!(
+                "# HELP tracegate_overhead_seconds {}\n\
+                 # TYPE tracegate_overhead_seconds histogram\n\
+                 tracegate_overhead_seconds_bucket{{le=\"0.001\"}} {first}\n\
+                 tracegate_overhead_seconds_bucket{{le=\"0.25\"}} {second}\n\
+                 tracegate_overhead_seconds_bucket{{le=\"10\"}} {third}\n\
+                 tracegate_overhead_seconds_bucket{{le=\"+Inf\"}} {all}\n\
+                 tracegate_overhead_seconds_sum {sum}\n\
+                 tracegate_overhead_seconds_count 1\n\n",
+                family::OVERHEAD.help
+            );
+            assert_eq!(page(&[sample]), expected, "{sample:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_that_nanoseconds_cannot_tell_apart_still_count_every_sample() {
+        let histograms = Histograms::new(&[1e-12, 1e-10, 1.0, 1e30]);
+        let histogram = histograms.get(family::OVERHEAD, &[]);
+        for sample in [Duration::ZERO, Duration::from_secs(1), Duration::MAX] {
+            histogram.record_duration(sample);
+        }
+        let mut page = String::new();
+        histograms.render(&mut page);
+        let counts: Vec<&str> = page
+            .lines()
+            .filter(|line| line.contains("_bucket"))
+            .filter_map(|line| line.split(' ').nth(1))
+            .collect();
+        assert_eq!(counts, ["1", "1", "2", "3", "3"], "{page}");
+    }
+
+    #[test]
+    fn bytes_are_counted_exactly() {
+        let histograms = Histograms::new(&[1.0]);
+        let histogram = histograms.get(family::REQUEST_SIZE, &[("http_route", "/")]);
+        for count in [0, 256, 257, 1 << 30, (1 << 53) + 1] {
+            histogram.record_bytes(count);
+        }
+        let mut page = String::new();
+        histograms.render(&mut page);
+        let sum = 256 + 257 + (1_u64 << 30) + (1 << 53) + 1;
+        for line in [
+            "_bucket{http_route=\"/\",le=\"256\"} 2",
+            "_bucket{http_route=\"/\",le=\"1024\"} 3",
+            "_bucket{http_route=\"/\",le=\"1073741824\"} 4",
+            "_bucket{http_route=\"/\",le=\"+Inf\"} 5",
+            &format!("_sum{{http_route=\"/\"}} {sum}"),
+            "_count{http_route=\"/\"} 5",
+        ] {
+            let line = format!("http_server_request_body_size_bytes{line}");
+            assert!(page.lines().any(|other| other == line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
+    fn labels_keep_their_order_and_hide_no_quote() {
+        let cases: [(&[(&'static str, &str)], &str); 4] = [
+            (&[], ""),
+            (&[("b", "1"), ("a", "")], r#"b="1",a="""#),
+            (&[("a", r#"say "hi""#)], r#"a="say \"hi\"""#),
+            (&[("a", "back\\slash\nline")], r#"a="back\\slash\nline""#),
+        ];
+        for (labels, text) in cases {
+            assert_eq!(label_text(labels), text);
+        }
+    }
+
+    #[test]
+    fn the_same_labels_are_the_same_series() {
+        let histograms = Histograms::new(&[1.0]);
+        for route in ["/b", "/a", "/c", "/a"] {
+            histograms.get(family::FIRST_BYTE, &[("http_route", route)]).record_duration(Duration::ZERO);
+        }
+        let mut page = String::new();
+        histograms.render(&mut page);
+        let counts: Vec<&str> = page.lines().filter(|line| line.contains("_count")).collect();
+        let line = |route, count| {
+            format!("tracegate_time_to_first_byte_seconds_count{{http_route=\"{route}\"}} {count}")
+        };
+        assert_eq!(counts, [line("/a", 2), line("/b", 1), line("/c", 1)]);
+    }
+
+    #[test]
+    fn nothing_is_lost_however_many_record_and_read_at_once() {
+        const THREADS: u64 = 4;
+        const SAMPLES: u64 = 100_000;
+        let histograms = Histograms::new(&[1e-6, 5e-5]);
+        let histogram = histograms.get(family::OVERHEAD, &[]);
+        let render = || {
+            let mut page = String::new();
+            histograms.render(&mut page);
+            let value = |name: &str| {
+                let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.trim().to_owned()
+            };
+            let count = value("tracegate_overhead_seconds_count");
+            assert_eq!(count, value("tracegate_overhead_seconds_bucket{le=\"+Inf\"}"));
+            (count.parse::<u64>().unwrap(), value("tracegate_overhead_seconds_sum"))
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    (1..=SAMPLES).for_each(|sample| histogram.record_duration(Duration::from_nanos(sample)));
+                });
+            }
+            let mut before = 0;
+            while before < THREADS * SAMPLES {
+                let (count, _) = render();
+                assert!(count >= before, "{count} after {before}");
+                before = count;
+            }
+        });
+        let nanoseconds = THREADS * SAMPLES * (SAMPLES + 1) / 2;
+        let sum = Duration::from_nanos(nanoseconds).as_secs_f64().to_string();
+        assert_eq!(render(), (THREADS * SAMPLES, sum));
+    }
+}
