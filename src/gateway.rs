@@ -33,7 +33,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long what was cut may take to let go.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// A gateway that runs.
+/// A gateway that runs. Dropped without [`Gateway::shutdown`] it ends at once: nothing is accepted any more,
+/// what is in flight is cut for the reason `shutting_down`, and spans that wait are lost, but counted.
 #[derive(Debug)]
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -147,7 +148,7 @@ impl Gateway {
     /// ends, while new ones are still accepted for the drain delay; then nothing is accepted and what is in
     /// flight has until the deadline; then it is cut, for the reason `shutting_down`. Telemetry is flushed
     /// last.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         let Shutdown { drain_delay, deadline, flush } = self.shutdown;
         self.shared.leaving.store(true, Ordering::Relaxed);
         self.drain.advance(Moment::Leaving);
@@ -163,7 +164,16 @@ impl Gateway {
         self.stop.cancel();
         self.background.close();
         let _ = tokio::time::timeout(LAST_MOMENT, self.background.wait()).await;
-        let _ = tokio::time::timeout(LAST_MOMENT, self.admin.task).await;
+        let _ = tokio::time::timeout(LAST_MOMENT, &mut self.admin.task).await;
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // every task ends by these; with the last of them telemetry drops
+        self.drain.close();
+        self.drain.cut();
+        self.stop.cancel();
     }
 }
 

@@ -41,7 +41,9 @@ pub use recorder::Recorder;
 use settings::Settings;
 use spans::Spans;
 
-/// All telemetry of one gateway: the recorder, its sinks, and the threads behind them.
+/// All telemetry of one gateway: the recorder, its sinks, and the threads behind them. The threads end when
+/// it drops, whoever still holds the recorder: after [`Telemetry::shutdown`] with nothing left to do, without
+/// it at the cost of the spans that wait.
 #[derive(Debug)]
 pub struct Telemetry {
     recorder: Arc<Recorder>,
@@ -124,6 +126,16 @@ impl Telemetry {
     }
 }
 
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // not left to the sinks: a record that waits holds its recorder, and so the sink in whose queue it is
+        self.spans.abandon();
+        if let Some(log) = &self.access_log {
+            log.close();
+        }
+    }
+}
+
 /// The balance of telemetry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -164,6 +176,7 @@ impl Error for StartError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use bytes::{BufMut as _, Bytes, BytesMut};
@@ -282,6 +295,30 @@ mod tests {
         testing::answer(Bench::with(telemetry.recorder()).start("GET"), 200);
         telemetry.shutdown(Instant::now() + Duration::from_secs(10)).await;
         assert_eq!(telemetry.status().spans, SpanSums { exported: 0, unsampled: 0, dropped: 1 });
+    }
+
+    #[test]
+    fn its_threads_end_with_it_even_if_it_was_not_shut_down() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        // nobody is there; and the batch does not fill
+        let mut settings = settings("http://127.0.0.1:1", OtlpProtocol::Grpc);
+        settings.access_log = AccessLog { enabled: true, file: Some(path.clone()) };
+        let telemetry = Telemetry::start(&settings, Vec::new()).unwrap();
+        testing::answer(Bench::with(telemetry.recorder()).start("GET"), 200);
+        assert_eq!(telemetry.status().queued_spans, 1);
+        let metrics = Arc::downgrade(telemetry.metrics());
+        let page = Arc::clone(telemetry.metrics());
+        drop(telemetry);
+        // each thread holds what it has not written, and that its sinks
+        let lost = r#"outcome="dropped",reason="shutdown"} 1"#;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while metrics.strong_count() > 1 || !page.render().contains(lost) {
+            assert!(Instant::now() < deadline, "{} holders\n{}", metrics.strong_count(), page.render());
+            std::thread::yield_now();
+        }
+        assert!(page.render().contains(r#"tracegate_access_records_total{outcome="written"} 1"#));
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
     }
 
     #[test]

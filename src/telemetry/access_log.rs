@@ -77,9 +77,20 @@ impl AccessLog {
         self.shared.balance.dropped.add(self.shared.backlog.clear());
     }
 
+    /// Lets the thread end, without waiting for it, once it has written what waits.
+    pub fn close(&self) {
+        self.shared.backlog.close();
+    }
+
     /// What became of all lines.
     pub fn balance(&self) -> &LineBalance {
         &self.shared.balance
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -88,12 +99,6 @@ impl Sink for AccessLog {
         if self.shared.backlog.push(Arc::clone(record), 1).is_err() {
             self.shared.balance.dropped.add(1);
         }
-    }
-}
-
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        self.shared.backlog.close();
     }
 }
 

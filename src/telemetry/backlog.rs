@@ -103,8 +103,11 @@ impl<T> Backlog<T> {
     /// Throws away what is left, and says how much that was.
     pub(super) fn clear(&self) -> usize {
         let mut state = self.state();
-        state.items.clear();
-        std::mem::take(&mut state.weight)
+        let (items, weight) = (std::mem::take(&mut state.items), std::mem::take(&mut state.weight));
+        drop(state);
+        // not under the lock: with the last item its sinks may go, which close their queues
+        drop(items);
+        weight
     }
 
     /// The weight of what waits.

@@ -87,6 +87,14 @@ impl Spans {
         }
     }
 
+    /// Lets the thread end at once, without waiting for it; what it has not exported is counted as dropped.
+    pub fn abandon(&self) {
+        if let Some(export) = &self.export {
+            export.backlog.close();
+            export.stop.send_replace(Some(Instant::now()));
+        }
+    }
+
     /// What became of all spans.
     pub fn balance(&self) -> &SpanBalance {
         &self.balance
@@ -209,6 +217,22 @@ mod tests {
             r#"tracegate_telemetry_spans_total{receiver="fake",outcome="dropped",reason="shutdown"} 1"#,
         ] {
             assert!(page.contains(line), "{page}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_abandoned_is_counted_and_its_thread_ends() {
+        for batch in [2, 100] {
+            // the receiver never answers: two spans wait with it, or for their batch to fill
+            let mut set = set(100, batch, &[]);
+            (0..2).for_each(|_| testing::answer(set.bench.start("GET"), 200));
+            set.spans.abandon();
+            // the receiver is gone once the thread lets go of it
+            while set.batches.recv().await.is_some() {}
+            testing::answer(set.bench.start("GET"), 200);
+            assert_eq!(set.spans.balance().sums(), SpanSums { exported: 0, unsampled: 0, dropped: 3 });
+            let page = set.metrics.render();
+            assert!(page.contains(r#"outcome="dropped",reason="shutdown"} 3"#), "{page}");
         }
     }
 

@@ -1,8 +1,13 @@
 //! Start and end: what is wrong is named, and nobody who was let in is sent away without an answer.
 
+use std::sync::{Arc, Mutex};
+
+use tracegate::failure::Reason;
+use tracegate::telemetry::{Record, Sink};
+
 use crate::support::client::{get, get_admin};
 use crate::support::gateway::all_to;
-use crate::support::{Answer, Client, Gate, Gateway, Origin, Raw, Stage, body, within};
+use crate::support::{Answer, Client, Gate, Gateway, Origin, Raw, Seen, Stage, body, within};
 
 const SLOWLY: &str = "[shutdown]\ndrain_delay = '500ms'\n";
 
@@ -96,6 +101,43 @@ async fn idle_connections_do_not_hold_the_end_up() {
     assert!(fresh.rest().await.is_empty());
     used.closed().await;
     http2.closed().await;
+}
+
+/// Keeps the reason of every operation.
+#[derive(Default)]
+struct Reasons(Mutex<Vec<Option<Reason>>>);
+
+impl Sink for Reasons {
+    fn operation_ended(&self, record: &Arc<Record>) {
+        self.0.lock().unwrap().push(record.failure().map(|(reason, _)| reason));
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_dropped_ends_with_all_its_tasks_and_threads() {
+    let answer = |seen: &Seen| {
+        if seen.target == "/stall" { Answer::ok().chunked().then_stall() } else { Answer::ok() }
+    };
+    let origin = Origin::start(answer).await;
+    let sink = Arc::new(Reasons::default());
+    // spans wait for a receiver that is away
+    let away = "[telemetry.otlp]\nendpoint = 'http://127.0.0.1:1'\n";
+    let gateway = Gateway::start_with(Arc::clone(&sink) as _, &[&all_to(origin.address), away]).await;
+    assert_eq!(gateway.get("/").await.status, 200);
+    let address = gateway.address();
+    let stalled = gateway.client().await.send(get("/stall")).await.unwrap();
+    drop(gateway);
+    assert!(body::count(stalled.into_body()).await.is_err(), "not completed as if it were whole");
+    let closed = async { while tokio::net::TcpStream::connect(address).await.is_ok() {} };
+    within("the listener to close", closed).await;
+    // whatever still ran or waited would hold it
+    let released = async {
+        while Arc::strong_count(&sink) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the sink to be let go", released).await;
+    assert_eq!(*sink.0.lock().unwrap(), [None, Some(Reason::ShuttingDown)]);
 }
 
 #[tokio::test]
