@@ -76,8 +76,9 @@ impl<T> Backlog<T> {
                 break;
             }
         }
+        // allocated before the lock is held, which requests wait for
+        let mut taken = Vec::with_capacity(self.batch);
         let mut state = self.state();
-        let mut taken = Vec::new();
         let mut room = self.batch;
         while let Some((item, weight)) =
             state.items.pop_front_if(|(_, weight)| taken.is_empty() || *weight <= room)
