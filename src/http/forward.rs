@@ -142,7 +142,12 @@ async fn send(
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
             }
-            Ok(answer) => return Ok((answer, lease)),
+            Ok(mut answer) => {
+                if !headers::settle_length(answer.headers_mut()) {
+                    return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
+                }
+                return Ok((answer, lease));
+            }
             Err(error) => message = unsent(error, &handle, &lease)?,
         }
     }
