@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::body::{Body, BodyError};
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
+use crate::failure::Reason;
 use crate::listener::activity::Activity;
 use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
@@ -125,7 +126,9 @@ impl<F: Future<Output = Response>> Future for Exchanging<F> {
         let handle = operation.handle();
         tell_trace(answer.headers_mut(), handle);
         let status = answer.status();
-        handle.head(status.as_u16());
+        if handle.failure().is_none_or(|(reason, _)| reason != Reason::ClientGone) {
+            handle.head(status.as_u16());
+        }
         let bodyless = handle.exchange.method == Method::Head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let mut answer = answer.map(|body| RecordedBody::new(body, operation, activity));

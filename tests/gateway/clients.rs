@@ -3,7 +3,7 @@
 use http::Method;
 
 use crate::support::client::{get, request};
-use crate::support::{Answer, Client, Metrics, Raw, Stage, body, within};
+use crate::support::{Answer, Client, Metrics, Raw, Seen, Stage, body, within};
 
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
 
@@ -73,13 +73,25 @@ async fn an_http2_stream_that_its_client_cancels_ends_alone() {
 
 #[tokio::test]
 async fn a_client_that_leaves_within_its_own_body_is_on_record() {
-    let stage = Stage::new(Answer::ok()).await;
-    let raw = Raw::sending(stage.gateway.address(), format!("{POST}ab")).await;
-    stage.origin.seen_when("half a body", |seen| seen.first().is_some_and(|seen| seen.body_bytes == 2)).await;
-    raw.reset();
-    let told = stage.told_first(1).await;
-    assert_eq!((told.log["reason"].as_str(), &told.log["request_bytes"]), (Some("client_gone"), &2.into()));
-    stage.origin.seen_when("the gateway left too", |seen| seen[0].left).await;
+    for reset in [true, false] {
+        let stage = Stage::new(Answer::ok()).await;
+        let raw = Raw::sending(stage.gateway.address(), format!("{POST}ab")).await;
+        let half = |seen: &[Seen]| seen.first().is_some_and(|seen| seen.body_bytes == 2);
+        stage.origin.seen_when("half a body", half).await;
+        if reset {
+            raw.reset();
+        } else {
+            drop(raw);
+        }
+        let told = stage.told_first(1).await;
+        assert_eq!(
+            (told.log["reason"].as_str(), &told.log["request_bytes"]),
+            (Some("client_gone"), &2.into())
+        );
+        assert_eq!(told.log["status"], 499, "nobody was there to be answered");
+        assert_eq!(told.server.attribute("http.response.status_code"), None);
+        stage.origin.seen_when("the gateway left too", |seen| seen[0].left).await;
+    }
 }
 
 #[tokio::test]
