@@ -174,7 +174,7 @@ fn message(
 ) -> http::Request<super::body::RequestBody> {
     let Request { mut head, mut body, handle, .. } = request;
     inject(&mut head.headers, &handle, attempt);
-    if plan.host == UpstreamHost::Endpoint
+    if (plan.host == UpstreamHost::Endpoint || !head.headers.contains_key(header::HOST))
         && let Ok(host) = HeaderValue::from_str(&endpoint.authority)
     {
         head.headers.insert(header::HOST, host);

@@ -320,6 +320,15 @@ async fn a_body_passes_piece_by_piece_without_waiting_for_its_end() {
     }
 }
 
+/// HTTP/1.1 has a `Host` in every request (RFC 9112 section 3.2), HTTP/1.0 need not.
+#[tokio::test]
+async fn a_request_without_a_host_goes_on_with_the_endpoints() {
+    let stage = Stage::new(Answer::ok()).await;
+    let reply = Raw::sending(stage.gateway.address(), "GET / HTTP/1.0\r\n\r\n").await.reply().await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(stage.origin.only().await.header("host"), Some(&*stage.origin.address.to_string()));
+}
+
 #[tokio::test]
 async fn an_early_answer_ends_an_upload() {
     let stage = Stage::new(Answer::status(413).early().then_close()).await;
