@@ -320,6 +320,18 @@ async fn a_body_passes_piece_by_piece_without_waiting_for_its_end() {
     }
 }
 
+#[tokio::test]
+async fn an_early_answer_that_keeps_its_connection_ends_the_upload_too() {
+    let text = "[listeners.public.timeouts]\nhead = '50ms'\n";
+    let stage = Stage::and(Answer::status(413).early().then_stall(), text).await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n";
+    let mut raw = Raw::sending(stage.gateway.address(), head).await;
+    assert_eq!(raw.reply().await.status, 413);
+    raw.try_send("late").await;
+    assert!(raw.rest().await.is_empty(), "closed, without an answer that nobody asked for");
+    stage.origin.open_connections(0).await;
+}
+
 /// HTTP/1.1 has a `Host` in every request (RFC 9112 section 3.2), HTTP/1.0 need not.
 #[tokio::test]
 async fn a_request_without_a_host_goes_on_with_the_endpoints() {

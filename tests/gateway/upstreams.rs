@@ -106,6 +106,22 @@ async fn an_answer_has_one_length_or_is_refused() {
 }
 
 #[tokio::test]
+async fn many_requests_wait_for_one_dialling_in_vain_not_for_one_each() {
+    for protocol in ["h2", "http/1.1"] {
+        let hole = Blackhole::start().await;
+        let text = format!(
+            "[upstreams.shop]\nprotocol = '{protocol}'\nconnect_timeout = '500ms'\n\
+             [routes.all.timeouts]\nrequest = '2s'\n"
+        );
+        let gateway = Gateway::start(&[&all_to(hole.address), &text]).await;
+        let asked: Vec<_> = (0..8).map(|_| gateway.get("/")).collect();
+        for reply in futures_util::future::join_all(asked).await {
+            assert_eq!(reply.reason().as_deref(), Some("connect_timeout"), "{protocol}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_may_last_longer_than_a_request_as_long_as_it_moves() {
     let (one, two) = (Gate::new(), Gate::new());
     let answer = Answer::status(200).data("a").gate(&one).data("b").gate(&two).data("c").chunked();
