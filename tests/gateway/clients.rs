@@ -106,6 +106,15 @@ async fn a_body_with_broken_framing_is_the_clients_mistake() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_almost_http2_is_answered_and_on_record() {
+    let stage = Stage::new(Answer::ok()).await;
+    let head = "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n";
+    let reply = Raw::sending(stage.gateway.address(), head).await.reply().await;
+    assert_eq!((reply.status, reply.reason().as_deref()), (400, Some("bad_request")));
+    stage.told(&reply.trace_id(), 0).await;
+}
+
+#[tokio::test]
 async fn a_slow_head_is_answered_and_its_connection_closed() {
     let stage = Stage::and(Answer::ok(), "[listeners.public.timeouts]\nhead = '50ms'\n").await;
     let mut raw = Raw::sending(stage.gateway.address(), "GET / HTTP/1.1\r\nhost:").await;
