@@ -204,7 +204,8 @@ impl http_body::Body for RecordedBody {
                 if let Some(data) = frame.data_ref() {
                     self.operation.handle().response_bytes(data.len());
                 }
-                if self.body.is_end_stream() {
+                // trailers are the last frame, after which hyper does not ask again
+                if frame.is_trailers() || self.body.is_end_stream() {
                     self.end();
                 }
             }

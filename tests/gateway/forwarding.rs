@@ -332,6 +332,20 @@ async fn an_early_answer_that_keeps_its_connection_ends_the_upload_too() {
     stage.origin.open_connections(0).await;
 }
 
+#[tokio::test]
+async fn an_exchange_that_ends_with_trailers_is_whole() {
+    let stage = Stage::new(Answer::ok().trailer("x-sum", "1")).await;
+    for http2 in [false, true] {
+        let address = stage.gateway.address();
+        let mut client = if http2 { Client::http2(address).await } else { Client::http1(address).await };
+        let reply = client.ask(request(Method::GET, "/", &[("te", "trailers")], body::empty())).await;
+        assert_eq!((reply.trailers.get("x-sum"), reply.broken), (Some("1"), false));
+        let told = stage.told(&reply.trace_id(), 1).await;
+        assert_eq!(told.log.get("reason"), None, "{}", told.log);
+        assert!(!told.server.error && !told.attempts[0].error);
+    }
+}
+
 /// HTTP/1.1 has a `Host` in every request (RFC 9112 section 3.2), HTTP/1.0 need not.
 #[tokio::test]
 async fn a_request_without_a_host_goes_on_with_the_endpoints() {
