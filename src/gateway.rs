@@ -170,9 +170,8 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // every task ends by these; with the last of them telemetry drops
-        self.drain.close();
-        self.drain.cut();
+        // every task ends by this; with the last of them telemetry drops
+        self.drain.advance(Moment::Cut);
         self.stop.cancel();
     }
 }

@@ -154,6 +154,10 @@ fn plain_host(field: &HeaderValue) -> Option<&str> {
 /// as `/`.
 fn take_path(head: &mut request::Parts) -> Result<(), Failure> {
     let origin_form = head.uri.authority().is_none();
+    if !origin_form && head.uri.scheme().is_none() {
+        // a bare authority is for CONNECT (RFC 9112 section 3.2.3)
+        return Err(Failure::new(Reason::BadRequest).detail(Detail::InvalidPath));
+    }
     let written = head.uri.path();
     let normalised = match written {
         "*" if head.method == Method::OPTIONS => "/".into(),

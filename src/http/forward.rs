@@ -142,7 +142,12 @@ async fn send(
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
             }
-            Ok(answer) => return Ok((answer, lease)),
+            Ok(mut answer) => {
+                if !headers::settle_length(answer.headers_mut()) {
+                    return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
+                }
+                return Ok((answer, lease));
+            }
             Err(error) => message = unsent(error, &handle, &lease)?,
         }
     }
@@ -169,7 +174,7 @@ fn message(
 ) -> http::Request<super::body::RequestBody> {
     let Request { mut head, mut body, handle, .. } = request;
     inject(&mut head.headers, &handle, attempt);
-    if plan.host == UpstreamHost::Endpoint
+    if (plan.host == UpstreamHost::Endpoint || !head.headers.contains_key(header::HOST))
         && let Ok(host) = HeaderValue::from_str(&endpoint.authority)
     {
         head.headers.insert(header::HOST, host);

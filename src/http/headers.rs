@@ -68,6 +68,31 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Leaves an answer one way only to tell where its body ends (RFC 9112 section 6.3): the chunks', else one length.
+/// `false`: there is none that everybody reads alike.
+#[must_use]
+pub(super) fn settle_length(headers: &mut HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        let one = codings.next().is_none();
+        headers.remove(header::CONTENT_LENGTH);
+        return chunked && one;
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return true };
+    let digits = length.as_bytes().iter().all(u8::is_ascii_digit);
+    let number = digits && length.to_str().is_ok_and(|length| length.parse::<u64>().is_ok());
+    let mut repeated = lengths.peekable();
+    if repeated.peek().is_none() {
+        return number;
+    }
+    let same = repeated.all(|other| other == length);
+    let length = length.clone();
+    headers.insert(header::CONTENT_LENGTH, length);
+    number && same
+}
+
 /// Whether the client can take trailers: `TE: trailers` (RFC 9110 section 10.1.4).
 pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
     headers

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 use super::body::request::{Progress, RequestBody};
 use crate::failure::{Detail, Failure, Reason};
@@ -27,9 +28,9 @@ const MAX_HEADER_FIELDS: usize = 256;
 const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
 const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// How often an HTTP/2 connection with requests on it is asked whether it is still there, and how long it may
-/// take to say so.
-const HTTP2_PING: Duration = Duration::from_secs(10);
+/// How long an HTTP/2 connection in use may be silent before it is asked whether it is still there, and how long
+/// it may take to say so: a dead one would fail every request, for a quarter of an hour where TCP alone finds out.
+const HTTP2_PING: Duration = Duration::from_secs(5);
 const HTTP2_PONG: Duration = Duration::from_secs(5);
 
 /// The pool of one endpoint.
@@ -43,18 +44,36 @@ pub struct Pool {
     places: Arc<Semaphore>,
     pending: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
-    shared: tokio::sync::Mutex<Option<Shared>>,
+    shared: tokio::sync::Mutex<Shared>,
+}
+
+/// The HTTP/2 connection, if there is one, and how the last dialling failed, if it did.
+#[derive(Debug, Default)]
+struct Shared {
+    connection: Option<SharedConnection>,
+    failed: Option<(Instant, (Reason, Option<Detail>))>,
 }
 
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
+    driven: Driven,
     facts: ConnectionFacts,
     since: Instant,
 }
 
-#[derive(Debug, Clone)]
-struct Shared {
+/// An HTTP/1.1 connection's task. It ends with this: what an early answer left of a request is not sent any more.
+#[derive(Debug)]
+struct Driven(AbortHandle);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[derive(Debug)]
+struct SharedConnection {
     sender: http2::SendRequest<RequestBody>,
     facts: ConnectionFacts,
 }
@@ -71,7 +90,7 @@ pub struct Lease {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(http1::SendRequest<RequestBody>, Driven),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -118,9 +137,9 @@ impl Pool {
         idle.retain(|kept| self.is_usable(kept));
         drop(idle);
         if let Ok(mut shared) = self.shared.try_lock()
-            && shared.as_ref().is_some_and(|known| !self.is_shareable(known))
+            && shared.connection.as_ref().is_some_and(|known| !self.is_shareable(known))
         {
-            *shared = None;
+            shared.connection = None;
         }
     }
 
@@ -141,7 +160,7 @@ impl Pool {
         while let Some(mut kept) = self.take() {
             if kept.sender.ready().await.is_ok() {
                 let facts = ConnectionFacts { reused: true, peer: kept.facts.peer, ..Default::default() };
-                return Some((Sender::Http1(kept.sender), facts));
+                return Some((Sender::Http1(kept.sender, kept.driven), facts));
             }
         }
         None
@@ -171,27 +190,41 @@ impl Pool {
             .max_header_size(self.header_bytes)
             .handshake(TokioIo::new(connected.stream));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        self.drive(connection);
-        Ok((Sender::Http1(sender), connected.facts))
+        let driven = Driven(self.drive(connection));
+        Ok((Sender::Http1(sender, driven), connected.facts))
     }
 
+    /// The shared connection. Those who waited while it was being dialled in vain share the failure too, or
+    /// each would wait for a dialling of its own.
     async fn share(&self) -> Result<(Sender, ConnectionFacts), Failure> {
-        // whoever holds it dials; the others wait for that no longer than for a place
-        let shared = tokio::time::timeout(self.settings.wait, self.shared.lock());
-        let mut shared = shared.await.map_err(|_| Reason::PoolTimeout)?;
-        if let Some(known) = shared.as_ref().filter(|known| self.is_shareable(known)) {
+        let asked = Instant::now();
+        let mut shared = self.shared.lock().await;
+        if let Some(known) = shared.connection.as_ref().filter(|known| self.is_shareable(known)) {
             let facts = ConnectionFacts { reused: true, peer: known.facts.peer, ..Default::default() };
             return Ok((Sender::Http2(known.sender.clone()), facts));
         }
-        let connected = self.endpoint.dial().await?;
-        let made = self.handshake_http2(connected.stream).await?;
-        let facts = connected.facts;
-        *shared = Some(Shared { sender: made.clone(), facts });
-        Ok((Sender::Http2(made), facts))
+        if let Some((_, failure)) = shared.failed.filter(|&(at, _)| at > asked) {
+            return Err(failure.into());
+        }
+        match self.dial_http2().await {
+            Ok((sender, facts)) => {
+                shared.connection = Some(SharedConnection { sender: sender.clone(), facts });
+                Ok((Sender::Http2(sender), facts))
+            }
+            Err(failure) => {
+                shared.failed = Some((Instant::now(), (failure.reason, failure.detail)));
+                Err(failure)
+            }
+        }
     }
 
-    fn is_shareable(&self, known: &Shared) -> bool {
+    fn is_shareable(&self, known: &SharedConnection) -> bool {
         !known.sender.is_closed() && known.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
+    }
+
+    async fn dial_http2(&self) -> Result<(http2::SendRequest<RequestBody>, ConnectionFacts), Failure> {
+        let connected = self.endpoint.dial().await?;
+        Ok((self.handshake_http2(connected.stream).await?, connected.facts))
     }
 
     async fn handshake_http2(&self, stream: net::Stream) -> Result<http2::SendRequest<RequestBody>, Failure> {
@@ -209,14 +242,15 @@ impl Pool {
     }
 
     /// Runs a connection for as long as the pool or an exchange holds its sender.
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> AbortHandle {
         let open = self.metrics.endpoint_connection(&self.endpoint.labels);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
             drop(open);
-        });
+        })
+        .abort_handle()
     }
 }
 
@@ -256,17 +290,17 @@ impl Lease {
     ) -> Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>> {
         self.request = Some(request.body().progress());
         match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender, _) => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
         }
     }
 
     /// Gives the connection back after the answer's last byte. It is kept if the request had been sent whole.
     pub fn give_back(self) {
-        let Sender::Http1(sender) = self.sender else { return };
+        let Sender::Http1(sender, driven) = self.sender else { return };
         let sent = self.request.is_none_or(|request| request.is_sent());
         if sent && !sender.is_closed() {
-            let kept = Idle { sender, facts: self.facts, since: Instant::now() };
+            let kept = Idle { sender, driven, facts: self.facts, since: Instant::now() };
             self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         }
     }

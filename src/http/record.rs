@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::body::{Body, BodyError};
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
+use crate::failure::Reason;
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
 use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
@@ -127,7 +128,9 @@ impl<F: Future<Output = Response>> Future for Exchanging<F> {
         let handle = operation.handle();
         tell_trace(answer.headers_mut(), handle);
         let status = answer.status();
-        handle.head(status.as_u16());
+        if handle.failure().is_none_or(|(reason, _)| reason != Reason::ClientGone) {
+            handle.head(status.as_u16());
+        }
         let bodyless = handle.exchange.method == Method::Head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let mut answer = answer.map(|body| RecordedBody::new(body, operation, activity));
@@ -203,7 +206,8 @@ impl http_body::Body for RecordedBody {
                 if let Some(data) = frame.data_ref() {
                     self.operation.handle().response_bytes(data.len());
                 }
-                if self.body.is_end_stream() {
+                // trailers are the last frame, after which hyper does not ask again
+                if frame.is_trailers() || self.body.is_end_stream() {
                     self.end();
                 }
             }

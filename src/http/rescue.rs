@@ -34,11 +34,21 @@ pub(super) async fn rescue(
     }
     // what was stated first is what is recorded, and so what is answered
     let (reason, detail) = handle.failure().unwrap_or((failure.reason, failure.detail));
+    if reason == Reason::ClientGone {
+        return incomplete();
+    }
     let trace_id = handle.context.trace_id;
     let mut answer = if grpc { grpc_answer(reason) } else { problem(reason, detail, &trace_id.to_string()) };
     if let Some(fields) = failure.fields {
         answer.headers_mut().extend(*fields);
     }
+    answer
+}
+
+/// Nobody is there to be answered. Only who closed no more than its own half learns that its request had no end.
+fn incomplete() -> Response {
+    let mut answer = Response::new(Body::Empty);
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
     answer
 }
 

@@ -26,7 +26,7 @@ use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, Table};
-use crate::failure::Reason;
+use crate::failure::{Blame, Reason};
 
 /// The metrics of one gateway.
 pub struct Metrics {
@@ -263,7 +263,13 @@ impl Sink for Metrics {
             operation: self.route(route).operation,
         };
         self.attempt_duration(&attempt.endpoint, route, key).record_duration(attempt.duration());
-        if let Some((reason, _)) = attempt.failure {
+        // a 4xx is the endpoint's right, and a client that leaves is not its fault
+        let refused = attempt.failure.is_some_and(|(reason, _)| reason == Reason::UpstreamStatus)
+            && attempt.status.is_some_and(|status| status < 500);
+        if let Some((reason, _)) = attempt.failure
+            && reason.blame() == Blame::Upstream
+            && !refused
+        {
             self.endpoint_failures(&attempt.endpoint, reason).increment(1);
         }
     }

@@ -3,7 +3,7 @@
 use http::Method;
 
 use crate::support::client::{get, request};
-use crate::support::{Answer, Client, Metrics, Raw, Stage, body, within};
+use crate::support::{Answer, Client, Metrics, Raw, Seen, Stage, body, within};
 
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
 
@@ -73,13 +73,25 @@ async fn an_http2_stream_that_its_client_cancels_ends_alone() {
 
 #[tokio::test]
 async fn a_client_that_leaves_within_its_own_body_is_on_record() {
-    let stage = Stage::new(Answer::ok()).await;
-    let raw = Raw::sending(stage.gateway.address(), format!("{POST}ab")).await;
-    stage.origin.seen_when("half a body", |seen| seen.first().is_some_and(|seen| seen.body_bytes == 2)).await;
-    raw.reset();
-    let told = stage.told_first(1).await;
-    assert_eq!((told.log["reason"].as_str(), &told.log["request_bytes"]), (Some("client_gone"), &2.into()));
-    stage.origin.seen_when("the gateway left too", |seen| seen[0].left).await;
+    for reset in [true, false] {
+        let stage = Stage::new(Answer::ok()).await;
+        let raw = Raw::sending(stage.gateway.address(), format!("{POST}ab")).await;
+        let half = |seen: &[Seen]| seen.first().is_some_and(|seen| seen.body_bytes == 2);
+        stage.origin.seen_when("half a body", half).await;
+        if reset {
+            raw.reset();
+        } else {
+            drop(raw);
+        }
+        let told = stage.told_first(1).await;
+        assert_eq!(
+            (told.log["reason"].as_str(), &told.log["request_bytes"]),
+            (Some("client_gone"), &2.into())
+        );
+        assert_eq!(told.log["status"], 499, "nobody was there to be answered");
+        assert_eq!(told.server.attribute("http.response.status_code"), None);
+        stage.origin.seen_when("the gateway left too", |seen| seen[0].left).await;
+    }
 }
 
 #[tokio::test]
@@ -91,6 +103,15 @@ async fn a_body_with_broken_framing_is_the_clients_mistake() {
     let told = stage.told(&reply.trace_id(), 1).await;
     assert_eq!(told.log["detail"], "broken_body");
     assert!(!stage.origin.seen()[0].complete, "half a body is never passed on as a whole one");
+}
+
+#[tokio::test]
+async fn a_head_that_is_almost_http2_is_answered_and_on_record() {
+    let stage = Stage::new(Answer::ok()).await;
+    let head = "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n";
+    let reply = Raw::sending(stage.gateway.address(), head).await.reply().await;
+    assert_eq!((reply.status, reply.reason().as_deref()), (400, Some("bad_request")));
+    stage.told(&reply.trace_id(), 0).await;
 }
 
 #[tokio::test]

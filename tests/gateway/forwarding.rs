@@ -321,6 +321,41 @@ async fn a_body_passes_piece_by_piece_without_waiting_for_its_end() {
 }
 
 #[tokio::test]
+async fn an_early_answer_that_keeps_its_connection_ends_the_upload_too() {
+    let text = "[listeners.public.timeouts]\nhead = '50ms'\n";
+    let stage = Stage::and(Answer::status(413).early().then_stall(), text).await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n";
+    let mut raw = Raw::sending(stage.gateway.address(), head).await;
+    assert_eq!(raw.reply().await.status, 413);
+    raw.try_send("late").await;
+    assert!(raw.rest().await.is_empty(), "closed, without an answer that nobody asked for");
+    stage.origin.open_connections(0).await;
+}
+
+#[tokio::test]
+async fn an_exchange_that_ends_with_trailers_is_whole() {
+    let stage = Stage::new(Answer::ok().trailer("x-sum", "1")).await;
+    for http2 in [false, true] {
+        let address = stage.gateway.address();
+        let mut client = if http2 { Client::http2(address).await } else { Client::http1(address).await };
+        let reply = client.ask(request(Method::GET, "/", &[("te", "trailers")], body::empty())).await;
+        assert_eq!((reply.trailers.get("x-sum"), reply.broken), (Some("1"), false));
+        let told = stage.told(&reply.trace_id(), 1).await;
+        assert_eq!(told.log.get("reason"), None, "{}", told.log);
+        assert!(!told.server.error && !told.attempts[0].error);
+    }
+}
+
+/// HTTP/1.1 has a `Host` in every request (RFC 9112 section 3.2), HTTP/1.0 need not.
+#[tokio::test]
+async fn a_request_without_a_host_goes_on_with_the_endpoints() {
+    let stage = Stage::new(Answer::ok()).await;
+    let reply = Raw::sending(stage.gateway.address(), "GET / HTTP/1.0\r\n\r\n").await.reply().await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(stage.origin.only().await.header("host"), Some(&*stage.origin.address.to_string()));
+}
+
+#[tokio::test]
 async fn an_early_answer_ends_an_upload() {
     let stage = Stage::new(Answer::status(413).early().then_close()).await;
     let (feeder, body) = body::fed();

@@ -72,6 +72,55 @@ async fn what_breaks_in_the_body_breaks_at_the_client_too_and_is_on_record() {
     }
 }
 
+/// Answers that a client would read otherwise than the gateway does.
+#[tokio::test]
+async fn an_answer_has_one_length_or_is_refused() {
+    let chunks = "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    for length in [2, 50] {
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n{chunks}");
+        let stage = Stage::new(Answer::raw(answer)).await;
+        let reply = stage.get("/").await;
+        assert_eq!(
+            (reply.text().as_str(), reply.broken, reply.header("content-length")),
+            ("hello", false, None)
+        );
+        assert!(stage.told(&reply.trace_id(), 1).await.log.get("reason").is_none());
+    }
+    for (method, fields) in [
+        (Method::GET, "transfer-encoding: gzip\r\n"),
+        (Method::GET, "transfer-encoding: chunked, identity\r\ncontent-length: 5\r\n"),
+        (Method::HEAD, "content-length: 2\r\ncontent-length: 3\r\n"),
+        (Method::HEAD, "content-length: -5\r\n"),
+        (Method::HEAD, "content-length: 99999999999999999999\r\n"),
+    ] {
+        let stage = Stage::new(Answer::raw(format!("HTTP/1.1 200 OK\r\n{fields}\r\n"))).await;
+        let reply = stage.client().await.ask(request(method, "/", &[], body::empty())).await;
+        assert_eq!(reply.status, 502, "{fields}");
+        let told = stage.told(&reply.trace_id(), 1).await;
+        assert_eq!(told.log["reason"], "upstream_protocol_error", "{fields}");
+    }
+    let twice = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n";
+    let stage = Stage::new(Answer::raw(twice)).await;
+    let reply = stage.client().await.ask(request(Method::HEAD, "/", &[], body::empty())).await;
+    assert_eq!((reply.status, reply.header("content-length")), (200, Some("5")));
+}
+
+#[tokio::test]
+async fn many_requests_wait_for_one_dialling_in_vain_not_for_one_each() {
+    for protocol in ["h2", "http/1.1"] {
+        let hole = Blackhole::start().await;
+        let text = format!(
+            "[upstreams.shop]\nprotocol = '{protocol}'\nconnect_timeout = '500ms'\n\
+             [routes.all.timeouts]\nrequest = '2s'\n"
+        );
+        let gateway = Gateway::start(&[&all_to(hole.address), &text]).await;
+        let asked: Vec<_> = (0..8).map(|_| gateway.get("/")).collect();
+        for reply in futures_util::future::join_all(asked).await {
+            assert_eq!(reply.reason().as_deref(), Some("connect_timeout"), "{protocol}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_stream_may_last_longer_than_a_request_as_long_as_it_moves() {
     let (one, two) = (Gate::new(), Gate::new());

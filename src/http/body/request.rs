@@ -108,7 +108,7 @@ impl http_body::Body for RequestBody {
                         None => {}
                     }
                 }
-                if self.incoming.is_end_stream() {
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.progress.set(Progress::SENT);
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -99,7 +99,7 @@ impl http_body::Body for UpstreamBody {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
