@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustls::ServerConfig;
@@ -34,6 +34,9 @@ const BACKLOG: u32 = 4096;
 
 /// Waits between attempts to accept while there are no file descriptors left.
 const BACK_OFF: std::ops::Range<Duration> = Duration::from_millis(10)..Duration::from_secs(1);
+
+/// How long nothing more is said of not being able to accept, once it has been said.
+const TELL_AGAIN: Duration = Duration::from_mins(1);
 
 /// What is spoken on a listener.
 pub trait Protocol: Send + Sync + 'static {
@@ -74,6 +77,7 @@ impl Listener {
     /// Accepts until the drain says no more; each connection is a task of the tracker.
     pub async fn run<P: Protocol>(self, protocol: Arc<P>, drain: Drain, tasks: TaskTracker) {
         let mut back_off = BACK_OFF.start;
+        let mut told: Option<Instant> = None;
         let mut closing = pin!(drain.after(Moment::Leaving));
         loop {
             let accepted = tokio::select! {
@@ -90,7 +94,8 @@ impl Listener {
                 }
                 Err(error) => {
                     self.series.count(ConnectionOutcome::AcceptError);
-                    if back_off == BACK_OFF.start {
+                    if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
+                        told = Some(Instant::now());
                         tracing::error!(listener = %self.settings.name, %error, "cannot accept; backing off");
                     }
                     tokio::time::sleep(back_off).await;
