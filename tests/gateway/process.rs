@@ -51,7 +51,8 @@ async fn bodies_pass_with_flat_memory(size: u64) {
             };
             let answer = client.send(request(Method::PUT, "/", &[], body::zeros(size))).await.unwrap();
             assert_eq!(within("the body", body::count(answer.into_body())).await.unwrap(), size);
-            let growth = process.peak_memory() - before;
+            // the kernel sums per thread and may be a little behind
+            let growth = process.peak_memory().saturating_sub(before);
             assert!(growth < 32 << 10, "{growth} KiB more for {size} bytes each way, {protocol}, {http2}");
         }
     }
