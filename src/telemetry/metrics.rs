@@ -7,6 +7,7 @@ pub mod connections;
 pub mod dns;
 pub mod family;
 pub mod histogram;
+mod process;
 pub mod registry;
 
 use std::borrow::Cow;

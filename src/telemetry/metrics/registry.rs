@@ -2,17 +2,16 @@
 
 use ::metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use metrics_process::Collector;
 
 use super::family::{self, Family, Kind};
 use super::histogram::{Histogram, Histograms};
+use super::process;
 
 /// Makes series and renders them. Histograms are our own: the exporter's lose samples while they are read.
 pub struct Registry {
     recorder: PrometheusRecorder,
     page: PrometheusHandle,
     histograms: Histograms,
-    process: Collector,
 }
 
 impl Registry {
@@ -29,9 +28,7 @@ impl Registry {
                 Kind::Seconds | Kind::Bytes => {}
             }
         }
-        let process = Collector::default();
-        ::metrics::with_local_recorder(&recorder, || process.describe());
-        Self { page: recorder.handle(), recorder, histograms: Histograms::new(seconds), process }
+        Self { page: recorder.handle(), recorder, histograms: Histograms::new(seconds) }
     }
 
     /// The counter with these labels.
@@ -59,9 +56,9 @@ impl Registry {
 
     /// The page of all series, the process's own read now. Takes milliseconds at many series.
     pub(super) fn render(&self) -> String {
-        ::metrics::with_local_recorder(&self.recorder, || self.process.collect());
         let mut page = self.page.render();
         self.histograms.render(&mut page);
+        process::render(&mut page);
         page
     }
 }
