@@ -28,11 +28,12 @@ fn main() -> ExitCode {
 
 /// A tracing-aware reverse-proxy API gateway: every request traced, measured and explained.
 ///
-/// Stands in front of HTTP services, forwards by a route table, continues or starts a W3C trace for every
-/// request, sends its spans to an OTLP receiver (Jaeger, the OpenTelemetry Collector) and shows metrics to
-/// Prometheus. Without a command it runs the gateway.
+/// Stands in front of HTTP services, forwards by a route table, continues or starts a W3C trace
+/// for every request, sends its spans to an OTLP receiver (Jaeger, the OpenTelemetry Collector)
+/// and shows metrics to Prometheus. Without a command it runs the gateway.
 #[derive(Debug, Parser)]
-#[command(name = "tracegate", version, args_conflicts_with_subcommands = true, after_long_help = AFTER_HELP)]
+#[command(name = "tracegate", version, args_conflicts_with_subcommands = true)]
+#[command(after_long_help = AFTER_HELP, verbatim_doc_comment)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -44,26 +45,31 @@ struct CommandLine {
 enum Command {
     /// Run the gateway (the default)
     ///
-    /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight finish,
-    /// telemetry is flushed; a second signal ends it at once. SIGUSR1 reopens the access log's file.
-    /// Diagnostics go to standard error, the access log to standard output or the configured file.
+    /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight
+    /// finish, telemetry is flushed; a second signal ends it at once. SIGUSR1 reopens the access
+    /// log's file. Diagnostics go to standard error, the access log to standard output or the
+    /// configured file.
+    #[command(verbatim_doc_comment)]
     Run(Configuration),
     /// See it at work: embedded services, traffic, and each trace as a tree
     ///
-    /// Starts a Shop and an MES service, the gateway with its shipped routes before them, and a gentle
-    /// customer; prints each trace made from the spans that were received over OTLP. Needs nothing else
-    /// installed, and takes free ports on the loopback interface. Ends with Ctrl-C or after --requests,
-    /// with a summary: exit code 1 if a request has no trace or a span is missing.
+    /// Starts a Shop and an MES service, the gateway with its shipped routes before them, and a
+    /// gentle customer; prints each trace made from the spans that were received over OTLP. Needs
+    /// nothing else installed, and takes free ports on the loopback interface. Ends with Ctrl-C or
+    /// after --requests, with a summary: exit code 1 if a request has no trace or a span is missing.
+    #[command(verbatim_doc_comment)]
     Demo(demo::command::Arguments),
     /// Check the configuration and tell every problem at once
     ///
-    /// Each with file, line, key and what to write instead. Certificates and keys are loaded as `run`
-    /// loads them. Exit code 78 if there is a problem.
+    /// Each with file, line, key and what to write instead. Certificates and keys are loaded as
+    /// `run` loads them. Exit code 78 if there is a problem.
+    #[command(verbatim_doc_comment)]
     Check(Configuration),
     /// Ask a running gateway whether it is ready
     ///
     /// Asks /readyz on the probes' address of the configuration, else on the admin address.
     /// Exit code 0 if it answers ok, else 1: made for a container's HEALTHCHECK.
+    #[command(verbatim_doc_comment)]
     Healthcheck(healthcheck::Options),
 }
 
