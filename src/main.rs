@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tracegate::commands::signals::Signals;
 use tracegate::commands::{check, foreground, healthcheck, run};
 use tracegate::demo;
 
@@ -18,9 +19,12 @@ fn main() -> ExitCode {
     match line.command.unwrap_or(Command::Run(line.configuration)) {
         Command::Run(configuration) => run::run(&configuration.config),
         // what the gateway says of its start and its end would stand between the trees
-        Command::Demo(arguments) => foreground::run(None, "warn", async |mut signals| {
-            demo::command::demo(arguments, async move { signals.stop().await }).await
-        }),
+        Command::Demo(arguments) => {
+            let work = |mut signals: Signals| {
+                demo::command::demo(arguments, Box::pin(async move { signals.stop().await }))
+            };
+            foreground::run(None, "warn", Box::new(work))
+        }
         Command::Check(configuration) => check::check(&configuration.config),
         Command::Healthcheck(options) => healthcheck::healthcheck(&options),
     }
