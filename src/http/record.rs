@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version, request};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -24,6 +24,8 @@ use crate::listener::activity::Activity;
 use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The longest `X-Request-Id` that is continued, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -61,16 +63,17 @@ fn version(version: Version) -> ProtocolVersion {
 }
 
 /// `X-Request-Id`: the client's, if it is one plain word, else a new one.
-fn request_id(headers: &HeaderMap) -> Box<str> {
+fn request_id(headers: &HeaderMap) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
     let sent = headers
         .get(X_REQUEST_ID)
-        .map(HeaderValue::as_bytes)
-        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain));
-    match sent.and_then(|id| std::str::from_utf8(id).ok()) {
-        Some(id) => id.into(),
-        None => TraceId::random().to_string().into(),
-    }
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(plain));
+    sent.cloned().unwrap_or_else(new_request_id)
+}
+
+/// A random request id.
+pub(super) fn new_request_id() -> HeaderValue {
+    HeaderValue::from_bytes(&TraceId::random().digits()).expect("hexadecimal digits")
 }
 
 /// What every answer tells the client: the trace (`Server-Timing`, the W3C Trace Context response draft) and
@@ -81,10 +84,8 @@ pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
     let flags = context.flags(handle.decide().sampled);
     value[12..67].copy_from_slice(&traceparent(context.trace_id, context.span_id, flags));
     let value = HeaderValue::from_bytes(&value).expect("hexadecimal digits, dashes and a name");
-    headers.append("server-timing", value);
-    if let Ok(id) = HeaderValue::from_str(&handle.request_id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    headers.append(SERVER_TIMING, value);
+    headers.insert(X_REQUEST_ID, handle.request_id.clone());
 }
 
 /// "This connection ends with this answer" (HTTP/1.1 only).
@@ -252,7 +253,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-request-id", sent.parse().expect("a header value"));
-            assert_eq!(&*request_id(&headers) == sent, kept, "{sent}");
+            assert_eq!(request_id(&headers) == sent, kept, "{sent}");
         }
         assert_eq!(request_id(&HeaderMap::new()).len(), 32);
     }

@@ -13,7 +13,7 @@ use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::connection::{Refusal, Refuse};
-use crate::telemetry::context::{Context, TraceId};
+use crate::telemetry::context::Context;
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
 
@@ -64,7 +64,7 @@ impl Refuser {
             port: self.port,
             context: Context::from_headers([], []),
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
-            request_id: TraceId::random().to_string().into(),
+            request_id: record::new_request_id(),
             client,
             started: Instant::now(),
         });

@@ -85,15 +85,15 @@ pub struct Context {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 32];
-        f.write_str(write_hex(&self.0, &mut text))
+        f.write_str(text(&self.digits()))
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 16];
-        f.write_str(write_hex(&self.0, &mut text))
+        let mut digits = [0; 16];
+        write_hex(&self.0, &mut digits);
+        f.write_str(text(&digits))
     }
 }
 
@@ -120,6 +120,13 @@ impl TraceId {
     /// A new random id.
     pub fn random() -> Self {
         Self(rand::random::<u128>().max(1).to_be_bytes())
+    }
+
+    /// Its 32 lower-case hexadecimal digits.
+    pub fn digits(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        write_hex(&self.0, &mut digits);
+        digits
     }
 }
 
@@ -205,14 +212,28 @@ pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: Flags) -> [u8; TRA
 }
 
 /// Writes two lower-case digits a byte.
-fn write_hex<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+fn write_hex(bytes: &[u8], out: &mut [u8]) {
+    for (pair, &byte) in out.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = HEX[usize::from(byte)];
     }
-    std::str::from_utf8(out).expect("digits are ASCII")
 }
+
+/// Digits as text.
+fn text(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).expect("digits are ASCII")
+}
+
+/// The two digits of every byte.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 /// `00-` trace id `-` span id `-` flags.
 const TRACEPARENT_LENGTH: usize = 55;

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, O
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
+
 use super::context::{Context, SpanId};
 use super::exchange::Exchange;
 use super::sampling::{Because, Decision, Sampling};
@@ -91,7 +93,7 @@ pub struct Record {
     /// What the exchange is.
     pub exchange: Exchange,
     /// `X-Request-Id`, continued if valid, else made.
-    pub request_id: Box<str>,
+    pub request_id: HeaderValue,
     /// The client's address by the listener's trust rule. Personal data: leaves only if allowed.
     pub client: IpAddr,
     /// The one wall-clock reading.
@@ -151,7 +153,7 @@ pub struct Start {
     /// What the exchange is.
     pub exchange: Exchange,
     /// The request's id.
-    pub request_id: Box<str>,
+    pub request_id: HeaderValue,
     /// The client's address.
     pub client: IpAddr,
     /// When the head's last byte had been read.
@@ -320,6 +322,11 @@ impl Record {
     /// The status sent to the client; `None` where nothing was answered.
     pub fn status(&self) -> Option<u16> {
         Some(self.status.load(Ordering::Relaxed)).filter(|&status| status != 0)
+    }
+
+    /// When the head's last byte had been read.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// From the start to the answer's head; `None` where nothing was answered.

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderValue;
+
 use super::context::Context;
 use super::exchange::{Exchange, Method, Scheme, Version};
 use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, Start};
@@ -67,7 +69,7 @@ impl Bench {
                 scheme: Scheme::Http,
                 version: Version::Http11,
             },
-            request_id: "from-the-client".into(),
+            request_id: HeaderValue::from_static("from-the-client"),
             port: 443,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
             started: Instant::now(),
