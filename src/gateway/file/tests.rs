@@ -521,10 +521,12 @@ fn otel_variables_count_where_the_file_is_silent() {
     assert!((telemetry.sampling.ratio - 0.5).abs() < f64::EPSILON);
     assert!(!format!("{telemetry:?}").contains("hunter2"));
     let otlp = telemetry.otlp.expect("it is on");
-    let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let receiver = otlp.receiver;
+    let headers: Vec<_> =
+        receiver.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-a", "b")]);
-    assert_eq!((otlp.timeout, otlp.gzip), (Duration::from_secs(1), true));
-    assert_eq!((otlp.queue, otlp.batch), (2048, 100));
+    assert_eq!((receiver.timeout, receiver.gzip), (Duration::from_secs(1), true));
+    assert_eq!((receiver.queue, receiver.batch), (2048, 100));
 }
 
 #[test]
@@ -545,7 +547,7 @@ fn the_endpoint_of_traces_is_made_as_the_standard_says() {
         (&[http], "endpoint = \"http://b:4318/otlp\"", "http://b:4318/otlp"),
     ] {
         let found = otlp(environment, &format!("[telemetry.otlp]\n{file}\n")).expect("it is on");
-        assert_eq!(&*found.endpoint, endpoint, "{environment:?} {file}");
+        assert_eq!(&*found.receiver.endpoint, endpoint, "{environment:?} {file}");
     }
 }
 
@@ -610,7 +612,7 @@ fn certificates_and_secrets_are_loaded_as_run_would() {
 
     let settings = load("key.pem").unwrap_or_else(|problems| panic!("{problems}"));
     assert!(settings.listeners[0].tls.is_some() && settings.upstreams[0].tls.is_some());
-    assert_eq!(settings.telemetry.otlp.expect("it is on").headers[0].1.expose(), "Bearer hunter2");
+    assert_eq!(settings.telemetry.otlp.expect("it is on").receiver.headers[0].1.expose(), "Bearer hunter2");
     for (key, place) in [
         ("other.pem", "3:28: listeners.a.tls.certificate_file"),
         ("none.pem", "3:51: listeners.a.tls.key_file"),

@@ -1,81 +1,86 @@
-//! The OTLP receiver: opentelemetry-otlp over gRPC and over HTTP/protobuf, its own retries off.
+//! The OTLP receiver, over gRPC and over HTTP/protobuf: <https://opentelemetry.io/docs/specs/otlp/>.
 //!
-//! The library answers with text. Over HTTP our own client sees status, `Retry-After` and partial success;
-//! over gRPC the status code stands in the text, and a partial success shows only in the library's own log.
+//! gRPC is one unary call here: a message with five bytes before it, posted by HTTP/2, and a status in the
+//! trailers (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-mod http_client;
+mod answer;
+mod encode;
+mod protobuf;
 
-use std::collections::HashMap;
-use std::error::Error;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
-use opentelemetry_otlp::{
-    Compression, Protocol, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
-    WithTonicConfig as _,
-};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::time::timeout;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, ClientTlsConfig};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, TE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use self::http_client::HttpClient;
+use self::encode::Encoder;
+use super::client::{Client, Version, gzip};
 use super::{Answer, Receiver};
 use crate::telemetry::settings::{Otlp, OtlpProtocol};
+use crate::telemetry::span::Span;
 
 /// A receiver that speaks OTLP.
 #[derive(Debug)]
 pub struct OtlpReceiver {
-    exporter: SpanExporter,
-    /// What sees the answers over HTTP.
-    http: Option<Arc<HttpClient>>,
-    timeout: Duration,
+    encoder: Encoder,
+    protocol: OtlpProtocol,
+    gzip: bool,
+    client: Client,
 }
 
 impl OtlpReceiver {
-    /// A receiver by these settings. It connects when there is something to export. To be called inside the
-    /// runtime that exports.
-    pub fn new(settings: &Otlp, resource: &Resource) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let (mut exporter, http) = match settings.protocol {
-            OtlpProtocol::Grpc => (grpc(settings)?, None),
+    /// A receiver by these settings for spans of this resource. It connects when there is something to send.
+    pub fn new(settings: &Otlp, resource: &BTreeMap<String, String>) -> Result<Self, http::Error> {
+        let mut fields = HeaderMap::new();
+        let (version, path) = match settings.protocol {
+            OtlpProtocol::Grpc => {
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                fields.insert(TE, HeaderValue::from_static("trailers"));
+                (Version::Http2, Some(PathAndQuery::from_static(GRPC_PATH)))
+            }
             OtlpProtocol::Http => {
-                let client = Arc::new(HttpClient::new(&settings.endpoint, settings.ca_file.as_deref())?);
-                (http(settings, Arc::clone(&client))?, Some(client))
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+                (Version::Http1, None)
             }
         };
-        exporter.set_resource(resource);
-        Ok(Self { exporter, http, timeout: settings.timeout })
+        if settings.receiver.gzip {
+            let encoding = match settings.protocol {
+                OtlpProtocol::Grpc => HeaderName::from_static("grpc-encoding"),
+                OtlpProtocol::Http => CONTENT_ENCODING,
+            };
+            fields.insert(encoding, HeaderValue::from_static("gzip"));
+        }
+        Ok(Self {
+            encoder: Encoder::new(resource),
+            protocol: settings.protocol,
+            gzip: settings.receiver.gzip,
+            client: Client::new(&settings.receiver, version, path, fields)?,
+        })
     }
 
-    async fn answer(&mut self, spans: Vec<SpanData>) -> Answer {
-        let count = spans.len();
-        let Ok(result) = timeout(self.timeout, self.exporter.export(spans)).await else {
-            return Answer::Failed(format!("no answer within {:?}", self.timeout));
-        };
-        let seen = self.http.as_ref().and_then(|client| client.take_seen());
-        match (result, seen) {
-            (Ok(()), None) => Answer::Accepted,
-            (Ok(()), Some(seen)) => match seen.rejected_spans {
-                0 => Answer::Accepted,
-                rejected => {
-                    Answer::Rejected { spans: rejected.min(count), why: "partial success".to_owned() }
-                }
-            },
-            (Err(error), Some(seen)) => match (seen.status, seen.retry_after) {
-                (429 | 502..=504, Some(wait)) => Answer::RetryAfter(wait),
-                (429 | 502..=504, None) => Answer::Failed(text(error)),
-                _ => Answer::Rejected { spans: count, why: text(error) },
-            },
-            (Err(error), None) => {
-                let why = text(error);
-                if is_final(&why) { Answer::Rejected { spans: count, why } } else { Answer::Failed(why) }
+    /// An `ExportTraceServiceRequest` that somebody has encoded, as it is sent.
+    pub fn pack(&self, message: Vec<u8>) -> Bytes {
+        let message = if self.gzip { gzip(&message) } else { message };
+        match self.protocol {
+            OtlpProtocol::Http => message.into(),
+            OtlpProtocol::Grpc => {
+                let length = u32::try_from(message.len()).expect("a batch has less than 4 GiB");
+                let prefix = [&[u8::from(self.gzip)][..], &length.to_be_bytes()].concat();
+                [prefix, message].concat().into()
             }
+        }
+    }
+
+    async fn post(&mut self, batch: Bytes) -> Answer {
+        match self.client.post(batch).await {
+            Err(why) => Answer::Later { wait: None, why },
+            Ok(reply) => match self.protocol {
+                OtlpProtocol::Grpc => answer::grpc(&reply),
+                OtlpProtocol::Http => answer::http(&reply),
+            },
         }
     }
 }
@@ -85,105 +90,16 @@ impl Receiver for OtlpReceiver {
         NAME
     }
 
-    fn export(&mut self, spans: Vec<SpanData>) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
-        Box::pin(self.answer(spans))
+    fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes {
+        self.pack(self.encoder.encode(spans))
+    }
+
+    fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        Box::pin(self.post(batch))
     }
 }
 
 /// The word for this receiver in labels and logs.
 pub const NAME: &str = "otlp";
 
-fn grpc(settings: &Otlp) -> Result<SpanExporter, Box<dyn Error + Send + Sync>> {
-    let mut headers = HeaderMap::new();
-    for (name, secret) in &settings.headers {
-        let mut value = HeaderValue::from_str(secret.expose())?;
-        value.set_sensitive(true);
-        headers.append(name, value);
-    }
-    let mut builder = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(&*settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_metadata(MetadataMap::from_headers(headers))
-        .with_retry_policy(RetryPolicy::disabled());
-    if settings.gzip {
-        builder = builder.with_compression(Compression::Gzip);
-    }
-    if settings.endpoint.starts_with("https:") {
-        let tls = match &settings.ca_file {
-            None => ClientTlsConfig::new().with_webpki_roots(),
-            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
-        };
-        builder = builder.with_tls_config(tls);
-    }
-    Ok(builder.build()?)
-}
-
-fn http(settings: &Otlp, client: Arc<HttpClient>) -> Result<SpanExporter, Box<dyn Error + Send + Sync>> {
-    let headers: HashMap<String, String> = settings
-        .headers
-        .iter()
-        .map(|(name, secret)| (name.as_str().to_owned(), secret.expose().to_owned()))
-        .collect();
-    let mut builder = SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(&*settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_headers(headers)
-        .with_retry_policy(RetryPolicy::disabled())
-        .with_shared_http_client(client);
-    if settings.gzip {
-        builder = builder.with_compression(Compression::Gzip);
-    }
-    Ok(builder.build()?)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn text(error: OTelSdkError) -> String {
-    match error {
-        OTelSdkError::InternalFailure(text) => text,
-        other => other.to_string(),
-    }
-}
-
-/// Whether the gRPC status in the library's text says that sending again is of no use (OTLP specification,
-/// "Failures"). `Unknown` is what a broken connection looks like, so it is tried again.
-fn is_final(why: &str) -> bool {
-    const FINAL: [&str; 8] = [
-        "InvalidArgument",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "FailedPrecondition",
-        "Unimplemented",
-        "Internal",
-        "Unauthenticated",
-    ];
-    let code = why.split_once("gRPC code: ").map_or("", |(_, code)| code);
-    let code = code.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    FINAL.contains(&code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_final;
-
-    #[test]
-    fn only_some_status_codes_are_final() {
-        let cases = [
-            ("TonicTracesClient export failed with gRPC code: Unauthenticated", true),
-            ("TonicTracesClient export failed with gRPC code: InvalidArgument: x", true),
-            ("TonicTracesClient export failed with gRPC code: Unavailable: tcp connect error", false),
-            ("TonicTracesClient export failed with gRPC code: ResourceExhausted", false),
-            ("TonicTracesClient export failed with gRPC code: Unknown: transport error", false),
-            ("something else that mentions Internal", false),
-        ];
-        for (why, expected) in cases {
-            assert_eq!(is_final(why), expected, "{why}");
-        }
-    }
-}
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
