@@ -52,7 +52,8 @@
 //! `telemetry::span`, and says what is in the way (`telemetry::spans::trouble`). The `telemetry::receivers`
 //! share a `telemetry::receivers::client`: `telemetry::receivers::otlp` writes spans
 //! (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and reads what is said of
-//! them (`telemetry::receivers::otlp::answer`), under the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
+//! them (`telemetry::receivers::otlp::answer`), `telemetry::receivers::zipkin` writes them its own way
+//! (`telemetry::receivers::zipkin::encode`), under the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
 //! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,
 //! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
 //! `failure` is the one vocabulary of reasons.

@@ -40,6 +40,7 @@ use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
 use receivers::Receiver;
 use receivers::otlp::OtlpReceiver;
+use receivers::zipkin::ZipkinReceiver;
 pub use recorder::Recorder;
 use settings::Settings;
 use spans::delivery::Delivery;
@@ -144,6 +145,10 @@ fn start_spans(
     if let Some(otlp) = &settings.otlp {
         let receiver = OtlpReceiver::new(otlp, resource);
         deliveries.push(start_delivery(receiver, &otlp.receiver, settings, metrics)?);
+    }
+    if let Some(zipkin) = &settings.zipkin {
+        let receiver = ZipkinReceiver::new(zipkin, resource);
+        deliveries.push(start_delivery(receiver, zipkin, settings, metrics)?);
     }
     Ok(Spans::new(metrics.spans_made(), deliveries, || metrics.span_balance(OFF)))
 }
@@ -277,17 +282,11 @@ mod tests {
             otlp: Some(Otlp {
                 protocol,
                 receiver: Receiver {
-                    endpoint: endpoint.into(),
-                    tls: None,
                     headers: vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))],
-                    gzip: false,
-                    timeout: Duration::from_secs(5),
-                    queue: 100,
-                    batch: 10,
-                    delay: Duration::from_hours(1),
-                    give_up_after: Duration::from_secs(30),
+                    ..testing::receiver(endpoint)
                 },
             }),
+            zipkin: None,
             sampling: Sampling { ratio: 1.0 },
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use self::receivers::WrittenOtlp;
+use self::receivers::{WrittenOtlp, WrittenZipkin};
 use super::sampling::Sampling;
 use super::settings::{AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
@@ -18,6 +18,7 @@ pub struct Telemetry {
     service_name: Written<String>,
     resource: BTreeMap<String, Written<String>>,
     otlp: OrOff<WrittenOtlp>,
+    zipkin: Option<OrOff<WrittenZipkin>>,
     sampling: WrittenSampling,
     privacy: WrittenPrivacy,
     access_log: WrittenAccessLog,
@@ -67,6 +68,7 @@ impl Telemetry {
             service_name: service_name.into(),
             resource: self.resource.into_iter().filter_map(resource).collect(),
             otlp: self.otlp.into_option().and_then(|otlp| otlp.check(check)),
+            zipkin: self.zipkin.and_then(OrOff::into_option).and_then(|zipkin| zipkin.check(check)),
             sampling: self.sampling.check(check),
             privacy: Privacy { client_address: self.privacy.client_address.or(ClientAddress::Off) },
             access_log: AccessLog {

@@ -2,6 +2,7 @@
 
 mod client;
 pub mod otlp;
+pub mod zipkin;
 
 use std::future::Future;
 use std::pin::Pin;

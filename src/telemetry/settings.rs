@@ -16,6 +16,8 @@ pub struct Settings {
     pub resource: Vec<(Box<str>, Box<str>)>,
     /// The OTLP receiver; `None` is off.
     pub otlp: Option<Otlp>,
+    /// The Zipkin receiver; `None` is off.
+    pub zipkin: Option<Receiver>,
     /// Which traces are exported.
     pub sampling: Sampling,
     /// What of the client may leave.

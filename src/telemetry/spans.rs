@@ -152,17 +152,7 @@ mod tests {
     }
 
     fn settings(queue: usize, batch: usize) -> settings::Receiver {
-        settings::Receiver {
-            endpoint: "".into(),
-            tls: None,
-            headers: Vec::new(),
-            gzip: false,
-            timeout: Duration::from_secs(1),
-            queue,
-            batch,
-            delay: Duration::from_hours(1),
-            give_up_after: Duration::from_mins(1),
-        }
+        settings::Receiver { queue, batch, ..testing::receiver("") }
     }
 
     /// One receiver that is called fake.

@@ -29,6 +29,10 @@ pub(super) fn read(environment: &[(String, String)], merged: &Dict, source: usiz
     reader.resource();
     reader.sampling();
     let otlp = reader.is_otlp_on();
+    if reader.is_zipkin_on(merged) {
+        reader.zipkin();
+        reader.batches("zipkin");
+    }
     if otlp {
         reader.exporter();
         reader.endpoint(merged);
@@ -93,12 +97,30 @@ impl<'a> Reader<'a> {
         }
         let Some((name, text)) = self.variable("OTEL_TRACES_EXPORTER") else { return true };
         let words: Vec<&str> = text.split(',').map(str::trim).collect();
-        if words.iter().any(|word| !["otlp", "none"].contains(word)) {
-            let known = alternatives(["otlp", "none"]);
+        if words.iter().any(|word| !["otlp", "zipkin", "none"].contains(word)) {
+            let known = alternatives(["otlp", "zipkin", "otlp,zipkin", "none"]);
             self.wrong(&["otlp"], name, text, &known);
             return true;
         }
+        if words.contains(&"zipkin") {
+            self.set(&["zipkin", "endpoint"], ZIPKIN_ENDPOINT, name);
+        }
         words.contains(&"otlp")
+    }
+
+    /// Whether spans go to a Zipkin receiver.
+    fn is_zipkin_on(&self, merged: &Dict) -> bool {
+        [merged, &self.otel.layer.values].into_iter().any(|layer| {
+            let zipkin = layer.get("telemetry").and_then(|telemetry| telemetry.find_ref("zipkin"));
+            zipkin.is_some_and(|zipkin| zipkin.as_dict().is_some())
+        })
+    }
+
+    fn zipkin(&mut self) {
+        if let Some((name, url)) = self.variable("OTEL_EXPORTER_ZIPKIN_ENDPOINT") {
+            self.set(&["zipkin", "endpoint"], url, name);
+        }
+        self.milliseconds(&["zipkin", "timeout"], self.variable("OTEL_EXPORTER_ZIPKIN_TIMEOUT"));
     }
 
     fn exporter(&mut self) {
@@ -232,3 +254,6 @@ impl<'a> Reader<'a> {
 fn key(path: &[&str]) -> Key {
     std::iter::once("telemetry").chain(path.iter().copied()).collect()
 }
+
+/// Where the standard says that a Zipkin receiver is.
+const ZIPKIN_ENDPOINT: &str = "http://localhost:9411/api/v2/spans";

@@ -1,4 +1,4 @@
-//! `[telemetry.otlp]` as written, and what it means.
+//! `[telemetry.otlp]` and `[telemetry.zipkin]` as written, and what they mean.
 
 use std::collections::BTreeMap;
 use std::time;
@@ -19,6 +19,21 @@ use crate::telemetry::settings::{Otlp, OtlpProtocol, Receiver};
 pub(super) struct WrittenOtlp {
     endpoint: Written<String>,
     protocol: Written<OtlpProtocol>,
+    headers: BTreeMap<String, WrittenSecret>,
+    compression: Written<Compression>,
+    timeout: Written<Duration>,
+    tls: WrittenTls,
+    queue: Written<Count>,
+    batch: Written<Count>,
+    delay: Written<Duration>,
+    give_up_after: Written<Duration>,
+}
+
+/// `[telemetry.zipkin]` as written.
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "a table with endpoint …, or \"off\"")]
+pub(super) struct WrittenZipkin {
+    endpoint: Written<String>,
     headers: BTreeMap<String, WrittenSecret>,
     compression: Written<Compression>,
     timeout: Written<Duration>,
@@ -54,6 +69,26 @@ impl WrittenOtlp {
             give_up_after: self.give_up_after,
         };
         Some(Otlp { protocol, receiver: common.check(endpoint, alpn, check)? })
+    }
+}
+
+impl WrittenZipkin {
+    /// The receiver as used; `None` only after a problem has been noted.
+    pub(super) fn check(self, check: &Check<'_>) -> Option<Receiver> {
+        const DEFAULT: &str = "http://127.0.0.1:9411/api/v2/spans";
+        let key = self.endpoint.key().clone();
+        let endpoint = Endpoint::check(self.endpoint.or(DEFAULT.to_owned()), key, DEFAULT, check);
+        let common = Common {
+            headers: self.headers,
+            compression: self.compression,
+            timeout: self.timeout,
+            tls: self.tls,
+            queue: self.queue,
+            batch: self.batch,
+            delay: self.delay,
+            give_up_after: self.give_up_after,
+        };
+        common.check(endpoint.map(|endpoint| endpoint.with_path("/api/v2/spans")), b"http/1.1", check)
     }
 }
 
