@@ -245,3 +245,92 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The most bytes of an answer that are read.
 const MAX_ANSWER: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::{Client, Version, retry_after};
+    use crate::setting::Secret;
+    use crate::telemetry::settings::Receiver;
+    use crate::telemetry::testing;
+
+    fn client(endpoint: &str, timeout: Duration) -> Client {
+        let headers = vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))];
+        let settings = Receiver { headers, timeout, ..testing::receiver(endpoint) };
+        let fields =
+            HeaderMap::from_iter([("content-type".parse().unwrap(), HeaderValue::from_static("a/b"))]);
+        Client::new(&settings, Version::Http1, None, fields).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_keeps_its_connection_and_makes_another_when_that_has_been_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let mut heads = Vec::new();
+            for requests in [2, 1] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..requests {
+                    let mut head = vec![0; 1024];
+                    let read = stream.read(&mut head).await.unwrap();
+                    heads.push(String::from_utf8_lossy(&head[..read]).into_owned());
+                    stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                }
+            }
+            heads
+        });
+        let mut client = client(&format!("http://{address}/api/v2/spans?a=b"), Duration::from_secs(10));
+        for _ in 0..3 {
+            let reply = client.post(Bytes::from_static(b"spans")).await.unwrap();
+            assert_eq!((reply.status.as_u16(), &reply.body[..]), (202, &b"ok"[..]));
+        }
+        for head in server.await.unwrap() {
+            assert!(head.starts_with("POST /api/v2/spans?a=b HTTP/1.1\r\n"), "{head}");
+            for field in [&*format!("host: {address}"), "content-type: a/b", "x-key: opensesame"] {
+                assert!(head.contains(&format!("{field}\r\n")), "{head}");
+            }
+        }
+        assert!(!format!("{client:?}").contains("opensesame"));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_never_answers_costs_the_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let why = client(&url, Duration::from_millis(20)).post(Bytes::new()).await.unwrap_err();
+        assert_eq!(why, "no answer within 20ms");
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_the_way_is_told_with_its_cause() {
+        for (url, expected) in [
+            ("http://127.0.0.1:1/", "onnection refused"),
+            ("http://no.such.host.invalid/", "no.such.host.invalid"),
+        ] {
+            let why = client(url, Duration::from_secs(10)).post(Bytes::new()).await.unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_wait_is_in_seconds_or_until_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        for (value, expected) in [
+            ("120", Some(120)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), value.parse().unwrap())]);
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{value}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+}

@@ -103,3 +103,110 @@ impl Receiver for OtlpReceiver {
 pub const NAME: &str = "otlp";
 
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use hyper_util::service::TowerToHyperService;
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+        TraceService, TraceServiceServer,
+    };
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+    };
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tonic::codec::CompressionEncoding;
+    use tonic::{Code, Status, async_trait};
+
+    use super::OtlpReceiver;
+    use crate::telemetry::receivers::{Answer, Receiver as _};
+    use crate::telemetry::settings::{Otlp, OtlpProtocol, Receiver};
+    use crate::telemetry::testing;
+
+    type Result = std::result::Result<ExportTraceServiceResponse, Status>;
+
+    /// A service as gRPC's own library for Rust has it.
+    struct Service {
+        answer: Box<dyn Fn() -> Result + Send + Sync>,
+        received: mpsc::UnboundedSender<ExportTraceServiceRequest>,
+    }
+
+    #[async_trait]
+    impl TraceService for Service {
+        async fn export(
+            &self,
+            request: tonic::Request<ExportTraceServiceRequest>,
+        ) -> std::result::Result<tonic::Response<ExportTraceServiceResponse>, Status> {
+            let _ = self.received.send(request.into_inner());
+            (self.answer)().map(tonic::Response::new)
+        }
+    }
+
+    /// What the receiver makes of this answer to the same batch twice, plain and compressed.
+    async fn exchange(answer: impl Fn() -> Result + Send + Sync + 'static) -> Answer {
+        let (sender, mut requests) = mpsc::unbounded_channel();
+        let service =
+            TraceServiceServer::from_arc(Arc::new(Service { answer: Box::new(answer), received: sender }))
+                .accept_compressed(CompressionEncoding::Gzip);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let service = TowerToHyperService::new(service.clone());
+                tokio::spawn(async move {
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        let mut answers = Vec::new();
+        for gzip in [false, true] {
+            let receiver = Receiver { gzip, ..testing::receiver(&endpoint) };
+            let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver };
+            let mut receiver = OtlpReceiver::new(&settings, &BTreeMap::new()).unwrap();
+            let batch = receiver.encode(&mut std::iter::empty());
+            for _ in 0..2 {
+                answers.push(receiver.send(batch.clone()).await);
+                assert_eq!(requests.recv().await.unwrap().resource_spans[0].scope_spans.len(), 1);
+            }
+        }
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        answers.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_make_is_understood() {
+        let accepted = exchange(|| Ok(ExportTraceServiceResponse::default())).await;
+        assert_eq!(accepted, Answer::Accepted);
+        let partial = exchange(|| {
+            let partial =
+                ExportTracePartialSuccess { rejected_spans: 3, error_message: "too old".to_owned() };
+            Ok(ExportTraceServiceResponse { partial_success: Some(partial) })
+        });
+        assert_eq!(partial.await, Answer::Partly { rejected: 3, why: "too old".to_owned() });
+        let refused = exchange(|| Err(Status::invalid_argument("no such tenant: ü")));
+        assert_eq!(refused.await, Answer::Refused("INVALID_ARGUMENT: no such tenant: ü".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn the_wait_that_a_server_of_another_make_asks_for_is_understood() {
+        // google.rpc.Status with a RetryInfo of five seconds
+        let delay = [0x0a, 2, 0x08, 5];
+        let mut details = vec![0x1a, 46, 0x0a, 40];
+        details.extend(b"type.googleapis.com/google.rpc.RetryInfo");
+        details.extend([0x12, 4]);
+        details.extend(delay);
+        details[1] = u8::try_from(details.len() - 2).unwrap();
+        let exhausted = exchange(move || {
+            Err(Status::with_details(Code::ResourceExhausted, "later", details.clone().into()))
+        });
+        let wait = Some(Duration::from_secs(5));
+        assert_eq!(exhausted.await, Answer::Later { wait, why: "RESOURCE_EXHAUSTED: later".to_owned() });
+    }
+}
