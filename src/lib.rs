@@ -18,8 +18,8 @@
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
-//! `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves
-//! are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
+//! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers`),
+//! `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
 //! `setting::count`, `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
 //! all at once. What comes out is `gateway::settings`.
@@ -47,9 +47,13 @@
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`);
-//! `telemetry::spans` (`telemetry::spans::assemble`, `telemetry::spans::export`), which go to
-//! `telemetry::receivers`: `telemetry::receivers::otlp` with `telemetry::receivers::otlp::http_client`, under
-//! the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
+//! `telemetry::spans`, which has a `telemetry::spans::delivery` to each receiver, where
+//! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
+//! `telemetry::span`, and says what is in the way (`telemetry::spans::trouble`). The `telemetry::receivers`
+//! share a `telemetry::receivers::client`: `telemetry::receivers::otlp` writes spans
+//! (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and reads what is said of
+//! them (`telemetry::receivers::otlp::answer`), `telemetry::receivers::zipkin` writes them its own way
+//! (`telemetry::receivers::zipkin::encode`), under the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
 //! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,
 //! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
 //! `failure` is the one vocabulary of reasons.
@@ -59,7 +63,7 @@
 //! the health check asks by `net::once`.
 //!
 //! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and
-//! `demo::mes` (`demo::service`, `demo::tracer`), receives spans in `demo::collector` as `demo::span`s, gathers
+//! `demo::mes` (`demo::service`, `demo::tracer`), receives spans in `demo::collector` (`demo::otlp`) as `demo::span`s, gathers
 //! them in `demo::traces` and draws them with `demo::tree`; `demo::event` joins its parts, `demo::forward` sends
 //! on to Jaeger, `demo::command` is its command line.
 //!

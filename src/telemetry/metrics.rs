@@ -83,12 +83,18 @@ impl Metrics {
         self.registry.target_info(resource);
     }
 
+    /// The spans that are made.
+    pub fn spans_made(&self) -> Tally {
+        Tally::new(self.registry.counter(family::SPANS_MADE, &[]))
+    }
+
     /// The balance of spans meant for this receiver.
     pub fn span_balance(&self, receiver: &str) -> SpanBalance {
-        SpanBalance::new(|outcome, reason| {
+        let counter = |outcome: &str, reason: &str| {
             let labels = [("receiver", receiver), ("outcome", outcome), ("reason", reason)];
             self.registry.counter(family::SPANS, &labels)
-        })
+        };
+        SpanBalance::new(counter, self.registry.gauge(family::SPANS_QUEUED, &[("receiver", receiver)]))
     }
 
     /// The balance of the access log's lines.

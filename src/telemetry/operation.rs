@@ -355,6 +355,11 @@ impl Record {
         self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
     }
 
+    /// How many spans tell of it: its own, and one an attempt.
+    pub fn spans(&self) -> usize {
+        1 + self.attempts().count()
+    }
+
     fn nanoseconds_since_start(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
