@@ -82,7 +82,7 @@ impl Telemetry {
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling, sinks);
+        let recorder = Recorder::new(settings.sampling.clone(), sinks);
         Ok(Self { recorder, metrics, spans, access_log })
     }
 
@@ -251,7 +251,7 @@ mod tests {
                 batch: 10,
                 delay: Duration::from_hours(1),
             }),
-            sampling: Sampling { ratio: 1.0 },
+            sampling: Sampling::default(),
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
             buckets: Vec::new(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::metrics::Counter;
 use serde::Serialize;
 
-use super::sampling::Because;
+use super::sampling::Unsampled;
 
 /// A counter of the metrics page that can be read again.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Dropped {
 #[derive(Debug)]
 pub struct SpanBalance {
     exported: Tally,
-    unsampled: [Tally; Because::ALL.len()],
+    unsampled: [Tally; Unsampled::ALL.len()],
     dropped: [Tally; Dropped::ALL.len()],
 }
 
@@ -72,7 +72,7 @@ impl SpanBalance {
     pub fn new(counter: impl Fn(&str, &str) -> Counter) -> Self {
         Self {
             exported: Tally::new(counter("exported", "")),
-            unsampled: Because::ALL.map(|because| Tally::new(counter("unsampled", because.word()))),
+            unsampled: Unsampled::ALL.map(|reason| Tally::new(counter("unsampled", reason.word()))),
             dropped: Dropped::ALL.map(|reason| Tally::new(counter("dropped", reason.word()))),
         }
     }
@@ -83,8 +83,8 @@ impl SpanBalance {
     }
 
     /// So many were not to be exported.
-    pub fn unsampled(&self, spans: usize, because: Because) {
-        self.unsampled[because as usize].add(spans);
+    pub fn unsampled(&self, spans: usize, reason: Unsampled) {
+        self.unsampled[reason as usize].add(spans);
     }
 
     /// So many are lost.

@@ -17,7 +17,7 @@ use super::backlog::{Backlog, Refused};
 use super::balance::{Dropped, SpanBalance};
 use super::operation::{Record, Sink};
 use super::receivers::Receiver;
-use super::sampling::Because;
+use super::sampling::{Decision, Unsampled};
 use super::settings::{Otlp, Privacy};
 
 /// The sink of spans.
@@ -109,10 +109,9 @@ impl Spans {
 impl Sink for Spans {
     fn operation_ended(&self, record: &Arc<Record>) {
         let spans = 1 + record.attempts().count();
-        let decision = record.decide();
-        let Some(export) = &self.export else { return self.balance.unsampled(spans, Because::Off) };
-        if !decision.sampled {
-            return self.balance.unsampled(spans, decision.because);
+        let Some(export) = &self.export else { return self.balance.unsampled(spans, Unsampled::Off) };
+        if let Decision::Unsampled(reason) = record.verdict() {
+            return self.balance.unsampled(spans, reason);
         }
         match export.backlog.push(Arc::clone(record), spans) {
             Ok(()) => {}

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::exchange::{Exchange, Method, Scheme, Version};
 use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, Start};
 use super::recorder::Recorder;
-use super::sampling::Sampling;
+use super::sampling::{RouteSampling, Sampling};
 use super::series::{EndpointSeries, RouteSeries};
 
 /// A recorder with one sink, and what exchanges need.
@@ -24,7 +24,7 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
-        Self::with(&Recorder::new(Sampling { ratio }, [sink]))
+        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, [sink]))
     }
 
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {
@@ -38,6 +38,7 @@ impl Bench {
                 upstream: "shop".into(),
                 server: Some("shop.example".into()),
                 attributes: ["order.id".into()].into(),
+                sampling: RouteSampling::default(),
                 series: RouteSeries::default(),
             }),
             endpoint: Arc::new(EndpointLabels {

@@ -4,13 +4,14 @@ use std::iter;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState};
+use opentelemetry::trace::{Link, SpanContext, SpanKind, Status, TraceFlags, TraceState};
 use opentelemetry::{InstrumentationScope, Key, KeyValue, SpanId, TraceId, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::failure::{Detail, Reason};
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::ErrorType;
+use crate::telemetry::sampling::Decision;
 use crate::telemetry::settings::Privacy;
 
 /// The spans of an operation, the SERVER span first.
@@ -39,7 +40,9 @@ fn server(record: &Record, privacy: &Privacy) -> SpanData {
         attributes.add("tracegate.upstream", text(&route.upstream));
         attributes.add_some("tracegate.operation", route.operation.as_deref().map(text));
     }
-    attributes.add("tracegate.sampled_because", record.decide().because.word());
+    if let Decision::Sampled { because, .. } = record.verdict() {
+        attributes.add("tracegate.sampled_because", because.word());
+    }
     attributes.add_failure(record.failure());
     let status = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
@@ -56,6 +59,7 @@ fn server(record: &Record, privacy: &Privacy) -> SpanData {
         end: record.duration(),
         attributes,
         status,
+        links: links(record),
     }
     .of(record)
 }
@@ -107,8 +111,27 @@ fn client(record: &Record, attempt: &AttemptRecord) -> SpanData {
         end: attempt.ended,
         attributes,
         status,
+        links: SpanLinks::default(),
     }
     .of(record)
+}
+
+/// The span of a caller who is not believed.
+fn links(record: &Record) -> SpanLinks {
+    let mut links = SpanLinks::default();
+    links.links = record
+        .context
+        .link
+        .map(|caller| {
+            let (trace_id, span_id) = (caller.trace_id.0, caller.span_id.0);
+            let (trace_id, span_id) = (TraceId::from_bytes(trace_id), SpanId::from_bytes(span_id));
+            let flags = TraceFlags::new(caller.flags.0);
+            let state = TraceState::default();
+            Link::with_context(SpanContext::new(trace_id, span_id, flags, true, state))
+        })
+        .into_iter()
+        .collect();
+    links
 }
 
 /// What the two kinds of spans differ in.
@@ -122,14 +145,16 @@ struct Span {
     end: Duration,
     attributes: Attributes,
     status: Status,
+    links: SpanLinks,
 }
 
 impl Span {
     fn of(self, record: &Record) -> SpanData {
         let trace_id = TraceId::from_bytes(record.context.trace_id.0);
         let flags = TraceFlags::new(record.context.flags(true).0);
-        // the tracestate belongs to others: it is forwarded, never exported
-        let state = TraceState::default();
+        // how likely the span was to be exported, and no more: the rest of the tracestate belongs to others
+        let state = record.context.state.exported(record.verdict().threshold());
+        let state = state.parse().unwrap_or_default();
         SpanData {
             span_context: SpanContext::new(trace_id, SpanId::from_bytes(self.id), flags, false, state),
             parent_span_id: SpanId::from_bytes(self.parent),
@@ -141,7 +166,7 @@ impl Span {
             attributes: self.attributes.0,
             dropped_attributes_count: 0,
             events: SpanEvents::default(),
-            links: SpanLinks::default(),
+            links: self.links,
             status: self.status,
             instrumentation_scope: SCOPE.clone(),
         }

@@ -1,0 +1,115 @@
+//! B3 (openzipkin/b3-propagation), in one field and in several.
+
+use super::id::{Flags, SpanId, TraceId, read_hex, write_hex};
+use super::remote::{Received, Remote, Single, Wish};
+
+/// Reads `b3`: `{trace id}-{span id}-{state}-{parent's span id}`, of which the last two may be missing, or a
+/// state alone.
+pub fn read(field: Single<'_>) -> Received {
+    let value = match field {
+        Single::Absent => return Received::Nothing,
+        Single::Ambiguous => return Received::Malformed,
+        Single::Value(value) => value,
+    };
+    match state(value) {
+        Some(wish) => Received::Decision(wish),
+        None => parse(value).map_or(Received::Malformed, Received::Context),
+    }
+}
+
+fn parse(value: &[u8]) -> Option<Remote> {
+    let mut parts = value.split(|&byte| byte == b'-');
+    let (trace, span) = (parts.next()?, parts.next()?);
+    let wish = match parts.next() {
+        None => None,
+        Some(state) => Some(self::state(state)?),
+    };
+    if let Some(parent) = parts.next() {
+        read_hex::<8>(parent)?;
+    }
+    parts.next().is_none().then(|| remote(trace, span, wish))?
+}
+
+fn state(text: &[u8]) -> Option<Wish> {
+    match text {
+        b"0" => Some(Wish::Deny),
+        b"1" => Some(Wish::Accept),
+        b"d" => Some(Wish::Debug),
+        _ => None,
+    }
+}
+
+/// The fields `X-B3-…`. The parent's parent is of no use to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a> {
+    /// `X-B3-TraceId`
+    pub trace_id: Single<'a>,
+    /// `X-B3-SpanId`
+    pub span_id: Single<'a>,
+    /// `X-B3-Sampled`
+    pub sampled: Single<'a>,
+    /// `X-B3-Flags`
+    pub flags: Single<'a>,
+}
+
+/// Reads `X-B3-…`.
+pub fn read_fields(fields: &Fields<'_>) -> Received {
+    let wish = match (fields.flags, fields.sampled) {
+        (Single::Value(b"1"), _) => Some(Wish::Debug),
+        (_, Single::Absent) => None,
+        (_, Single::Value(b"1" | b"true")) => Some(Wish::Accept),
+        (_, Single::Value(b"0" | b"false")) => Some(Wish::Deny),
+        _ => return Received::Malformed,
+    };
+    match (fields.trace_id, fields.span_id) {
+        (Single::Absent, Single::Absent) => wish.map_or(Received::Nothing, Received::Decision),
+        (Single::Value(trace), Single::Value(span)) => {
+            remote(trace, span, wish).map_or(Received::Malformed, Received::Context)
+        }
+        _ => Received::Malformed,
+    }
+}
+
+/// Ids of lower-case digits; a trace id of 64 bits is one of 128 that begins with zeros.
+fn remote(trace: &[u8], span: &[u8], wish: Option<Wish>) -> Option<Remote> {
+    let mut trace_id = [0; 16];
+    if trace.len() == 16 {
+        trace_id[8..].copy_from_slice(&read_hex::<8>(trace)?);
+    } else {
+        trace_id = read_hex(trace)?;
+    }
+    let span_id: [u8; 8] = read_hex(span)?;
+    let flags = Flags::default().with_sampled(wish.is_some_and(Wish::sampled));
+    let valid = trace_id != [0; 16] && span_id != [0; 8];
+    valid.then_some(Remote { trace_id: TraceId(trace_id), span_id: SpanId(span_id), flags, wish })
+}
+
+/// A value of `b3`, in as many of these bytes as it takes. Trace ids of 64 bits stay as short as they came.
+pub fn write(trace_id: TraceId, span_id: SpanId, wish: Wish, out: &mut [u8; LENGTH]) -> &[u8] {
+    let trace = write_trace_id(trace_id, out).len();
+    out[trace] = b'-';
+    write_hex(&span_id.0, &mut out[trace + 1..trace + 17]);
+    let state = match wish {
+        Wish::Deny => b"-0",
+        Wish::Accept => b"-1",
+        Wish::Debug => b"-d",
+    };
+    out[trace + 17..trace + 19].copy_from_slice(state);
+    &out[..trace + 19]
+}
+
+/// The digits of a trace id, sixteen or thirty-two.
+pub fn write_trace_id(trace_id: TraceId, out: &mut [u8]) -> &str {
+    match trace_id.as_short() {
+        Some(short) => write_hex(short, &mut out[..16]),
+        None => write_hex(&trace_id.0, &mut out[..32]),
+    }
+}
+
+/// The digits of a span id.
+pub fn write_span_id(span_id: SpanId, out: &mut [u8; 16]) -> &str {
+    write_hex(&span_id.0, out)
+}
+
+/// The longest value that is written: a trace id, a span id and a state.
+pub const LENGTH: usize = 51;
