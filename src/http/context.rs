@@ -52,9 +52,9 @@ pub(super) fn extract(
     context
 }
 
-/// The first format that says something usable is the caller's.
+/// The first format with a valid context is the caller's. A mere decision counts if there is none.
 fn receive(headers: &HeaderMap, inbound: &Inbound, believed: bool) -> Context {
-    let mut origin = Origin::Started;
+    let (mut origin, mut decided) = (Origin::Started, None);
     for format in &inbound.formats {
         match read(headers, *format) {
             Received::Nothing => {}
@@ -65,13 +65,10 @@ fn receive(headers: &HeaderMap, inbound: &Inbound, believed: bool) -> Context {
                 return Context::continued(caller, state);
             }
             Received::Context(caller) => return Context::restarted(caller),
-            Received::Decision(wish) if believed => {
-                return Context { wish: Some(wish), ..Context::start(Origin::Started) };
-            }
-            Received::Decision(_) => break,
+            Received::Decision(wish) => decided = Some(wish).filter(|_| believed),
         }
     }
-    Context::start(origin)
+    Context { wish: decided, ..Context::start(origin) }
 }
 
 fn read(headers: &HeaderMap, format: Format) -> Received {
@@ -187,4 +184,121 @@ fn remove_baggage(headers: &mut HeaderMap) {
 /// Hexadecimal digits, dashes and colons.
 fn ascii(text: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(text).expect("digits, dashes and colons are allowed in a field")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Formats, extract, remove, remove_baggage};
+    use crate::setting::Secret;
+    use crate::telemetry::context::format::{Format, Trust};
+    use crate::telemetry::context::{Context, Inbound, Origin, Wish};
+    use crate::telemetry::sampling::Force;
+    use http::{HeaderMap, HeaderName};
+
+    const W3C: &str = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    const STATE: &str = "tracestate: vendor=1";
+    const B3: &str = "b3: 1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-d";
+    const B3_FIELDS: [&str; 3] =
+        ["x-b3-traceid: 2af7651916cd43dd", "x-b3-spanid: b7ad6b7169203331", "x-b3-sampled: 0"];
+    const JAEGER: &str = "uber-trace-id: 3af7651916cd43dd:b7ad6b7169203331:0:1";
+
+    /// How ids of 64 bits begin.
+    const SHORT: &str = "0000000000000000";
+
+    fn headers(fields: &[&str]) -> HeaderMap {
+        let field = |field: &&str| {
+            let (name, value) = field.split_once(": ").expect("a field");
+            (HeaderName::try_from(name).expect("a name"), value.parse().expect("a value"))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn context(formats: &[Format], trust: Trust, fields: &[&str]) -> Context {
+        let inbound = Inbound { trust, formats: formats.into() };
+        extract(&mut headers(fields), &inbound, false, None)
+    }
+
+    #[test]
+    fn the_first_format_with_a_valid_context_is_the_callers() {
+        use Format::{B3 as B, Jaeger as J, W3c as W};
+        let fields = [&[W3C, STATE, B3, JAEGER][..], &B3_FIELDS].concat();
+        let (zero, bad_b3) = ("b3: 0", "b3: nonsense");
+        for (formats, fields, trace, origin, wish) in [
+            (&[W][..], &fields[..], "0af7", Origin::Continued, Some(Wish::Accept)),
+            (&[B, W], &fields, "1af7", Origin::Continued, Some(Wish::Debug)),
+            (&[J, B], &fields, SHORT, Origin::Continued, Some(Wish::Accept)),
+            // the single field goes before the others, if it says anything
+            (&[B], &B3_FIELDS, SHORT, Origin::Continued, Some(Wish::Deny)),
+            (&[B], &[&[bad_b3][..], &B3_FIELDS].concat(), SHORT, Origin::Continued, Some(Wish::Deny)),
+            (&[B], &[bad_b3], "", Origin::Malformed, None),
+            // what is malformed does not hide what is valid
+            (&[B, W], &[bad_b3, W3C], "0af7", Origin::Continued, Some(Wish::Accept)),
+            (&[W, J], &["traceparent: nonsense", JAEGER], SHORT, Origin::Continued, Some(Wish::Accept)),
+            (&[W, J], &["traceparent: nonsense", B3], "", Origin::Malformed, None),
+            // a decision alone
+            (&[B], &[zero], "", Origin::Started, Some(Wish::Deny)),
+            (&[B, W], &[zero, W3C], "0af7", Origin::Continued, Some(Wish::Accept)),
+            (&[B], &["x-b3-flags: 1"], "", Origin::Started, Some(Wish::Debug)),
+            // formats that are not read
+            (&[W], &[B3, JAEGER], "", Origin::Started, None),
+            (&[J], &[W3C, zero], "", Origin::Started, None),
+        ] {
+            let context = context(formats, Trust::Continue, fields);
+            assert_eq!((context.origin, context.wish), (origin, wish), "{formats:?} {fields:?}");
+            let id = context.trace_id.to_string();
+            assert!(id.starts_with(trace), "{id} {formats:?} {fields:?}");
+            let stated = context.state.forwarded(None) == "vendor=1";
+            assert_eq!(stated, trace == "0af7" && fields.contains(&STATE), "{formats:?} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_believed_leaves_a_link_and_nothing_else() {
+        use Format::{B3 as B, Jaeger as J, W3c as W};
+        for (fields, linked) in
+            [(&[W3C, STATE][..], true), (&[B3], true), (&[JAEGER], true), (&["b3: 0"], false), (&[], false)]
+        {
+            let context = context(&[W, B, J], Trust::Restart, fields);
+            let expected = if linked { Origin::Restarted } else { Origin::Started };
+            assert_eq!((context.origin, context.link.is_some()), (expected, linked), "{fields:?}");
+            assert!(context.parent.is_none() && context.wish.is_none() && context.state.is_empty());
+            assert!(!context.baggage && context.replaced == Formats::ALL);
+            assert!(context.link.is_none_or(|link| link.trace_id != context.trace_id));
+        }
+    }
+
+    #[test]
+    fn a_trace_is_demanded_with_the_right_token_and_the_field_is_gone_with_any() {
+        let force = Force {
+            header: HeaderName::from_static("x-tracegate-force"),
+            token: Secret::new("0123456789abcdef"),
+        };
+        for (value, forced) in [("0123456789abcdef", true), ("0123456789abcdeg", false), ("", false)] {
+            let mut headers =
+                headers(&[&format!("x-tracegate-force: {value}"), "x-tracegate-force: more", W3C]);
+            let context = extract(&mut headers, &Inbound::default(), false, Some(&force));
+            assert_eq!(context.forced, forced, "{value}");
+            assert!(!headers.contains_key("x-tracegate-force") && headers.contains_key("traceparent"));
+        }
+    }
+
+    #[test]
+    fn fields_go_by_format_and_baggage_goes_in_each_of_its_forms() {
+        let all = [&[W3C, STATE, B3, JAEGER, "x-b3-flags: 0"][..], &B3_FIELDS].concat();
+        for (formats, left) in [
+            (Formats::NONE, 8),
+            (Formats::W3C, 6),
+            (Formats::B3.and(Formats::JAEGER), 6),
+            (Formats::B3_MULTI, 4),
+            (Formats::ALL, 0),
+        ] {
+            let mut headers = headers(&all);
+            remove(&mut headers, formats);
+            assert_eq!(headers.len(), left, "{formats:?}");
+        }
+        let mut headers =
+            headers(&["baggage: a=1", "jaeger-baggage: a=1", "uberctx-a: 1", "uberctx-b: 2", "uberct: 3"]);
+        remove_baggage(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["uberct"]);
+    }
 }

@@ -256,3 +256,121 @@ impl Sampler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Because, Decision, End, Keep, RouteSampling, Sampler, Sampling, Unsampled};
+    use crate::telemetry::context::threshold::Threshold;
+    use crate::telemetry::context::{Context, TraceId};
+
+    const HALF: u64 = 1 << 55;
+
+    /// A context with this randomness, or continued with these flags and this `tracestate`.
+    fn context(randomness: u64, parent: Option<(u8, &str)>) -> Context {
+        let mut trace_id = [0xff; 16];
+        trace_id[8..].copy_from_slice(&randomness.to_be_bytes());
+        let trace_id = TraceId(trace_id);
+        let (traceparent, state) = match parent {
+            None => (None, ""),
+            Some((flags, state)) => (Some(format!("00-{trace_id}-b7ad6b7169203331-{flags:02}")), state),
+        };
+        let values = traceparent.as_ref().map(String::as_bytes);
+        Context { trace_id, ..Context::from_headers(values, [state.as_bytes()]) }
+    }
+
+    fn sampled(because: Because, threshold: &str) -> Decision {
+        Decision::Sampled { because, threshold: Threshold::parse(threshold.as_bytes()) }
+    }
+
+    #[test]
+    fn at_the_beginning_the_caller_decides_and_without_one_the_ratio_of_the_route() {
+        use Because::{Parent, Ratio};
+        let unsampled = Decision::Unsampled;
+        let most = 2 * HALF - 1;
+        for (ratio, route, randomness, parent, decision) in [
+            (1.0, None, 0, None, sampled(Ratio, "0")),
+            (0.0, None, most, None, unsampled(Unsampled::Ratio)),
+            (0.5, None, HALF - 1, None, unsampled(Unsampled::Ratio)),
+            (0.5, None, HALF, None, sampled(Ratio, "8")),
+            (0.0, Some(1.0), 0, None, sampled(Ratio, "0")),
+            (1.0, Some(0.25), HALF, None, unsampled(Unsampled::Ratio)),
+            (1.0, Some(0.25), HALF + HALF / 2, None, sampled(Ratio, "c")),
+            // nobody knows how likely it was, or it is told
+            (0.0, None, 0, Some((1, "")), sampled(Parent, "")),
+            (0.0, None, HALF, Some((3, "ot=th:8")), sampled(Parent, "8")),
+            (0.0, None, 0, Some((1, "ot=rv:80000000000000;th:8")), sampled(Parent, "8")),
+            // it is told wrongly
+            (0.0, None, HALF - 1, Some((1, "ot=th:8")), sampled(Parent, "")),
+            (0.0, None, most, Some((1, "ot=th:8;rv:7fffffffffffff")), sampled(Parent, "")),
+            (1.0, None, most, Some((0, "")), unsampled(Unsampled::Parent)),
+            (1.0, Some(1.0), most, Some((2, "ot=th:0")), unsampled(Unsampled::Parent)),
+        ] {
+            let sampler = Sampler::new(Sampling { ratio, ..Sampling::default() });
+            let route = RouteSampling { threshold: route.map(Threshold::of_ratio), slow_after: None };
+            let decided = sampler.begin(&context(randomness, parent), route, Instant::now());
+            assert_eq!(decided, decision, "{ratio} {route:?} {randomness:x} {parent:?}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_keeps_its_share_of_random_traces() {
+        let sampler =
+            Sampler::new(Sampling { ratio: 0.25, max_spans_per_second: None, ..Sampling::default() });
+        let random = || Context { trace_id: TraceId::random(), ..context(0, None) };
+        let route = RouteSampling::default();
+        let decide = |_: &i32| sampler.begin(&random(), route, Instant::now()).sampled();
+        let kept = (0..10_000).filter(decide).count();
+        assert!((2_200..2_800).contains(&kept), "{kept} of 10000");
+    }
+
+    #[test]
+    fn at_the_end_the_rules_keep_what_was_not_sampled_and_vouch_for_what_was() {
+        use Because::{Error, Parent, Ratio, Retried, Slow};
+        let route = RouteSampling { threshold: None, slow_after: Some(Duration::from_secs(1)) };
+        let all = Keep { errors: true, slow: true, retried: true };
+        let none = Keep { errors: false, slow: false, retried: false };
+        let no = Decision::Unsampled(Unsampled::Ratio);
+        let tenth = sampled(Ratio, "e666");
+        for (keep, begun, error, seconds, attempts, decision) in [
+            (all, no, false, 1, 1, no),
+            (all, no, true, 0, 1, sampled(Error, "0")),
+            (all, no, true, 2, 2, sampled(Error, "0")),
+            (all, no, false, 2, 2, sampled(Slow, "0")),
+            (all, no, false, 0, 2, sampled(Retried, "0")),
+            (all, tenth, false, 0, 1, tenth),
+            // the trace is there because of the ratio, but such a span stands for itself alone
+            (all, tenth, true, 0, 1, sampled(Ratio, "0")),
+            (all, sampled(Parent, ""), false, 2, 1, sampled(Parent, "0")),
+            (none, no, true, 2, 2, no),
+            (none, tenth, true, 2, 2, tenth),
+            (Keep { slow: true, ..none }, no, true, 2, 2, sampled(Slow, "0")),
+        ] {
+            let sampler = Sampler::new(Sampling { keep, ..Sampling::default() });
+            let answered_after = Duration::from_secs(seconds);
+            let end = End { error, answered_after, attempts, now: Instant::now() };
+            assert_eq!(sampler.end(begun, route, &end), decision, "{keep:?} {begun:?} {end:?}");
+        }
+    }
+
+    #[test]
+    fn the_budget_bounds_all_but_what_is_forced_which_others_give_way_to() {
+        let now = Instant::now();
+        let sampler = Sampler::new(Sampling { max_spans_per_second: Some(2), ..Sampling::default() });
+        let (route, over) = (RouteSampling::default(), Decision::Unsampled(Unsampled::Budget));
+        let begin = |context: &Context| sampler.begin(context, route, now);
+        let end = End { error: true, answered_after: Duration::ZERO, attempts: 1, now };
+        let first = begin(&context(0, None));
+        assert_eq!(first, sampled(Because::Ratio, "0"));
+        sampler.end(first, route, &end);
+        assert_eq!(begin(&context(0, Some((1, "")))), over);
+        assert_eq!(sampler.end(over, route, &end), over, "errors, too");
+        let forced = Context { forced: true, ..context(0, Some((0, ""))) };
+        assert_eq!(begin(&forced), sampled(Because::Forced, "0"));
+        // what was missing, and the forced one's span
+        let later = |milliseconds| now + Duration::from_millis(milliseconds);
+        assert!(!sampler.begin(&context(0, None), route, later(500)).sampled());
+        assert!(sampler.begin(&context(0, None), route, later(501)).sampled());
+    }
+}

@@ -113,3 +113,116 @@ pub fn write_span_id(span_id: SpanId, out: &mut [u8; 16]) -> &str {
 
 /// The longest value that is written: a trace id, a span id and a state.
 pub const LENGTH: usize = 51;
+
+#[cfg(test)]
+mod tests {
+    use super::{Fields, LENGTH, read, read_fields, write};
+    use crate::telemetry::context::{Received, Single, Wish};
+
+    const TRACE: &str = "463ac35c9f6413ad48485a3953bb6124";
+    const SHORT: &str = "48485a3953bb6124";
+    const SPAN: &str = "a2fb4a1d1a96d312";
+
+    /// The trace id without leading zeros and the wish, if there is a context.
+    fn told(received: Received) -> Result<(String, Option<Wish>), Received> {
+        match received {
+            Received::Context(caller) => {
+                assert_eq!(caller.span_id.to_string(), SPAN);
+                assert_eq!(caller.flags.sampled(), caller.wish.is_some_and(Wish::sampled));
+                Ok((caller.trace_id.to_string().trim_start_matches('0').to_owned(), caller.wish))
+            }
+            other => Err(other),
+        }
+    }
+
+    #[test]
+    fn one_field_says_all_or_only_a_decision() {
+        use Received::{Decision, Malformed};
+        use Wish::{Accept, Debug, Deny};
+        let of = |trace: &str, wish| Ok((trace.to_owned(), wish));
+        for (value, expected) in [
+            (format!("{TRACE}-{SPAN}-1-0020000000000001"), of(TRACE, Some(Accept))),
+            (format!("{TRACE}-{SPAN}-0"), of(TRACE, Some(Deny))),
+            (format!("{TRACE}-{SPAN}-d"), of(TRACE, Some(Debug))),
+            (format!("{TRACE}-{SPAN}"), of(TRACE, None)),
+            (format!(" {TRACE}-{SPAN}-1\t"), of(TRACE, Some(Accept))),
+            (format!("{SHORT}-{SPAN}-1"), of(SHORT, Some(Accept))),
+            (format!("{:0>32}-{SPAN}-1", SHORT), of(SHORT, Some(Accept))),
+            ("0".to_owned(), Err(Decision(Deny))),
+            ("1".to_owned(), Err(Decision(Accept))),
+            ("d".to_owned(), Err(Decision(Debug))),
+            (String::new(), Err(Malformed)),
+            ("2".to_owned(), Err(Malformed)),
+            ("D".to_owned(), Err(Malformed)),
+            ("true".to_owned(), Err(Malformed)),
+            (format!("{TRACE}-{SPAN}-2"), Err(Malformed)),
+            (format!("{TRACE}-{SPAN}-"), Err(Malformed)),
+            (format!("{TRACE}-{SPAN}-1-"), Err(Malformed)),
+            (format!("{TRACE}-{SPAN}-1-002"), Err(Malformed)),
+            (format!("{TRACE}-{SPAN}-1-0020000000000001-1"), Err(Malformed)),
+            (format!("{TRACE}-{SPAN}1"), Err(Malformed)),
+            (format!("{TRACE}{SPAN}"), Err(Malformed)),
+            (TRACE.to_owned(), Err(Malformed)),
+            (format!("-{SPAN}-1"), Err(Malformed)),
+            (format!("{}-{SPAN}-1", &TRACE[1..]), Err(Malformed)),
+            (format!("{}-{SPAN}-1", TRACE.to_uppercase()), Err(Malformed)),
+            (format!("{}-{SPAN}-1", "0".repeat(32)), Err(Malformed)),
+            (format!("{}-{SPAN}-1", "0".repeat(16)), Err(Malformed)),
+            (format!("{TRACE}-{}-1", "0".repeat(16)), Err(Malformed)),
+            (format!("{TRACE}-{}-1", SPAN.replace('a', "g")), Err(Malformed)),
+        ] {
+            assert_eq!(told(read(Single::new([value.as_bytes()]))), expected, "{value}");
+        }
+        assert_eq!(read(Single::Absent), Received::Nothing);
+        assert_eq!(read(Single::new([&b"0"[..], b"0"])), Decision(Deny), "the same twice");
+        assert_eq!(read(Single::new([&b"0"[..], b"1"])), Malformed, "two that differ");
+    }
+
+    #[test]
+    fn several_fields_say_the_same_each_for_itself() {
+        use Received::{Decision, Malformed, Nothing};
+        use Wish::{Accept, Debug, Deny};
+        let of = |trace: &str, wish| Ok((trace.to_owned(), wish));
+        let none = "-";
+        for (fields, expected) in [
+            ([TRACE, SPAN, "1", none], of(TRACE, Some(Accept))),
+            ([TRACE, SPAN, "true", none], of(TRACE, Some(Accept))),
+            ([TRACE, SPAN, "0", none], of(TRACE, Some(Deny))),
+            ([TRACE, SPAN, "false", "0"], of(TRACE, Some(Deny))),
+            ([TRACE, SPAN, none, "1"], of(TRACE, Some(Debug))),
+            ([TRACE, SPAN, "0", "1"], of(TRACE, Some(Debug))),
+            ([TRACE, SPAN, none, none], of(TRACE, None)),
+            ([SHORT, SPAN, none, none], of(SHORT, None)),
+            ([none, none, "0", none], Err(Decision(Deny))),
+            ([none, none, none, "1"], Err(Decision(Debug))),
+            ([none, none, none, none], Err(Nothing)),
+            ([TRACE, none, "1", none], Err(Malformed)),
+            ([none, SPAN, "1", none], Err(Malformed)),
+            ([TRACE, SPAN, "2", none], Err(Malformed)),
+            ([TRACE, SPAN, "", none], Err(Malformed)),
+            (["", "", none, none], Err(Malformed)),
+            ([&TRACE[1..], SPAN, "1", none], Err(Malformed)),
+            ([SPAN, TRACE, "1", none], Err(Malformed)),
+        ] {
+            let [trace_id, span_id, sampled, flags] = fields.map(|value| match value {
+                "-" => Single::Absent,
+                value => Single::new([value.as_bytes()]),
+            });
+            let received = read_fields(&Fields { trace_id, span_id, sampled, flags });
+            assert_eq!(told(received), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_ids_stay_as_short_as_they_came() {
+        for (trace, state) in [(TRACE, '1'), (TRACE, '0'), (SHORT, 'd')] {
+            let value = format!("{trace}-{SPAN}-{state}");
+            let Received::Context(caller) = read(Single::new([value.as_bytes()])) else { panic!("{value}") };
+            let written = caller.wish.map(|wish| {
+                let mut out = [0; LENGTH];
+                write(caller.trace_id, caller.span_id, wish, &mut out).to_vec()
+            });
+            assert_eq!(written, Some(value.into_bytes()));
+        }
+    }
+}

@@ -66,3 +66,82 @@ pub const LENGTH: usize = 53;
 const SAMPLED: u128 = 1;
 const DEBUG: u128 = 2;
 const BOTH: u128 = SAMPLED | DEBUG;
+
+#[cfg(test)]
+mod tests {
+    use super::{LENGTH, read, write};
+    use crate::telemetry::context::{Received, Single, Wish};
+
+    fn told(value: &str) -> Option<(String, String, Option<Wish>)> {
+        match read(Single::new([value.as_bytes()])) {
+            Received::Context(caller) => {
+                Some((caller.trace_id.to_string(), caller.span_id.to_string(), caller.wish))
+            }
+            Received::Malformed => None,
+            other => panic!("{value} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn ids_are_numbers_whose_zeros_on_the_left_may_be_missing() {
+        use Wish::{Accept, Debug, Deny};
+        let trace = "463ac35c9f6413ad48485a3953bb6124";
+        for (value, expected) in [
+            (&*format!("{trace}:a2fb4a1d1a96d312:0:1"), Some((trace, "a2fb4a1d1a96d312", Accept))),
+            (
+                &format!("{trace}:a2fb4a1d1a96d312:b7ad6b7169203331:01"),
+                Some((trace, "a2fb4a1d1a96d312", Accept)),
+            ),
+            (
+                &format!("{}:A2FB4A1D1A96D312:0:3", trace.to_uppercase()),
+                Some((trace, "a2fb4a1d1a96d312", Debug)),
+            ),
+            (&format!("{trace}%3Aa2fb4a1d1a96d312%3a0%3A1"), Some((trace, "a2fb4a1d1a96d312", Accept))),
+            (" 5:6:0:0 ", Some(("5", "6", Deny))),
+            ("5:6:7:1", Some(("5", "6", Accept))),
+            ("5:6:0:2", Some(("5", "6", Deny))),
+            ("5:6:0:f", Some(("5", "6", Debug))),
+            ("5:6:0:09", Some(("5", "6", Accept))),
+            ("", None),
+            ("5", None),
+            ("5:6:1", None),
+            ("5:6:0:1:", None),
+            ("5:6:0:", None),
+            (":6:0:1", None),
+            ("5::0:1", None),
+            ("5:6::1", None),
+            ("5:6:0:001", None),
+            ("5:6:0:x", None),
+            ("0:6:0:1", None),
+            ("5:0000:0:1", None),
+            ("g:6:0:1", None),
+            ("+5:6:0:1", None),
+            ("5%6:0:1", None),
+            ("5%3B6:0:1", None),
+            ("5:%36:0:1", None),
+            (&format!("0{trace}:6:0:1"), None),
+            ("5:00000000000000006:0:1", None),
+            ("5:6:00000000000000006:1", None),
+        ] {
+            let expected = expected
+                .map(|(trace, span, wish)| (format!("{trace:0>32}"), format!("{span:0>16}"), Some(wish)));
+            assert_eq!(told(value), expected, "{value}");
+        }
+        assert_eq!(read(Single::Absent), Received::Nothing);
+        assert_eq!(read(Single::new([&b"5:6:0:1"[..], b"5:6:0:0"])), Received::Malformed);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (value, wish) in [
+            ("463ac35c9f6413ad48485a3953bb6124:a2fb4a1d1a96d312:0:1", Wish::Accept),
+            ("48485a3953bb6124:a2fb4a1d1a96d312:0:3", Wish::Debug),
+            ("0000000000000005:0000000000000006:0:0", Wish::Deny),
+        ] {
+            let Received::Context(caller) = read(Single::new([value.as_bytes()])) else { panic!("{value}") };
+            let mut out = [0; LENGTH];
+            assert_eq!(write(caller.trace_id, caller.span_id, wish, &mut out), value.as_bytes());
+            assert_eq!(caller.wish, Some(wish));
+        }
+    }
+}

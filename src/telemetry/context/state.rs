@@ -149,6 +149,10 @@ const LONG_MEMBER: usize = 128;
 mod tests {
     use super::{State, Threshold};
 
+    /// Every character that a key and a value may have.
+    const EVERYTHING: &str = "abcdefghijklmnopqrstuvwxyz0123456789_-*/@a-z0-9_-*/= !\"#$%&'()*+-./0123456789:;<>?@\
+                              ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
+
     fn state(fields: &[&str]) -> State {
         State::read(fields.iter().map(|field| field.as_bytes()))
     }
@@ -176,6 +180,11 @@ mod tests {
             (&[&format!("k={value256}")], &format!("k={value256}")),
             (&[&format!("{key256}k=1")], ""),
             (&[&format!("k={value256}v")], ""),
+            // level 2 has no rule for what stands around an @
+            (&["foo@=1,bar=2"], "foo@=1,bar=2"),
+            (&["foo@@bar=1,t@v=2"], "foo@@bar=1,t@v=2"),
+            (&[EVERYTHING], EVERYTHING),
+            (&["foo=1", "", "rojo=1,congo=2", "baz=3"], "foo=1,rojo=1,congo=2,baz=3"),
             (&["foo"], ""),
             (&["foo="], ""),
             (&["=1"], ""),
