@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
 mod clients;
+mod context;
 mod forwarding;
 mod lifecycle;
 mod metrics;
@@ -11,6 +12,7 @@ mod panics;
 mod process;
 mod reasons;
 mod routing;
+mod sampling;
 mod structure;
 mod support;
 mod tls;

@@ -147,7 +147,7 @@ mod tests {
             (format!("{TRACE}-{SPAN}"), of(TRACE, None)),
             (format!(" {TRACE}-{SPAN}-1\t"), of(TRACE, Some(Accept))),
             (format!("{SHORT}-{SPAN}-1"), of(SHORT, Some(Accept))),
-            (format!("{:0>32}-{SPAN}-1", SHORT), of(SHORT, Some(Accept))),
+            (format!("{SHORT:0>32}-{SPAN}-1"), of(SHORT, Some(Accept))),
             ("0".to_owned(), Err(Decision(Deny))),
             ("1".to_owned(), Err(Decision(Accept))),
             ("d".to_owned(), Err(Decision(Debug))),
