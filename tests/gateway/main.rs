@@ -9,6 +9,7 @@ mod forwarding;
 mod lifecycle;
 mod metrics;
 mod panics;
+mod parsers;
 mod process;
 mod reasons;
 mod routing;

@@ -18,7 +18,7 @@ pub struct State {
 impl State {
     /// Reads all fields as one list. One that is not valid is dropped, the trace goes on.
     pub fn read<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut members = Members { list: [""; MAX_MEMBERS], count: 0 };
+        let mut members = Members::default();
         for field in fields {
             for member in field.split(|&byte| byte == b',') {
                 let member = trim(member);
@@ -33,7 +33,7 @@ impl State {
         let own = members.take(OWN);
         members.shorten(MAX_LENGTH - own.map_or(0, |own| own.len() + 1));
         let ot = own.map(|own| Ot::parse(&own[OWN.len()..])).unwrap_or_default();
-        Self { ot, others: members.list[..members.count].join(",").into() }
+        Self { ot, others: members.as_slice().join(",").into() }
     }
 
     /// Whether there is no list.
@@ -44,14 +44,15 @@ impl State {
     /// The list as it is sent on, with this threshold in our member; empty if there is nothing to send.
     pub fn forwarded(&self, threshold: Option<Threshold>) -> Cow<'_, str> {
         let Some(own) = self.ot.forwarded(threshold) else { return Cow::Borrowed(&self.others) };
+        // what is modified stands first (section 3.5), and takes the place of the last if there is no other
         let mut text = own.to_string();
-        let mut others = &*self.others;
-        if others.matches(',').count() == MAX_MEMBERS - 1 {
-            others = others.rsplit_once(',').map_or("", |(others, _)| others);
+        let mut others = Members::default();
+        for member in self.others.split_terminator(',').take(MAX_MEMBERS - 1) {
+            others.add(member);
         }
-        if !others.is_empty() {
-            // what is modified stands first (section 3.5)
-            let _ = write!(text, ",{others}");
+        others.shorten(MAX_LENGTH - text.len() - 1);
+        for member in others.as_slice() {
+            let _ = write!(text, ",{member}");
         }
         Cow::Owned(text)
     }
@@ -67,7 +68,17 @@ struct Members<'a> {
     count: usize,
 }
 
+impl Default for Members<'_> {
+    fn default() -> Self {
+        Self { list: [""; MAX_MEMBERS], count: 0 }
+    }
+}
+
 impl<'a> Members<'a> {
+    fn as_slice(&self) -> &[&'a str] {
+        &self.list[..self.count]
+    }
+
     /// Adds a member, unless it breaks the grammar or is one too many. Of a key that is repeated the first
     /// member counts, which is the latest (section 3.5).
     fn push(&mut self, member: &'a [u8]) -> Option<()> {
@@ -77,17 +88,21 @@ impl<'a> Members<'a> {
             return None;
         }
         let same = |other: &&str| other.as_bytes().get(..=equals) == Some(&member[..=equals]);
-        if self.list[..self.count].iter().any(same) {
+        if self.as_slice().iter().any(same) {
             return Some(());
         }
-        *self.list.get_mut(self.count)? = std::str::from_utf8(member).ok()?;
+        self.add(std::str::from_utf8(member).ok()?)
+    }
+
+    fn add(&mut self, member: &'a str) -> Option<()> {
+        *self.list.get_mut(self.count)? = member;
         self.count += 1;
         Some(())
     }
 
     /// Takes out the member that begins so.
     fn take(&mut self, prefix: &str) -> Option<&'a str> {
-        let at = self.list[..self.count].iter().position(|member| member.starts_with(prefix))?;
+        let at = self.as_slice().iter().position(|member| member.starts_with(prefix))?;
         let taken = self.list[at];
         self.remove(at);
         Some(taken)
@@ -98,7 +113,7 @@ impl<'a> Members<'a> {
     fn shorten(&mut self, most: usize) {
         while self.length() > most {
             let long = |member: &&str| member.len() > LONG_MEMBER;
-            self.remove(self.list[..self.count].iter().rposition(long).unwrap_or(self.count - 1));
+            self.remove(self.as_slice().iter().rposition(long).unwrap_or(self.count - 1));
         }
     }
 
@@ -108,7 +123,7 @@ impl<'a> Members<'a> {
     }
 
     fn length(&self) -> usize {
-        self.list[..self.count].iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1)
+        self.as_slice().iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1)
     }
 }
 
