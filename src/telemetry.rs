@@ -79,7 +79,7 @@ impl Telemetry {
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling, sinks);
+        let recorder = Recorder::new(settings.sampling.clone(), sinks);
         Ok(Self { recorder, metrics, spans, access_log })
     }
 
@@ -287,7 +287,7 @@ mod tests {
                 },
             }),
             zipkin: None,
-            sampling: Sampling { ratio: 1.0 },
+            sampling: Sampling::default(),
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
             buckets: Vec::new(),

@@ -77,7 +77,7 @@ impl ActiveSpan {
     /// The value of `traceparent` that makes the called service's span stand under this one.
     pub(super) fn traceparent(&self) -> String {
         let flags = Flags(Flags::RANDOM).with_sampled(true);
-        String::from_utf8_lossy(&traceparent(self.trace_id, self.id, flags)).into_owned()
+        String::from_utf8_lossy(&traceparent::write(self.trace_id, self.id, flags)).into_owned()
     }
 
     /// Gives the span its final name, once it is known.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::metrics::{Counter, Gauge};
 use serde::Serialize;
 
-use super::sampling::Because;
+use super::sampling::Unsampled;
 
 /// A counter of the metrics page that can be read again.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Dropped {
 #[derive(Debug)]
 pub struct SpanBalance {
     exported: Tally,
-    unsampled: [Tally; Because::ALL.len()],
+    unsampled: [Tally; Unsampled::ALL.len()],
     dropped: [Tally; Dropped::ALL.len()],
     queued: Level,
 }
@@ -112,15 +112,15 @@ impl SpanBalance {
     pub fn new(counter: impl Fn(&str, &str) -> Counter, queued: Gauge) -> Self {
         Self {
             exported: Tally::new(counter("exported", "")),
-            unsampled: Because::ALL.map(|because| Tally::new(counter("unsampled", because.word()))),
+            unsampled: Unsampled::ALL.map(|reason| Tally::new(counter("unsampled", reason.word()))),
             dropped: Dropped::ALL.map(|reason| Tally::new(counter("dropped", reason.word()))),
             queued: Level::new(queued),
         }
     }
 
     /// So many are not to be exported.
-    pub fn unsampled(&self, spans: usize, because: Because) {
-        self.unsampled[because as usize].add(spans);
+    pub fn unsampled(&self, spans: usize, reason: Unsampled) {
+        self.unsampled[reason as usize].add(spans);
     }
 
     /// So many are to be exported.
@@ -142,7 +142,7 @@ impl SpanBalance {
 
     /// The sums so far.
     pub fn sums(&self) -> SpanSums {
-        let unsampled = Because::ALL.map(|because| (because.word(), self.unsampled[because as usize].get()));
+        let unsampled = Unsampled::ALL.map(|reason| (reason.word(), self.unsampled[reason as usize].get()));
         let dropped = Dropped::ALL.map(|reason| (reason.word(), self.dropped[reason as usize].get()));
         SpanSums {
             exported: self.exported.get(),

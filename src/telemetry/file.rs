@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use self::receivers::{WrittenOtlp, WrittenZipkin};
-use super::sampling::Sampling;
+use super::sampling::{Force, Keep, Sampling};
 use super::settings::{AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
-use crate::setting::{Check, OrOff, Written};
+use crate::setting::secret::WrittenSecret;
+use crate::setting::{Check, Count, OrOff, Ratio, Written};
+use http::HeaderName;
 
 /// `[telemetry]` as written.
 #[derive(Debug, Deserialize)]
@@ -32,7 +34,19 @@ pub struct Metrics {
 
 #[derive(Debug, Deserialize)]
 struct WrittenSampling {
-    ratio: Written<f64>,
+    ratio: Written<Ratio>,
+    keep_errors: Written<bool>,
+    keep_slow: Written<bool>,
+    keep_retried: Written<bool>,
+    max_spans_per_second: Written<OrOff<Count>>,
+    force: Option<WrittenForce>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ header = \"x-tracegate-force\", token = { env = \"…\" } }")]
+struct WrittenForce {
+    header: Written<String>,
+    token: WrittenSecret,
 }
 
 #[derive(Debug, Deserialize)]
@@ -82,16 +96,42 @@ impl Telemetry {
 
 impl WrittenSampling {
     fn check(self, check: &Check<'_>) -> Sampling {
-        let key = self.ratio.key().clone();
-        let ratio = self.ratio.or(1.0);
-        if !(0.0..=1.0).contains(&ratio) {
-            check.wrong(
-                &key,
-                format!("{ratio} is not a share of the traces"),
-                "write a number from 0.0 to 1.0",
-            );
+        let default = Sampling::default();
+        Sampling {
+            ratio: self.ratio.or(default.ratio),
+            keep: Keep {
+                errors: self.keep_errors.or(default.keep.errors),
+                slow: self.keep_slow.or(default.keep.slow),
+                retried: self.keep_retried.or(default.keep.retried),
+            },
+            max_spans_per_second: match self.max_spans_per_second.into_option() {
+                None => default.max_spans_per_second,
+                Some(written) => written.into_option().map(Into::into),
+            },
+            force: self.force.and_then(|force| force.check(check)),
         }
-        Sampling { ratio }
+    }
+}
+
+impl WrittenForce {
+    fn check(self, check: &Check<'_>) -> Option<Force> {
+        let (key, token_key) = (self.header.key().clone(), self.token.key());
+        let name = self.header.or("x-tracegate-force".to_owned());
+        let header = HeaderName::from_bytes(name.as_bytes()).ok();
+        let own = |name: &HeaderName| {
+            let name = name.as_str();
+            name.starts_with("x-") && !TAKEN.iter().any(|taken| name.starts_with(taken))
+        };
+        if !header.as_ref().is_some_and(own) {
+            let what = format!("\"{name}\" cannot be a field of its own");
+            check.wrong(&key, what, "write a name that nothing else uses, such as \"x-tracegate-force\"");
+        }
+        let token = self.token.read(check)?;
+        if token.expose().len() < SHORTEST_TOKEN {
+            let help = format!("make it {SHORTEST_TOKEN} characters or more: openssl rand -hex 16");
+            check.wrong(&token_key, "is short enough to be guessed", help);
+        }
+        Some(Force { header: header?, token })
     }
 }
 
@@ -122,6 +162,12 @@ const BUCKETS: [f64; 20] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
     60.0, 120.0, 300.0,
 ];
+
+/// How fields begin that the gateway reads or writes.
+const TAKEN: [&str; 3] = ["x-b3-", "x-forwarded-", "x-request-id"];
+
+/// In bytes.
+const SHORTEST_TOKEN: usize = 16;
 
 /// Each bucket is a series for every combination of labels.
 const MOST_BUCKETS: usize = 64;

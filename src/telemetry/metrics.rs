@@ -26,6 +26,7 @@ use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
+use super::sampling::RouteSampling;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, Table};
 use crate::failure::{Blame, Reason};
 
@@ -367,6 +368,7 @@ fn unmatched() -> RouteLabels {
         upstream: "".into(),
         server: None,
         attributes: Box::default(),
+        sampling: RouteSampling::default(),
         series: RouteSeries::default(),
     }
 }

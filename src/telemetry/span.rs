@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::context::{Flags, SpanId, TraceId};
+use super::context::{Flags, Link, SpanId, TraceId};
 
 /// One span. It borrows from the record that it tells of.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,17 +44,6 @@ pub enum Kind {
     Server,
     /// An attempt at an endpoint.
     Client,
-}
-
-/// A span of another trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Link {
-    /// Its trace.
-    pub trace_id: TraceId,
-    /// The span.
-    pub span_id: SpanId,
-    /// Its trace's flags.
-    pub flags: Flags,
 }
 
 /// An attribute's value.

@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use self::delivery::Delivery;
 use super::balance::{SpanBalance, SpanSums, Tally};
 use super::operation::{Record, Sink};
-use super::sampling::Because;
+use super::sampling::{Decision, Unsampled};
 
 /// The sink of spans.
 #[derive(Debug)]
@@ -78,12 +78,13 @@ impl Sink for Spans {
     fn operation_ended(&self, record: &Arc<Record>) {
         let spans = record.spans();
         self.made.add(spans);
-        let decision = record.decide();
-        match &self.to {
-            To::Off(balance) => balance.unsampled(spans, Because::Off),
-            To::Receivers(all) if decision.sampled => all.iter().for_each(|one| one.push(record, spans)),
-            To::Receivers(all) => {
-                all.iter().for_each(|one| one.balance.unsampled(spans, decision.because));
+        match (&self.to, record.verdict()) {
+            (To::Off(balance), _) => balance.unsampled(spans, Unsampled::Off),
+            (To::Receivers(all), Decision::Sampled { .. }) => {
+                all.iter().for_each(|one| one.push(record, spans))
+            }
+            (To::Receivers(all), Decision::Unsampled(reason)) => {
+                all.iter().for_each(|one| one.balance.unsampled(spans, reason));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::exchange::{Exchange, Method, Scheme, Version};
 use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, Start};
 use super::recorder::Recorder;
-use super::sampling::Sampling;
+use super::sampling::{RouteSampling, Sampling};
 use super::series::{EndpointSeries, RouteSeries};
 use super::settings::Receiver;
 
@@ -27,7 +27,7 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
-        Self::with(&Recorder::new(Sampling { ratio }, [sink]))
+        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, [sink]))
     }
 
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {
@@ -41,6 +41,7 @@ impl Bench {
                 upstream: "shop".into(),
                 server: Some("shop.example".into()),
                 attributes: ["order.id".into()].into(),
+                sampling: RouteSampling::default(),
                 series: RouteSeries::default(),
             }),
             endpoint: Arc::new(EndpointLabels {

@@ -1,10 +1,11 @@
 //! `[upstreams.NAME]` as written, and what it means.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time;
+use std::{fmt, time};
 
 use http::Uri;
 use rustls::pki_types::ServerName;
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Address, Balance, Pool, Protocol, Settings, Tls};
@@ -13,6 +14,7 @@ use crate::net::file::CertificateName;
 use crate::problem::Key;
 use crate::setting::leaf::{text, word};
 use crate::setting::{Check, Count, Duration, Size, Written};
+use crate::telemetry::context::format::Formats;
 
 /// An upstream as written.
 #[derive(Debug, Deserialize)]
@@ -25,6 +27,7 @@ pub struct Upstream {
     connect_timeout: Written<Duration>,
     pool: WrittenPool,
     header_bytes: Written<Size>,
+    propagate: Written<Propagate>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,6 +67,7 @@ impl Upstream {
             connect_timeout: self.connect_timeout.or(time::Duration::from_secs(3)),
             pool: self.pool.check(),
             header_bytes: self.header_bytes.or(64 << 10),
+            propagate: check_propagate(self.propagate, check),
         })
     }
 }
@@ -126,6 +130,16 @@ fn check_tls(
             None
         }
     }
+}
+
+fn check_propagate(written: Written<Propagate>, check: &Check<'_>) -> Formats {
+    let key = written.key().clone();
+    let Some(Propagate(listed)) = written.into_option() else { return Formats::W3C };
+    let Some(listed) = listed else { return Formats::NONE };
+    if listed.is_empty() {
+        check.wrong(&key, "is empty", "write false to withhold context and baggage, or [\"w3c\"]");
+    }
+    listed.iter().filter_map(Written::get).fold(Formats::NONE, |all, format| all.and(*format))
 }
 
 /// Our own admin address as an endpoint would open it to every client.
@@ -197,6 +211,49 @@ impl Address {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a URL", Self::parse)
+    }
+}
+
+/// A list of formats, or `false`.
+#[derive(Debug)]
+struct Propagate(Option<Vec<Written<Formats>>>);
+
+impl<'de> Deserialize<'de> for Propagate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Listed;
+
+        impl<'de> Visitor<'de> for Listed {
+            type Value = Propagate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list such as [\"w3c\"], or false,")
+            }
+
+            fn visit_bool<E: Error>(self, propagate: bool) -> Result<Propagate, E> {
+                if propagate {
+                    return Err(E::custom("is true, where a list belongs\nwrite [\"w3c\"], or false"));
+                }
+                Ok(Propagate(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut listed: A) -> Result<Propagate, A::Error> {
+                let mut formats = Vec::new();
+                while let Some(format) = listed.next_element()? {
+                    formats.push(format);
+                }
+                Ok(Propagate(Some(formats)))
+            }
+        }
+
+        deserializer.deserialize_any(Listed)
+    }
+}
+
+impl<'de> Deserialize<'de> for Formats {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words =
+            [("w3c", Self::W3C), ("b3", Self::B3), ("b3multi", Self::B3_MULTI), ("jaeger", Self::JAEGER)];
+        word(deserializer, &words)
     }
 }
 

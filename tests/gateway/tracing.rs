@@ -35,7 +35,8 @@ async fn a_request_without_a_trace_starts_one_with_random_ids() {
     let told = stage.told(&reply.trace_id(), 1).await;
     let seen = stage.origin.only().await;
     assert_eq!(seen.traceparent(), (reply.trace_id(), told.attempts[0].id.clone(), "03".to_owned()));
-    assert_eq!((told.server.parent.as_str(), seen.header("tracestate")), ("", None));
+    // of the caller's there is nothing, of ours how likely it was to be sampled
+    assert_eq!((told.server.parent.as_str(), seen.header("tracestate")), ("", Some("ot=th:0")));
 }
 
 #[tokio::test]
@@ -62,7 +63,11 @@ async fn what_is_malformed_is_ignored_as_a_whole_and_counted() {
         assert_eq!(reply.status, 200, "{value}");
         assert_ne!(reply.trace_id(), TRACE, "{value}");
         let seen = &stage.origin.seen()[number];
-        assert_eq!((seen.traceparent().0, seen.header("tracestate")), (reply.trace_id(), None), "{value}");
+        assert_eq!(
+            (seen.traceparent().0, seen.header("tracestate")),
+            (reply.trace_id(), Some("ot=th:0")),
+            "{value}"
+        );
         assert_eq!(stage.told(&reply.trace_id(), 1).await.server.parent, "", "{value}");
     }
     let two =

@@ -87,7 +87,8 @@ fn every_key_in_the_examples_comments_is_one() {
     let matches = "hosts = [], methods = [], headers = { \"x-canary\" = true }, path = \"/shop/orders\"";
     let create = "[routes.order_create]";
     let text = text.join("\n").replace(create, &format!("{create}\nmatch = {{ {matches} }}"));
-    let found = problems(&[&text], &[("OTLP_AUTHORIZATION", "Bearer 1")]);
+    let found =
+        problems(&[&text], &[("OTLP_AUTHORIZATION", "Bearer 1"), ("FORCE_TOKEN", "0123456789abcdef")]);
     let files = |line: &String| line.contains("_file: the file") || line.contains("tls: is never used");
     let other: Vec<_> = found.iter().filter(|line| !files(line)).collect();
     assert_eq!(other, Vec::<&String>::new(), "{text}");
@@ -204,6 +205,11 @@ fn each_key_of_a_listener_is_checked() {
     for (line, column, words) in [
         ("adress = 1", 1, "adress: is not a key"),
         (r#"tls = { key_file = "Cargo.toml" }"#, 7, "tls.certificate_file: is missing"),
+        ("context.inbound = \"trusted-only\"", 19, "context.inbound: nobody is trusted"),
+        ("context.inbound = \"trust\"", 19, "context.inbound: \"trust\" is none of"),
+        ("context = { formats = [] }", 23, "context.formats: is empty"),
+        (r#"context = { formats = ["b3", "w3c", "b3"] }"#, 23, "context.formats: names a format twice"),
+        (r#"context = { formats = ["zipkin"] }"#, 24, "context.formats[0]: \"zipkin\" is none of"),
         ("limits = { connections = -1 }", 26, "limits.connections: -1 is out of bounds"),
         (r#"timeouts.head = "off""#, 17, "timeouts.head: \"off\" is not a duration"),
     ] {
@@ -229,6 +235,10 @@ fn each_key_of_an_upstream_is_checked() {
         ("pool = { pending = 0 }", 20, "pool.pending: 0 is out of bounds"),
         ("service = true", 11, "service: is true, where a text in quotes belongs"),
         (r#"protocol = "h3""#, 12, "protocol: \"h3\" is none of"),
+        ("propagate = true", 13, "propagate: is true, where a list belongs"),
+        ("propagate = []", 13, "propagate: is empty"),
+        (r#"propagate = ["w3c", "b4"]"#, 21, "propagate[1]: \"b4\" is none of"),
+        (r#"propagate = "b3""#, 13, "propagate: is a text, where a list such as"),
     ] {
         check_line(
             "[upstreams.b]\nendpoints = [\"http://a\"]",
@@ -257,6 +267,16 @@ fn each_key_of_telemetry_and_the_rest_is_checked() {
         ),
         ("telemetry.otlp", "headers.a = {}", 13, "headers.a.file: is missing"),
         ("telemetry.otlp", "batch = 20000", 9, "batch: 20000 spans never gather"),
+        ("telemetry.sampling", "ratio = 2", 9, "ratio: 2 is not a share of the traces"),
+        ("telemetry.sampling", "keep_errors = 1", 15, "keep_errors: is the number 1, where true or false"),
+        ("telemetry.sampling", "max_spans_per_second = 0", 24, "max_spans_per_second: 0 is out of bounds"),
+        ("telemetry.sampling", "force = {}", 9, "force.token.file: is missing"),
+        (
+            "telemetry.sampling",
+            r#"force.token.env = "NONE""#,
+            19,
+            "force.token.env: the environment variable",
+        ),
         ("telemetry.resource", r#""service.name" = "a""#, 18, "\"service.name\": has its own key"),
         ("telemetry.access_log", r#"enabled = "yes""#, 11, "enabled: is a text, where true or false belongs"),
         ("telemetry.privacy", r#"client_address = "all""#, 18, "client_address: \"all\" is none of"),
@@ -266,6 +286,29 @@ fn each_key_of_telemetry_and_the_rest_is_checked() {
         ("shutdown", r#"deadline = "off""#, 12, "deadline: \"off\" is not a duration"),
     ] {
         check_line(&format!("[{table}]"), line, column, &format!("{table}.{words}"));
+    }
+    let force = |header: &str, token: &str| {
+        let written = format!("force = {{ header = '{header}', token = {{ env = 'TOKEN' }} }}");
+        problems(&[&format!("{SMALL}[telemetry.sampling]\n{written}\n")], &[("TOKEN", token)])
+    };
+    let good = "0123456789abcdef";
+    for (header, token, what) in [
+        ("x-mine", good, &[][..]),
+        (
+            "x-mine",
+            "short",
+            &["routes.toml:12:38: telemetry.sampling.force.token: is short enough to be guessed"],
+        ),
+        (
+            "authorization",
+            good,
+            &["routes.toml:12:20: telemetry.sampling.force.header: \"authorization\" cannot"],
+        ),
+        ("x-b3-flags", good, &["routes.toml:12:20: telemetry.sampling.force.header: \"x-b3-flags\" cannot"]),
+    ] {
+        let found = force(header, token);
+        let same = found.iter().zip(what).all(|(found, what)| found.starts_with(what));
+        assert!(found.len() == what.len() && same, "{found:#?}");
     }
     let batch = "routes.toml:11:1: telemetry.otlp.batch: 512 spans never gather in a queue of 100";
     check("[telemetry.otlp]\nqueue = 100", &[batch]);
@@ -298,6 +341,8 @@ fn each_key_of_a_route_is_checked() {
         ("match.headers.a = false", 19, "match.headers.a: cannot be false"),
         (r#"match.methods = ["TRACE"]"#, 18, "match.methods[0]: TRACE is never routed"),
         ("timeouts.request = 0", 20, "timeouts.request: 0 has no unit"),
+        ("sampling.ratio = -0.1", 18, "sampling.ratio: -0.1 is not a share"),
+        ("slow_after = 1", 14, "slow_after: 1 has no unit"),
         (r#"limits.body = "1K""#, 15, "limits.body: \"1K\" is not a size"),
     ] {
         let route = "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b/{x}\"";

@@ -8,6 +8,7 @@ use crate::failure::{Detail, Reason};
 use crate::telemetry::context::SpanId;
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::ErrorType;
+use crate::telemetry::sampling::Decision;
 use crate::telemetry::settings::Privacy;
 use crate::telemetry::span::{Kind, Span, Value};
 
@@ -37,7 +38,9 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         attributes.add("tracegate.upstream", &*route.upstream);
         attributes.add_some("tracegate.operation", route.operation.as_deref());
     }
-    attributes.add("tracegate.sampled_because", record.decide().because.word());
+    if let Decision::Sampled { because, .. } = record.verdict() {
+        attributes.add("tracegate.sampled_because", because.word());
+    }
     attributes.add_failure(record.failure());
     let error = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
@@ -52,7 +55,8 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         start: Duration::ZERO,
         end: record.duration(),
     };
-    Span { parent_is_remote: parent.is_some(), error, ..span(record, own, attributes) }
+    let links = record.context.link.into_iter().collect();
+    Span { parent_is_remote: parent.is_some(), error, links, ..span(record, own, attributes) }
 }
 
 fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
@@ -122,8 +126,8 @@ fn span<'a>(record: &'a Record, own: Own<'a>, attributes: Attributes<'a>) -> Spa
         parent: own.parent,
         parent_is_remote: false,
         flags: record.context.flags(true),
-        // the tracestate belongs to others: it is forwarded, never exported
-        state: "".into(),
+        // how likely the span was to be exported, and no more: the rest of the tracestate belongs to others
+        state: record.context.state.exported(record.verdict().threshold()).into(),
         kind: own.kind,
         name: own.name,
         start: nanoseconds(started + own.start),

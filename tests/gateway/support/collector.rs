@@ -95,6 +95,11 @@ impl Collector {
         self.state.spans.borrow().clone()
     }
 
+    /// Begins anew with the spans.
+    pub fn forget(&self) {
+        self.state.spans.send_modify(Vec::clear);
+    }
+
     /// All batches so far.
     pub fn batches(&self) -> Vec<Batch> {
         self.state.batches.borrow().clone()
@@ -159,6 +164,8 @@ pub struct Span {
     pub parent: String,
     /// The trace's `tracestate`.
     pub trace_state: String,
+    /// The trace and the span of each link.
+    pub links: Vec<(String, String)>,
     /// Nanoseconds since 1970.
     pub start: u64,
     /// Nanoseconds since 1970.
@@ -194,6 +201,7 @@ impl Span {
             end: span.end_time_unix_nano,
             name: span.name,
             trace_state: span.trace_state,
+            links: span.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
             attributes: attributes(span.attributes),
             resource: Arc::clone(resource),
         }

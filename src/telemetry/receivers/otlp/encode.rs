@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::protobuf::Writer;
-use crate::telemetry::span::{Kind, Link, Span, Value};
+use crate::telemetry::context::Link;
+use crate::telemetry::span::{Kind, Span, Value};
 
 /// Writes exports of one resource.
 #[derive(Debug)]
@@ -119,8 +120,9 @@ mod tests {
     use prost::Message as _;
 
     use super::Encoder;
+    use crate::telemetry::context::Link;
     use crate::telemetry::context::{Flags, SpanId, TraceId};
-    use crate::telemetry::span::{Kind, Link, Span, Value};
+    use crate::telemetry::span::{Kind, Span, Value};
 
     fn ours() -> [Span<'static>; 2] {
         let server = Span {
