@@ -29,7 +29,7 @@ pub struct Spans {
 #[derive(Debug)]
 enum To {
     /// Nobody.
-    Off(SpanBalance),
+    Off(Box<SpanBalance>),
     /// Every one of these.
     Receivers(Box<[Delivery]>),
 }
@@ -37,7 +37,7 @@ enum To {
 impl Spans {
     /// A sink for these receivers. Without any, nothing is exported, which `off` counts.
     pub fn new(made: Tally, receivers: Vec<Delivery>, off: impl FnOnce() -> SpanBalance) -> Self {
-        let to = if receivers.is_empty() { To::Off(off()) } else { To::Receivers(receivers.into()) };
+        let to = if receivers.is_empty() { To::Off(Box::new(off())) } else { To::Receivers(receivers.into()) };
         Self { made, to }
     }
 
@@ -81,7 +81,7 @@ impl Sink for Spans {
         match (&self.to, record.verdict()) {
             (To::Off(balance), _) => balance.unsampled(spans, Unsampled::Off),
             (To::Receivers(all), Decision::Sampled { .. }) => {
-                all.iter().for_each(|one| one.push(record, spans))
+                all.iter().for_each(|one| one.push(record, spans));
             }
             (To::Receivers(all), Decision::Unsampled(reason)) => {
                 all.iter().for_each(|one| one.balance.unsampled(spans, reason));
