@@ -80,7 +80,7 @@ impl Exporter {
         let reason = loop {
             match timeout_at(give_up_at, self.send(batch.clone())).await {
                 Err(_) => {
-                    self.say_away("given up");
+                    self.say_away("a batch is given up");
                     break Dropped::GaveUp;
                 }
                 Ok(Answer::Later { wait, why }) => self.put_off(wait, &why),
@@ -93,13 +93,7 @@ impl Exporter {
                     open.dropped(rejected, Dropped::Rejected);
                     return open.exported();
                 }
-                Ok(Answer::Accepted) => {
-                    if let Some(failures) = self.away.over() {
-                        let receiver = self.receiver.name();
-                        tracing::info!(receiver, failures, "the receiver of spans takes them again");
-                    }
-                    return open.exported();
-                }
+                Ok(Answer::Accepted) => return open.exported(),
             }
         };
         open.dropped(open.spans, reason);
@@ -111,6 +105,10 @@ impl Exporter {
         let answer = self.receiver.send(batch).await;
         if !matches!(answer, Answer::Later { .. }) {
             self.pause = FIRST_PAUSE;
+            if let Some(failures) = self.away.over() {
+                let receiver = self.receiver.name();
+                tracing::info!(receiver, failures, "the receiver of spans is back");
+            }
         }
         answer
     }
@@ -119,7 +117,8 @@ impl Exporter {
     fn put_off(&mut self, wait: Option<Duration>, why: &str) {
         let wait = wait.unwrap_or_else(|| {
             let pause = self.pause;
-            self.pause = (pause * 2).min(LONGEST_PAUSE);
+            // every batch is to have its try
+            self.pause = (pause * 2).min(LONGEST_PAUSE).min(self.give_up_after / 2);
             pause.mul_f64(rand::random_range(0.5..1.0))
         });
         self.not_before = Instant::now() + wait.min(LONGEST_WAIT);
