@@ -238,7 +238,7 @@ async fn the_balance_is_exact_after_a_collector_was_everything_under_load() {
 async fn everything_under_load(protocol: Protocol) {
     let mut scene = Scene::new(protocol, "queue = 2000\nbatch = 100\ntimeout = '100ms'\n").await;
     let (stop, stopped) = watch::channel(false);
-    let asking = load(scene.gateway.address(), 2, move |_| !*stopped.borrow());
+    let asking = load(scene.gateway.address(), 2, &[], move |_| !*stopped.borrow());
     let mut batches = 0;
     for mode in [
         Mode::Accept,
@@ -329,7 +329,7 @@ async fn a_process_that_is_told_to_end_under_load_accounts_for_every_span() {
             Some(mode) => collector.mode(mode),
             None => collector.kill().await,
         }
-        let asking = load(process.address, 4, |_| true);
+        let asking = load(process.address, 4, &[], |_| true);
         origin.seen_when("load", |seen| seen.len() > 300).await;
         process.signal("TERM");
         let answers: u64 = within("the clients' end", asking.join_all()).await.into_iter().sum();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -14,23 +14,27 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::body;
-use super::client::{Client, get};
+use super::client::{Client, get, request};
 
-/// So many clients that ask for as long as this says so, which is told how many answers a client has had, and
+/// So many clients that ask with these fields for as long as this says so, which is told how many answers a client has had, and
 /// for as long as they are answered. What they come to is the number of whole answers, all of them 200.
 pub fn load(
     address: SocketAddr,
     clients: usize,
+    fields: &[(&str, &str)],
     go_on: impl Fn(u64) -> bool + Send + Sync + 'static,
 ) -> JoinSet<u64> {
     let (go_on, mut asking) = (Arc::new(go_on), JoinSet::new());
+    let headers: HeaderMap = request(Method::GET, "/", fields, body::empty()).headers().clone();
     for _ in 0..clients {
-        let go_on = Arc::clone(&go_on);
+        let (go_on, headers) = (Arc::clone(&go_on), headers.clone());
         asking.spawn(async move {
             let mut client = Client::http1(address).await;
             let mut answers = 0;
             while go_on(answers) {
-                let Ok(answer) = client.send(get("/")).await else { break };
+                let mut asked = get("/");
+                asked.headers_mut().clone_from(&headers);
+                let Ok(answer) = client.send(asked).await else { break };
                 assert_eq!(answer.status(), 200);
                 if body::count(answer.into_body()).await.is_err() {
                     break;
