@@ -159,7 +159,7 @@ fn plain_host(field: &HeaderValue) -> Option<String> {
     };
     let mut name = String::from_utf8(name.to_ascii_lowercase()).ok()?;
     name.truncate(name.trim_end_matches('.').len());
-    (!name.is_empty() && port <= u32::from(u16::MAX)).then_some(name)
+    (!name.is_empty() && u16::try_from(port).is_ok()).then_some(name)
 }
 
 /// The target's path, normalised, in origin form. `OPTIONS *` asks about the server as a whole: it is routed

@@ -18,6 +18,7 @@ use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError, UpstreamBody};
+use super::context;
 use super::exchange::{Request, Response, Routed};
 use super::expect::{Continue, Gate};
 use super::headers::{self, Fields};
@@ -25,12 +26,8 @@ use super::pool::{Lease, Pool};
 use super::route::UpstreamHost;
 use super::timers::Timers;
 use crate::failure::{Detail, Failure, Reason};
-use crate::telemetry::context::traceparent;
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::{Endpoint, Picked, Upstream};
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// How many fields a request gets on its way to an upstream, so that its header grows at most once.
 const ADDED_FIELDS: usize = 8;
@@ -171,7 +168,7 @@ fn message(
     attempt: &Attempt,
 ) -> http::Request<super::body::RequestBody> {
     let Routed { mut head, mut body, handle, fields, .. } = *request;
-    inject(&mut head.headers, &handle, attempt);
+    context::inject(&mut head.headers, &handle, attempt.span_id(), plan.upstream.propagate());
     if (plan.host == UpstreamHost::Endpoint || !head.headers.contains_key(header::HOST))
         && let Ok(host) = HeaderValue::from_str(&endpoint.authority)
     {
@@ -194,20 +191,6 @@ fn message(
         hyper::ext::on_informational(&mut message, move |answer| asked.informed(answer.status()));
     }
     message
-}
-
-/// Trace context of this attempt, replacing whatever came: the service's span hangs under the attempt's.
-fn inject(headers: &mut HeaderMap, handle: &Handle, attempt: &Attempt) {
-    let context = &handle.context;
-    let flags = context.flags(handle.decide().sampled);
-    let value = traceparent(context.trace_id, attempt.span_id(), flags);
-    headers.insert(TRACEPARENT, HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes"));
-    headers.remove(TRACESTATE);
-    if !context.state.is_empty()
-        && let Ok(state) = HeaderValue::from_str(&context.state)
-    {
-        headers.insert(TRACESTATE, state);
-    }
 }
 
 /// The whole URI that HTTP/2 takes its pseudo-header fields from.

@@ -100,7 +100,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
         headers.remove(header::CONNECTION);
     }
     if fields.have(Fields::TE | Fields::TRANSFER_ENCODING | Fields::OTHER_HOP_BY_HOP) {
-        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 

@@ -16,13 +16,15 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
+use super::context;
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
+use super::headers::Peer;
 use crate::failure::Reason;
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
-use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
-use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
+use crate::telemetry::context::{TraceId, traceparent};
+use crate::telemetry::exchange::{Exchange, Method, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -34,18 +36,17 @@ const MAX_REQUEST_ID: usize = 128;
 pub(super) fn open(
     recorder: &Arc<Recorder>,
     settings: &Settings,
-    scheme: Scheme,
+    peer: &Peer,
     client: std::net::IpAddr,
-    head: &request::Parts,
+    head: &mut request::Parts,
 ) -> Operation {
-    let values = |name| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     recorder.start(Start {
         listener: Arc::clone(&settings.name),
         port: settings.address.port(),
-        context: TraceContext::from_headers(values("traceparent"), values("tracestate")),
+        context: context::extract(&mut head.headers, &settings.context, peer.trusted, recorder.force()),
         exchange: Exchange {
             method: Method::new(head.method.as_str()),
-            scheme,
+            scheme: peer.scheme,
             version: version(head.version),
         },
         request_id: request_id(&head.headers),
@@ -81,8 +82,8 @@ pub(super) fn new_request_id() -> HeaderValue {
 pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
     let context = &handle.context;
     let mut value = *b"trace;desc=\"00-00000000000000000000000000000000-0000000000000000-00\"";
-    let flags = context.flags(handle.decide().sampled);
-    value[12..67].copy_from_slice(&traceparent(context.trace_id, context.span_id, flags));
+    let flags = context.flags(handle.decide().sampled());
+    value[12..67].copy_from_slice(&traceparent::write(context.trace_id, context.span_id, flags));
     let value = HeaderValue::from_bytes(&value).expect("hexadecimal digits, dashes and a name");
     headers.append(SERVER_TIMING, value);
     headers.insert(X_REQUEST_ID, handle.request_id.clone());

@@ -92,9 +92,9 @@ impl Server {
         drain: &Drain,
     ) -> impl Future<Output = http::Response<RecordedBody>> + Send + use<> {
         let activity = Open::new(activity);
-        let (head, incoming) = request.into_parts();
+        let (mut head, incoming) = request.into_parts();
         let client = self.client(peer, &head.headers);
-        let operation = record::open(&self.recorder, &self.settings, peer.scheme, client, &head);
+        let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head);
         let handle = operation.handle().clone();
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
         let fields = Fields::of(&head.headers);

@@ -14,7 +14,7 @@ use http::HeaderValue;
 
 use super::context::{Context, SpanId};
 use super::exchange::Exchange;
-use super::sampling::{Because, Decision, Sampling};
+use super::sampling::{Decision, RouteSampling};
 use super::series::{EndpointSeries, RouteSeries};
 use crate::failure::{Detail, Failure, Reason};
 
@@ -38,6 +38,8 @@ pub struct RouteLabels {
     pub server: Option<Box<str>>,
     /// The business attributes' keys (`order.id`); [`Handle::attribute`] takes an index into it.
     pub attributes: Box<[Box<str>]>,
+    /// What the route says of sampling.
+    pub sampling: RouteSampling,
     /// The route's metric series.
     pub series: RouteSeries,
 }
@@ -82,6 +84,15 @@ pub trait Sink: Send + Sync {
     }
 }
 
+/// Starts operations and is told of them: the sink that decides which of them are sampled.
+pub(super) trait Records: Sink {
+    /// The decision that the flag sent upstream tells.
+    fn begin(&self, record: &Record) -> Decision;
+
+    /// The decision at the end, when all is known.
+    fn end(&self, record: &Record, begun: Decision) -> Decision;
+}
+
 /// All that is known of one operation. Written through a [`Handle`], read by the sinks.
 pub struct Record {
     /// The listener's key in the table.
@@ -98,12 +109,13 @@ pub struct Record {
     pub client: IpAddr,
     /// The one wall-clock reading.
     pub started_at: SystemTime,
-    started: Instant,
-    sampling: Sampling,
-    sink: Arc<dyn Sink>,
+    /// The same moment on the clock that durations are measured by.
+    pub started: Instant,
+    sink: Arc<dyn Records>,
     route: OnceLock<Arc<RouteLabels>>,
     attributes: OnceLock<Box<[OnceLock<Box<str>>]>>,
-    decision: AtomicU8,
+    begun: OnceLock<Decision>,
+    verdict: OnceLock<Decision>,
     failure: AtomicU32,
     status: AtomicU16,
     complete: AtomicBool,
@@ -162,7 +174,7 @@ pub struct Start {
 
 impl Operation {
     /// Begins an operation that this sink is told of.
-    pub(super) fn start(sink: Arc<dyn Sink>, sampling: Sampling, start: Start) -> Self {
+    pub(super) fn start(sink: Arc<dyn Records>, start: Start) -> Self {
         let record = Record {
             listener: start.listener,
             port: start.port,
@@ -172,11 +184,11 @@ impl Operation {
             client: start.client,
             started_at: SystemTime::now(),
             started: start.started,
-            sampling,
             sink,
             route: OnceLock::new(),
             attributes: OnceLock::new(),
-            decision: AtomicU8::new(0),
+            begun: OnceLock::new(),
+            verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
@@ -207,8 +219,8 @@ impl Drop for Operation {
             // the default: only a seen end, or a stated reason, says otherwise
             self.handle.fail(&Failure::new(Reason::ClientGone));
         }
-        record.decide();
         record.ended.store(record.nanoseconds_since_start(), Ordering::Relaxed);
+        record.verdict();
         record.sink.operation_ended(record);
     }
 }
@@ -290,18 +302,14 @@ impl Record {
         keys.iter().zip(values).filter_map(|(key, value)| Some((&**key, &**value.get()?)))
     }
 
-    /// The sampling decision; made when first asked for, at the latest at the end.
+    /// The sampling decision that the flag sent upstream tells; made when first asked for.
     pub fn decide(&self) -> Decision {
-        let decide = || {
-            let decision = self.sampling.decide(&self.context);
-            let bits = 1 | u8::from(decision.sampled) << 1 | (decision.because as u8) << 2;
-            self.decision.store(bits, Ordering::Relaxed);
-            decision
-        };
-        match self.decision.load(Ordering::Relaxed) {
-            0 => decide(),
-            bits => Decision { sampled: bits & 2 != 0, because: Because::from_index(bits >> 2) },
-        }
+        *self.begun.get_or_init(|| self.sink.begin(self))
+    }
+
+    /// Whether the spans are exported, and why; to be asked once the operation has ended.
+    pub fn verdict(&self) -> Decision {
+        *self.verdict.get_or_init(|| self.sink.end(self, self.decide()))
     }
 
     /// The stated reason and its finer word, if the exchange did not simply succeed.
@@ -353,6 +361,11 @@ impl Record {
     /// The finished attempts, in the order in which they were started.
     pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
         self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
+    }
+
+    /// How many spans tell of it: its own, and one an attempt.
+    pub fn spans(&self) -> usize {
+        1 + self.attempts().count()
     }
 
     fn nanoseconds_since_start(&self) -> u64 {
