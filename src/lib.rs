@@ -71,6 +71,11 @@
 //! them in `demo::traces` and draws them with `demo::tree`; `demo::event` joins its parts, `demo::forward` sends
 //! on to Jaeger, `demo::command` is its command line.
 //!
+//! **Lint.** `lint` runs the gateway on a `lint::stage` with an upstream of its own (`lint::origin`), pays
+//! `lint::visit`s that carry secrets (`lint::canary`), takes what telemetry says to pieces (`lint::signals`) and
+//! does a `lint::search` for them; `lint::command` is its command line. Its spans come by `net::collect`, as the
+//! demo's do.
+//!
 //! # Imports point down
 //!
 //! main → commands, demo → gateway → admin → http → listener, upstream → telemetry → net → setting, problem,
@@ -94,6 +99,7 @@
 
 pub mod commands;
 pub mod demo;
+pub mod lint;
 
 pub mod gateway;
 

@@ -27,7 +27,8 @@ impl Canaries {
     /// A new one for this place.
     pub fn send(&mut self, part: &'static str, request: &str) -> String {
         let mut rng = rand::rng();
-        let text: String = (0..LENGTH).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect();
+        let text: String =
+            (0..LENGTH).map(|_| char::from(LETTERS[rng.random_range(0..LETTERS.len())])).collect();
         self.0.push((text.clone(), Place { part, request: request.to_owned() }));
         text
     }

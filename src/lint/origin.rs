@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The field of a request that says which bytes to answer with, as hexadecimal digits.
-pub const ANSWER: &str = "x-lint-answer";
+pub(super) const ANSWER: &str = "x-lint-answer";
 
 /// Serves on a free loopback port until told to stop.
-pub async fn start(tasks: &TaskTracker, stop: CancellationToken) -> io::Result<SocketAddr> {
+pub(super) async fn start(tasks: &TaskTracker, stop: CancellationToken) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let served = tasks.clone();
@@ -40,7 +40,9 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
     };
     let text = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
     let field = |name: &str| {
-        text.lines().filter_map(|line| line.split_once(':')).find(|(known, _)| *known == name)
+        text.lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(known, _)| *known == name)
             .map(|(_, value)| value.trim().to_owned())
     };
     let body = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
@@ -55,7 +57,7 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Bytes as a field's value may hold them.
-pub fn to_digits(bytes: &[u8]) -> String {
+pub(super) fn to_digits(bytes: &[u8]) -> String {
     // letters a to p, so that a leak of this very field is not taken for one of the answer's
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| char::from(b'a' + half)).collect()
 }

@@ -87,18 +87,20 @@ impl<'a> Search<'a> {
     }
 
     fn in_field(&self, field: &Field) -> BTreeSet<Leak> {
-        let found = |text: &str| {
-            self.pieces.iter().flat_map(move |(form, length, known)| {
-                let text = read(*form, text);
-                let places: BTreeSet<&Place> =
-                    text.windows(*length).filter_map(|piece| known.get(piece)).copied().collect();
-                places.into_iter().map(|place| (*form, place.clone())).collect::<Vec<_>>()
-            })
-        };
-        found(&field.name)
-            .chain(found(&field.text))
+        let found = [&field.name, &field.text].into_iter().flat_map(|text| self.in_text(text));
+        found
             .map(|(form, place)| Leak { signal: field.signal, field: shown(&field.name), form, place })
             .collect()
+    }
+
+    fn in_text(&self, text: &str) -> BTreeSet<(Form, Place)> {
+        let mut found = BTreeSet::new();
+        for (form, length, known) in &self.pieces {
+            let read = read(*form, text);
+            let places = read.windows(*length).filter_map(|piece| known.get(piece));
+            found.extend(places.map(|&place| (*form, place.clone())));
+        }
+        found
     }
 }
 
@@ -130,10 +132,10 @@ fn read(form: Form, text: &str) -> Vec<u8> {
     }
 }
 
-/// A text as base64url without padding, cut to whole groups of three bytes: enough to be found again.
+/// A text as base64url, filled up with spaces instead of padding.
 pub fn base64_text(text: &str) -> String {
-    let padded = format!("{text}{}", [".", "", "  "][(text.len() + 2) % 3].trim_start_matches('.'));
-    base64(0, padded.as_bytes()).into_iter().map(char::from).collect()
+    let padded = format!("{text:length$}", length = text.len().next_multiple_of(3));
+    String::from_utf8(base64(0, padded.as_bytes())).expect("ASCII").replace('+', "-").replace('/', "_")
 }
 
 /// The characters that these bytes alone decide where `before` unknown bytes stand before them.

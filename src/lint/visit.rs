@@ -9,15 +9,15 @@ use crate::http::route::{AttributeSource, HeaderMatch, Host, Settings as Route};
 
 /// A request, byte by byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Visit {
+pub(super) struct Visit {
     /// What goes over the connection.
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// The name asked for in a TLS handshake.
-    pub server_name: String,
+    pub(super) server_name: String,
 }
 
 /// Every visit to a listener that serves these routes.
-pub fn visits<'a>(routes: impl IntoIterator<Item = &'a Route>, canaries: &mut Canaries) -> Vec<Visit> {
+pub(super) fn visits<'a>(routes: impl IntoIterator<Item = &'a Route>, canaries: &mut Canaries) -> Vec<Visit> {
     let mut visits = Vec::new();
     for route in routes {
         for mood in MOODS {
@@ -45,7 +45,11 @@ fn to_route(route: &Route, (mood, answer): &(&'static str, Answer), canaries: &m
         format!("{{\"{}\":\"{}\"}}", canary("name in the body"), canary("body"))
     };
     let (name, value) = (canary("query key"), canary("query value"));
-    let mut head = format!("{method} {}?{name}={value}&page={} HTTP/1.1\r\n", path(route, &mut canary), canary("query value"));
+    let mut head = format!(
+        "{method} {}?{name}={value}&page={} HTTP/1.1\r\n",
+        path(route, &mut canary),
+        canary("query value")
+    );
     let host = match route.matches.hosts.first() {
         Some(Host::Exact(host)) => host.to_string(),
         Some(Host::Wildcard(suffix)) => format!("{}.{suffix}", canary("Host").to_lowercase()),
@@ -73,7 +77,10 @@ fn to_route(route: &Route, (mood, answer): &(&'static str, Answer), canaries: &m
 /// A path of the route. Parameters that are business attributes are exported because the operator said so.
 fn path(route: &Route, canary: &mut dyn FnMut(&'static str) -> String) -> String {
     let exported = |parameter: &str| {
-        route.attributes.iter().any(|(_, source)| matches!(source, AttributeSource::Path(name) if **name == *parameter))
+        route
+            .attributes
+            .iter()
+            .any(|(_, source)| matches!(source, AttributeSource::Path(name) if **name == *parameter))
     };
     let mut path = String::new();
     let mut rest = &*route.matches.path;
@@ -89,7 +96,8 @@ fn path(route: &Route, canary: &mut dyn FnMut(&'static str) -> String) -> String
 
 /// The fields that clients send and that say something about them.
 fn fields(canary: &mut dyn FnMut(&'static str) -> String) -> Vec<(String, String)> {
-    let claims = format!("{{\"sub\":\"{}\",\"email\":\"{}@shop.test\"}}", canary("JWT claim"), canary("JWT claim"));
+    let claims =
+        format!("{{\"sub\":\"{}\",\"email\":\"{}@shop.test\"}}", canary("JWT claim"), canary("JWT claim"));
     let token = |text: &str| super::search::base64_text(text);
     let jwt = format!("{}.{}.{}", token("{\"alg\":\"none\"}"), token(&claims), canary("JWT signature"));
     let basic = token(&format!("{}:{}", canary("user"), canary("password")));
@@ -109,7 +117,10 @@ fn fields(canary: &mut dyn FnMut(&'static str) -> String) -> Vec<(String, String
         ("forwarded".into(), format!("for={}", canary("Forwarded"))),
         ("via".into(), format!("1.1 {}", canary("Via"))),
         ("traceparent".into(), trace),
-        ("tracestate".into(), format!("{}={}", canary("tracestate key").to_lowercase(), canary("tracestate"))),
+        (
+            "tracestate".into(),
+            format!("{}={}", canary("tracestate key").to_lowercase(), canary("tracestate")),
+        ),
         ("baggage".into(), format!("{}={}", canary("baggage key"), canary("baggage"))),
         ("b3".into(), canary("b3")),
         ("uber-trace-id".into(), canary("uber-trace-id")),
@@ -139,7 +150,8 @@ const MOODS: &[(&str, Answer)] = &[
         )
     }),
     ("sends elsewhere", |canary| {
-        let place = format!("https://{}:{}@shop.test/{}", canary("userinfo"), canary("userinfo"), canary("Location"));
+        let place =
+            format!("https://{}:{}@shop.test/{}", canary("userinfo"), canary("userinfo"), canary("Location"));
         format!("HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
     }),
     ("fails", |canary| {
@@ -154,7 +166,9 @@ const MOODS: &[(&str, Answer)] = &[
     ("closes unanswered", |_| String::new()),
     ("breaks its head", |canary| format!("HTTP/1.1 200 OK\r\nx: {}", canary("broken head"))),
     ("speaks no HTTP", |canary| format!("SSH-2.0-{}\r\n\r\n", canary("greeting"))),
-    ("breaks its length", |canary| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", canary("length"))),
+    ("breaks its length", |canary| {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", canary("length"))
+    }),
     ("breaks its body", |canary| {
         format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", canary("broken body"))
     }),
@@ -163,7 +177,9 @@ const MOODS: &[(&str, Answer)] = &[
     }),
     ("ends with trailers", |canary| {
         let (name, value) = (canary("trailer's name"), canary("trailer"));
-        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\nx-{name}: {value}\r\n\r\n")
+        format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\nx-{name}: {value}\r\n\r\n"
+        )
     }),
     ("grpc fails", |canary| {
         format!(
@@ -190,7 +206,10 @@ const STRAY: &[(&str, Answer)] = &[
         format!("GET http://{user}:{password}@a.test/ HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n")
     }),
     ("ambiguous path", |canary| {
-        format!("GET /%2f{}/%00 HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n", canary("unmatched path"))
+        format!(
+            "GET /%2f{}/%00 HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n",
+            canary("unmatched path")
+        )
     }),
     ("invalid host", |canary| {
         format!("GET / HTTP/1.1\r\nhost: {}/x y\r\nconnection: close\r\n\r\n", canary("Host"))
@@ -210,7 +229,9 @@ const STRAY: &[(&str, Answer)] = &[
     }),
     ("broken chunk", |canary| {
         let chunk = canary("broken chunk");
-        format!("POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n{chunk}\r\n")
+        format!(
+            "POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n{chunk}\r\n"
+        )
     }),
     ("half a head", |canary| format!("GET /{} HTTP/1.1\r\nhost: ", canary("half a head"))),
     ("long target", |canary| {
@@ -219,6 +240,9 @@ const STRAY: &[(&str, Answer)] = &[
     }),
     ("large field", |canary| {
         let long = "x".repeat(256 << 10);
-        format!("GET / HTTP/1.1\r\nhost: a.test\r\nx-large: {}{long}\r\nconnection: close\r\n\r\n", canary("large field"))
+        format!(
+            "GET / HTTP/1.1\r\nhost: a.test\r\nx-large: {}{long}\r\nconnection: close\r\n\r\n",
+            canary("large field")
+        )
     }),
 ];

@@ -37,7 +37,8 @@ enum To {
 impl Spans {
     /// A sink for these receivers. Without any, nothing is exported, which `off` counts.
     pub fn new(made: Tally, receivers: Vec<Delivery>, off: impl FnOnce() -> SpanBalance) -> Self {
-        let to = if receivers.is_empty() { To::Off(Box::new(off())) } else { To::Receivers(receivers.into()) };
+        let to =
+            if receivers.is_empty() { To::Off(Box::new(off())) } else { To::Receivers(receivers.into()) };
         Self { made, to }
     }
 
