@@ -49,7 +49,7 @@ fn report(requests: usize, canaries: &Canaries, fields: &[Field]) -> Report {
         *looked_at.entry(field.signal).or_default() += 1;
     }
     let leaks = Search::new(canaries).leaks(fields);
-    Report { requests, canaries: canaries.len(), looked_at, leaks }
+    Report { requests, canaries: canaries.iter().count(), looked_at, leaks }
 }
 
 impl fmt::Display for Report {
@@ -109,9 +109,9 @@ mod tests {
             if !seen.insert((field.signal, &field.name)) {
                 continue;
             }
-            let leaky = Field { text: format!("{}{planted}", field.text), ..field.clone() };
-            let found = search.leaks([&leaky]);
-            assert!(found.iter().any(|leak| leak.signal == field.signal), "{leaky:?}");
+            let spoilt = Field { text: format!("{}{planted}", field.text), ..field.clone() };
+            let found = search.leaks([&spoilt]);
+            assert!(found.iter().any(|leak| leak.signal == field.signal), "{spoilt:?}");
         }
         assert!(seen.len() > 100, "{} fields", seen.len());
     }

@@ -37,11 +37,6 @@ impl Canaries {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Place)> {
         self.0.iter().map(|(text, place)| (text.as_str(), place))
     }
-
-    /// How many have been sent.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// Long enough that a part of it stands nowhere by chance.

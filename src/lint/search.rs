@@ -60,8 +60,11 @@ impl Form {
 /// What is looked for: every piece of every canary, in every form.
 #[derive(Debug)]
 pub struct Search<'a> {
-    pieces: [(Form, usize, HashMap<Vec<u8>, &'a Place>); 3],
+    pieces: [(Form, usize, Pieces<'a>); 3],
 }
+
+/// Pieces of canaries as they are written in one form.
+type Pieces<'a> = HashMap<Vec<u8>, &'a Place>;
 
 impl<'a> Search<'a> {
     /// Looks for these.
@@ -111,10 +114,15 @@ fn written(form: Form, text: &str) -> Vec<Vec<u8>> {
         // the digits of the text as sent, and of the same in lower and in upper case
         Form::Hexadecimal => [text.to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()]
             .iter()
-            .map(|text| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes())
+            .map(|text| text.bytes().flat_map(digits).collect())
             .collect(),
         Form::Base64 => (0..3).map(|before| base64(before, text.as_bytes())).collect(),
     }
+}
+
+/// The two hexadecimal digits of a byte.
+fn digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|half| b"0123456789abcdef"[usize::from(half)])
 }
 
 /// A text with all that is only the dress of a form taken off.
@@ -182,13 +190,15 @@ mod tests {
         leaks.into_iter().map(|leak| leak.form).collect()
     }
 
-    fn digits(text: &str, dress: &str) -> String {
-        text.bytes().map(|byte| format!("{dress}{byte:02X}")).collect()
+    fn dressed(text: &str, dress: &str) -> String {
+        let digits = text.bytes().flat_map(super::digits).collect::<Vec<_>>();
+        digits.chunks(2).flat_map(|pair| [dress.as_bytes(), pair].concat()).map(char::from).collect()
     }
 
     #[test]
     fn a_canary_is_found_in_every_form_and_by_any_piece_of_it() {
-        let cases: [(&str, fn(&str) -> String, &[Form]); 14] = [
+        type Case = (&'static str, fn(&str) -> String, &'static [Form]);
+        let cases: [Case; 14] = [
             ("nothing", |_| "0af7651916cd43dd8448eb211c80319c".to_owned(), &[]),
             ("less than a piece", |text| text[..7].to_owned(), &[]),
             ("plain", str::to_owned, &[Form::Plain]),
@@ -197,9 +207,9 @@ mod tests {
             ("upper case", str::to_uppercase, &[Form::Plain]),
             ("the beginning", |text| text[..9].to_owned() + "…", &[Form::Plain]),
             ("the end", |text| text[12..].to_owned(), &[Form::Plain]),
-            ("hexadecimal", |text| digits(text, ""), &[Form::Hexadecimal]),
-            ("URL-encoded", |text| digits(text, "%"), &[Form::Hexadecimal]),
-            ("JSON-escaped", |text| digits(text, "\\u00"), &[Form::Hexadecimal]),
+            ("hexadecimal", |text| dressed(text, ""), &[Form::Hexadecimal]),
+            ("URL-encoded", |text| dressed(text, "%"), &[Form::Hexadecimal]),
+            ("JSON-escaped", |text| dressed(text, "\\u00"), &[Form::Hexadecimal]),
             ("base64", base64, &[Form::Base64]),
             ("base64 after one byte", |text| base64(&format!(".{text}..")), &[Form::Base64]),
             ("base64 after two bytes", |text| base64(&format!("..{text}.")), &[Form::Base64]),

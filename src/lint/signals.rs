@@ -26,7 +26,7 @@ pub(super) fn json(signal: &'static str, text: &str) -> Vec<Field> {
 
 /// The lines of a text, each by the word it begins with.
 pub(super) fn lines(signal: &'static str, text: &str) -> Vec<Field> {
-    let name = |line: &str| line.split(|c: char| c == '{' || c == ' ').next().unwrap_or_default().to_owned();
+    let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
     text.lines().map(|line| Field { signal, name: name(line), text: line.to_owned() }).collect()
 }
 

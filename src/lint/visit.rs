@@ -101,7 +101,7 @@ fn fields(canary: &mut dyn FnMut(&'static str) -> String) -> Vec<(String, String
     let token = |text: &str| super::search::base64_text(text);
     let jwt = format!("{}.{}.{}", token("{\"alg\":\"none\"}"), token(&claims), canary("JWT signature"));
     let basic = token(&format!("{}:{}", canary("user"), canary("password")));
-    let trace = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     vec![
         ("authorization".into(), format!("Bearer {jwt}")),
         ("proxy-authorization".into(), format!("Basic {basic}")),
@@ -116,7 +116,7 @@ fn fields(canary: &mut dyn FnMut(&'static str) -> String) -> Vec<(String, String
         ("x-forwarded-host".into(), canary("X-Forwarded-Host")),
         ("forwarded".into(), format!("for={}", canary("Forwarded"))),
         ("via".into(), format!("1.1 {}", canary("Via"))),
-        ("traceparent".into(), trace),
+        ("traceparent".into(), trace.to_owned()),
         (
             "tracestate".into(),
             format!("{}={}", canary("tracestate key").to_lowercase(), canary("tracestate")),
