@@ -147,8 +147,9 @@ async fn a_dead_collector_costs_no_growing_memory(
     let fields = [("x-request-id", &*id), ("traceparent", parent), ("tracestate", &state)];
     let (origin, mut collector) = (Busy::start().await, Collector::start().await);
     collector.kill().await;
-    let log = "[telemetry.access_log]\nenabled = false\n";
-    let text = format!("{}{}{more}{log}", all_to(origin.address), collector.grpc());
+    let rest =
+        "[telemetry.access_log]\nenabled = false\n[telemetry.sampling]\nmax_spans_per_second = 'off'\n";
+    let text = format!("{}{}{more}{rest}", all_to(origin.address), collector.grpc());
     let process = Process::start(&text, None).await;
     let balance = async || {
         let page = get_admin(process.admin, "/metrics").await;
