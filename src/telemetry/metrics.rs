@@ -7,6 +7,7 @@ pub mod connections;
 pub mod dns;
 pub mod family;
 pub mod histogram;
+mod page;
 mod process;
 pub mod registry;
 
@@ -20,6 +21,7 @@ use ::metrics::{Counter, Gauge};
 use self::connections::{Connections, OpenConnection};
 use self::dns::Lookups;
 use self::histogram::Histogram;
+pub use self::page::Format;
 use self::registry::Registry;
 use super::balance::{LineBalance, SpanBalance, Tally};
 use super::context::Origin;
@@ -55,9 +57,14 @@ impl Metrics {
         })
     }
 
-    /// The page in Prometheus' text format. Takes milliseconds at many series: not on a worker thread.
-    pub fn render(&self) -> String {
-        self.registry.render()
+    /// The page. Takes milliseconds at many series: not on a worker thread.
+    pub fn page(&self, format: Format) -> String {
+        self.registry.render(format)
+    }
+
+    #[cfg(test)]
+    pub(super) fn render(&self) -> String {
+        self.page(Format::Text)
     }
 
     /// The series of a listener's connections.

@@ -90,6 +90,36 @@ async fn buckets_are_settable() {
     assert_eq!(buckets, ["0.5", "2", "+Inf"].map(str::to_owned).into());
 }
 
+/// Prometheus asks for OpenMetrics first: it gets every series of the other format, and `# EOF`.
+#[tokio::test]
+async fn the_page_is_openmetrics_for_those_who_ask_for_it() {
+    let stage = stage(Answer::ok()).await;
+    stage.get("/shop/orders/42").await;
+    stage.gateway.log(1).await;
+    let open = stage.gateway.open_metrics().await;
+    assert!(open.text.ends_with("\n# EOF\n") && !open.text.contains("\n\n"), "{}", open.text);
+    for line in [
+        "# TYPE tracegate_requests counter",
+        "# TYPE http_server_request_duration_seconds histogram",
+        "# UNIT http_server_request_duration_seconds seconds",
+        "# UNIT http_server_response_body_size_bytes bytes",
+        "# TYPE target info",
+        "# TYPE process_cpu_seconds counter",
+        "# UNIT process_cpu_seconds seconds",
+    ] {
+        assert!(open.text.lines().any(|other| other == line), "{line}\n{}", open.text);
+    }
+    let bounds =
+        |metrics: &Metrics| metrics.label_values("http_server_request_duration_seconds_bucket", "le");
+    let text = stage.gateway.metrics().await;
+    assert!(bounds(&open).contains("1.0") && bounds(&text).contains("1"));
+    let but_bounds = |metrics: &Metrics| {
+        let series = metrics.series().into_iter();
+        series.filter(|series| !series.contains("\"le\"")).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(but_bounds(&open), but_bounds(&text));
+}
+
 /// A request like no other: to the route, by a method that it does not have, to no route.
 fn odd_request(number: u32) -> String {
     let line = match number % 3 {

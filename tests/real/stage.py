@@ -211,9 +211,10 @@ strip_prefix = "/python"
     def url(self, path, tls=False):
         return f"https://127.0.0.1:{self.secure}{path}" if tls else f"http://127.0.0.1:{self.plain}{path}"
 
-    def page(self, path):
+    def page(self, path, **fields):
         self.expect_alive()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=10) as answer:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", headers=fields)
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
 
     def ready(self):

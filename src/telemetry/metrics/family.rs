@@ -18,6 +18,8 @@ pub enum Kind {
     Counter,
     /// Rises and falls.
     Gauge,
+    /// Always 1; says what it has to say in its labels.
+    Info,
     /// A histogram of seconds, with the configured buckets.
     Seconds,
     /// A histogram of bytes.
@@ -60,8 +62,8 @@ families! {
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
-    TARGET_INFO = Gauge "target_info", "The resource that these metrics are of; always 1.";
-    BUILD_INFO = Gauge "tracegate_build_info", "The running version; always 1.";
+    TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";
+    BUILD_INFO = Info "tracegate_build_info", "The running version; always 1.";
 }
 
 /// Upper bounds of the histograms of seconds, unless others are set: a superset of the convention's.
@@ -71,7 +73,7 @@ pub const SECOND_BUCKETS: [f64; 20] = [
 ];
 
 /// Upper bounds of the byte histograms: 256 × 4ⁿ up to 1 GiB.
-pub const BYTE_BUCKETS: [u64; 12] = {
+pub const BYTE_BUCKETS: [u32; 12] = {
     let mut bounds = [256; 12];
     let mut index = 1;
     while index < bounds.len() {

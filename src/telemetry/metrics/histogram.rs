@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::family::{self, Family, Kind};
+use super::page::{Format, Page};
 
 /// A handle to one series. Recording takes no lock and allocates nothing.
 #[derive(Clone)]
@@ -42,7 +43,15 @@ struct Scale {
     /// Upper bounds of the buckets, ascending, each within its bucket.
     bounds: Box<[u64]>,
     /// The bounds as on the page, `+Inf` at the end.
-    words: Box<[Box<str>]>,
+    words: Box<[Word]>,
+}
+
+/// A bound as each format has it: OpenMetrics asks for one spelling of the usual ones, Prometheus' text format
+/// never had it.
+#[derive(Debug)]
+struct Word {
+    text: Box<str>,
+    canonical: Box<str>,
 }
 
 /// What samples are counted in.
@@ -83,7 +92,7 @@ impl Histograms {
         let (seconds, bytes) = (Arc::new(Scale::seconds(seconds)), Arc::new(Scale::bytes()));
         let group = |family: &Family| {
             let scale = match family.kind {
-                Kind::Counter | Kind::Gauge => return None,
+                Kind::Counter | Kind::Gauge | Kind::Info => return None,
                 Kind::Seconds => &seconds,
                 Kind::Bytes => &bytes,
             };
@@ -108,20 +117,19 @@ impl Histograms {
         }
     }
 
-    /// Writes every family that has series, in Prometheus' text format 0.0.4.
-    pub(super) fn render(&self, page: &mut String) {
+    /// Writes every family that has series.
+    pub(super) fn render(&self, page: &mut Page) {
         for group in &self.0 {
             // copied, so that a new series need not wait for the page
             let series = group.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let Family { name, help, .. } = group.family;
             if series.is_empty() {
                 continue;
             }
-            writeln!(page, "# HELP {name} {help}\n# TYPE {name} histogram").expect(TO_MEMORY);
+            let Family { name, kind, help } = group.family;
+            page.family(name, kind, help);
             for histogram in &series {
-                histogram.0.render(name, page);
+                histogram.0.render(page);
             }
-            page.push('\n');
         }
     }
 }
@@ -132,18 +140,15 @@ impl Series {
         Self { scale: Arc::clone(scale), labels, buckets, sum: AtomicU64::new(0) }
     }
 
-    fn render(&self, name: &str, page: &mut String) {
+    fn render(&self, page: &mut Page) {
         let labels = &self.labels;
-        let comma = if labels.is_empty() { "" } else { "," };
         let mut count = 0;
         for (bucket, word) in self.buckets.iter().zip(&self.scale.words) {
             count += bucket.load(Ordering::Relaxed);
-            writeln!(page, "{name}_bucket{{{labels}{comma}le=\"{word}\"}} {count}").expect(TO_MEMORY);
+            page.bucket(labels, word.of(page.format), count);
         }
-        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
-        let sum = self.scale.unit.word(self.sum.load(Ordering::Relaxed));
-        writeln!(page, "{name}_sum{open}{labels}{close} {sum}").expect(TO_MEMORY);
-        writeln!(page, "{name}_count{open}{labels}{close} {count}").expect(TO_MEMORY);
+        page.sample("_sum", labels, self.scale.unit.word(self.sum.load(Ordering::Relaxed)));
+        page.sample("_count", labels, count);
     }
 }
 
@@ -154,12 +159,13 @@ impl Scale {
     }
 
     fn bytes() -> Self {
-        Self::new(Unit::Bytes, family::BYTE_BUCKETS.into(), &family::BYTE_BUCKETS)
+        let bounds = family::BYTE_BUCKETS;
+        Self::new(Unit::Bytes, bounds.map(u64::from).into(), &bounds.map(f64::from))
     }
 
-    fn new(unit: Unit, bounds: Box<[u64]>, words: &[impl ToString]) -> Self {
-        let words = words.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-        Self { unit, bounds, words: words.map(Into::into).collect() }
+    fn new(unit: Unit, bounds: Box<[u64]>, told: &[f64]) -> Self {
+        let words = told.iter().copied().chain([f64::INFINITY]).map(Word::new).collect();
+        Self { unit, bounds, words }
     }
 
     /// The bucket of this sample: the first whose bound is not below it.
@@ -174,6 +180,34 @@ impl Unit {
             Self::Nanoseconds => Duration::from_nanos(sum).as_secs_f64().to_string(),
             Self::Bytes => sum.to_string(),
         }
+    }
+}
+
+impl Word {
+    fn new(bound: f64) -> Self {
+        if bound.is_infinite() {
+            return Self { text: "+Inf".into(), canonical: "+Inf".into() };
+        }
+        Self { text: bound.to_string().into(), canonical: canonical(bound).into() }
+    }
+
+    fn of(&self, format: Format) -> &str {
+        match format {
+            Format::Text => &self.text,
+            Format::OpenMetrics => &self.canonical,
+        }
+    }
+}
+
+/// A positive number as OpenMetrics wants bounds: `1.0`, `0.25`, `1e-05`, `1.048576e+06` (OpenMetrics 1.0,
+/// "Considerations: Canonical Numbers").
+fn canonical(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').expect("it was asked for");
+    match exponent.parse().unwrap_or(0) {
+        -4..6 if number.fract() == 0.0 => format!("{number}.0"),
+        -4..6 => number.to_string(),
+        exponent => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, i32::abs(exponent)),
     }
 }
 
@@ -198,7 +232,7 @@ const TO_MEMORY: &str = "writing to memory does not fail";
 mod tests {
     use std::time::Duration;
 
-    use super::{Histograms, family, label_text};
+    use super::{Format, Histograms, Page, canonical, family, label_text};
 
     /// The page of one histogram of seconds without labels, bounds 0.001, 0.25 and 10.
     fn page(samples: &[Duration]) -> String {
@@ -207,9 +241,13 @@ mod tests {
         for sample in samples {
             histogram.record_duration(*sample);
         }
-        let mut page = String::new();
+        text(&histograms)
+    }
+
+    fn text(histograms: &Histograms) -> String {
+        let mut page = Page::new(Format::Text);
         histograms.render(&mut page);
-        page
+        page.end()
     }
 
     #[test]
@@ -233,7 +271,7 @@ mod tests {
                  tracegate_overhead_seconds_bucket{{le=\"10\"}} {third}\n\
                  tracegate_overhead_seconds_bucket{{le=\"+Inf\"}} {all}\n\
                  tracegate_overhead_seconds_sum {sum}\n\
-                 tracegate_overhead_seconds_count 1\n\n",
+                 tracegate_overhead_seconds_count 1\n",
                 family::OVERHEAD.help
             );
             assert_eq!(page(&[sample]), expected, "{sample:?}");
@@ -247,8 +285,7 @@ mod tests {
         for sample in [Duration::ZERO, Duration::from_secs(1), Duration::MAX] {
             histogram.record_duration(sample);
         }
-        let mut page = String::new();
-        histograms.render(&mut page);
+        let page = text(&histograms);
         let counts: Vec<&str> = page
             .lines()
             .filter(|line| line.contains("_bucket"))
@@ -264,8 +301,7 @@ mod tests {
         for count in [0, 256, 257, 1 << 30, (1 << 53) + 1] {
             histogram.record_bytes(count);
         }
-        let mut page = String::new();
-        histograms.render(&mut page);
+        let page = text(&histograms);
         let sum = 256 + 257 + (1_u64 << 30) + (1 << 53) + 1;
         for line in [
             "_bucket{http_route=\"/\",le=\"256\"} 2",
@@ -277,6 +313,24 @@ mod tests {
         ] {
             let line = format!("http_server_request_body_size_bytes{line}");
             assert!(page.lines().any(|other| other == line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_spelled_as_openmetrics_wants_them() {
+        for (bound, word) in [
+            (1.0, "1.0"),
+            (2.5, "2.5"),
+            (300.0, "300.0"),
+            (0.001, "0.001"),
+            (0.0001, "0.0001"),
+            (0.000_025, "2.5e-05"),
+            (0.000_01, "1e-05"),
+            (65536.0, "65536.0"),
+            (1_048_576.0, "1.048576e+06"),
+            (1e30, "1e+30"),
+        ] {
+            assert_eq!(canonical(bound), word);
         }
     }
 
@@ -299,8 +353,7 @@ mod tests {
         for route in ["/b", "/a", "/c", "/a"] {
             histograms.get(family::FIRST_BYTE, &[("http_route", route)]).record_duration(Duration::ZERO);
         }
-        let mut page = String::new();
-        histograms.render(&mut page);
+        let page = text(&histograms);
         let counts: Vec<&str> = page.lines().filter(|line| line.contains("_count")).collect();
         let line = |route, count| {
             format!("tracegate_time_to_first_byte_seconds_count{{http_route=\"{route}\"}} {count}")
@@ -315,8 +368,7 @@ mod tests {
         let histograms = Histograms::new(&[1e-6, 5e-5]);
         let histogram = histograms.get(family::OVERHEAD, &[]);
         let render = || {
-            let mut page = String::new();
-            histograms.render(&mut page);
+            let page = text(&histograms);
             let value = |name: &str| {
                 let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap();
                 line.trim().to_owned()

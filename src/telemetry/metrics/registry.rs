@@ -5,12 +5,13 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 
 use super::family::{self, Family, Kind};
 use super::histogram::{Histogram, Histograms};
+use super::page::{Format, Page};
 use super::process;
 
 /// Makes series and renders them. Histograms are our own: the exporter's lose samples while they are read.
 pub struct Registry {
     recorder: PrometheusRecorder,
-    page: PrometheusHandle,
+    exporter: PrometheusHandle,
     histograms: Histograms,
 }
 
@@ -24,11 +25,11 @@ impl Registry {
             let name = KeyName::from_const_str(family.name);
             match family.kind {
                 Kind::Counter => recorder.describe_counter(name, None, family.help.into()),
-                Kind::Gauge => recorder.describe_gauge(name, None, family.help.into()),
+                Kind::Gauge | Kind::Info => recorder.describe_gauge(name, None, family.help.into()),
                 Kind::Seconds | Kind::Bytes => {}
             }
         }
-        Self { page: recorder.handle(), recorder, histograms: Histograms::new(seconds) }
+        Self { exporter: recorder.handle(), recorder, histograms: Histograms::new(seconds) }
     }
 
     /// The counter with these labels.
@@ -55,11 +56,28 @@ impl Registry {
     }
 
     /// The page of all series, the process's own read now. Takes milliseconds at many series.
-    pub(super) fn render(&self) -> String {
-        let mut page = self.page.render();
+    pub(super) fn render(&self, format: Format) -> String {
+        let mut page = Page::new(format);
+        copy(&self.exporter.render(), &mut page);
         self.histograms.render(&mut page);
         process::render(&mut page);
-        page
+        page.end()
+    }
+}
+
+/// Copies what the exporter has written, in its text format, onto the page in whichever format that has.
+fn copy(text: &str, page: &mut Page) {
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
+            let family = family::ALL.iter().find(|family| family.name == name);
+            let Family { name, kind, help } = family.expect("series are made of known families");
+            page.family(name, *kind, help);
+        } else if !line.starts_with('#')
+            && let Some((series, value)) = line.rsplit_once(' ')
+        {
+            let labels = series.split_once('{').and_then(|(_, labels)| labels.strip_suffix('}'));
+            page.sample("", labels.unwrap_or_default(), value);
+        }
     }
 }
 

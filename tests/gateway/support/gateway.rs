@@ -15,7 +15,7 @@ use tracegate::gateway::file::{Sources, load};
 use tracegate::telemetry::Sink;
 
 use super::body::Body;
-use super::client::{Client, Reply, get_admin};
+use super::client::{Client, Reply, get_admin, get_admin_with};
 use super::metrics::Metrics;
 use super::within;
 
@@ -127,6 +127,17 @@ impl Gateway {
     pub async fn metrics(&self) -> Metrics {
         let page = self.admin("/metrics").await;
         assert_eq!(page.status, 200, "{}", page.text());
+        Metrics::parse(page.text())
+    }
+
+    /// The metrics as Prometheus would rather have them.
+    pub async fn open_metrics(&self) -> Metrics {
+        let accept = ("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+        let page = get_admin_with(self.admin_address(), "/metrics", &[accept]).await;
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, Some("application/openmetrics-text; version=1.0.0; charset=utf-8"))
+        );
         Metrics::parse(page.text())
     }
 
