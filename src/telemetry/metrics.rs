@@ -5,6 +5,7 @@
 
 pub mod connections;
 pub mod dns;
+pub mod exemplar;
 pub mod family;
 pub mod histogram;
 mod page;
@@ -20,6 +21,7 @@ use ::metrics::{Counter, Gauge};
 
 use self::connections::{Connections, OpenConnection};
 use self::dns::Lookups;
+use self::exemplar::Exemplar;
 use self::histogram::Histogram;
 pub use self::page::Format;
 use self::registry::Registry;
@@ -173,12 +175,9 @@ impl Metrics {
         })
     }
 
-    fn attempt_duration<'a>(
-        &self,
-        endpoint: &'a EndpointLabels,
-        route: &RouteLabels,
-        key: Key,
-    ) -> Cow<'a, Histogram> {
+    fn attempt_duration<'a>(&self, record: &Record, attempt: &'a AttemptRecord) -> Cow<'a, Histogram> {
+        let (endpoint, route) = (&attempt.endpoint, self.labels(record));
+        let key = Key::of_attempt(record, attempt, self.route(route).operation);
         endpoint.series.durations.get(key.number(), || {
             let port = endpoint.port.to_string();
             let labels = [("server_address", &*endpoint.address), ("server_port", &*port)];
@@ -229,14 +228,7 @@ impl Sink for Metrics {
         self.active(record.exchange).decrement(1);
         let route = self.labels(record);
         let (status, duration) = (record.status(), record.duration());
-        let key = Key {
-            method: record.exchange.method,
-            scheme: Some(record.exchange.scheme),
-            status,
-            error: ErrorType::of_operation(record),
-            operation: 0,
-        };
-        self.duration(route, key).record_duration(duration);
+        self.duration(route, Key::of_operation(record)).record_duration(duration);
         self.requests(route, status, record.failure().map(|(reason, _)| reason)).increment(1);
 
         let own = self.route(route);
@@ -247,6 +239,22 @@ impl Sink for Metrics {
         }
         let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
         own.overhead.record_duration(duration.saturating_sub(in_attempts));
+    }
+
+    fn operation_exported(&self, record: &Record) {
+        let exemplar = |span_id, duration, ended| Exemplar {
+            trace_id: record.context.trace_id,
+            span_id,
+            duration,
+            at: record.started_at + ended,
+        };
+        let duration = record.duration();
+        let own = exemplar(record.context.span_id, duration, duration);
+        self.duration(self.labels(record), Key::of_operation(record)).exemplify(own);
+        for attempt in record.attempts() {
+            let own = exemplar(attempt.span_id, attempt.duration(), attempt.ended);
+            self.attempt_duration(record, attempt).exemplify(own);
+        }
     }
 
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
@@ -262,15 +270,7 @@ impl Sink for Metrics {
     fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
         self.endpoint(&attempt.endpoint).active.decrement(1);
         self.attempts_active(record.exchange.method, &attempt.endpoint).decrement(1);
-        let route = self.labels(record);
-        let key = Key {
-            method: record.exchange.method,
-            scheme: None,
-            status: attempt.status,
-            error: ErrorType::of_attempt(attempt),
-            operation: self.route(route).operation,
-        };
-        self.attempt_duration(&attempt.endpoint, route, key).record_duration(attempt.duration());
+        self.attempt_duration(record, attempt).record_duration(attempt.duration());
         // a 4xx is the endpoint's right, and a client that leaves is not its fault
         let refused = attempt.failure.is_some_and(|(reason, _)| reason == Reason::UpstreamStatus)
             && attempt.status.is_some_and(|status| status < 500);
@@ -306,6 +306,26 @@ impl Default for Key {
 }
 
 impl Key {
+    fn of_operation(record: &Record) -> Self {
+        Self {
+            method: record.exchange.method,
+            scheme: Some(record.exchange.scheme),
+            status: record.status(),
+            error: ErrorType::of_operation(record),
+            operation: 0,
+        }
+    }
+
+    fn of_attempt(record: &Record, attempt: &AttemptRecord, operation: u32) -> Self {
+        Self {
+            method: record.exchange.method,
+            scheme: None,
+            status: attempt.status,
+            error: ErrorType::of_attempt(attempt),
+            operation,
+        }
+    }
+
     /// The key of a [`Table`].
     fn number(self) -> u64 {
         let scheme = self.scheme.map_or(0, |scheme| 1 + scheme.index());

@@ -69,6 +69,11 @@ pub trait Sink: Send + Sync {
     /// An operation is over, and all its attempts; its record will not change any more.
     fn operation_ended(&self, record: &Arc<Record>);
 
+    /// A receiver has accepted the spans of an operation that is over. Called by threads that export.
+    fn operation_exported(&self, record: &Record) {
+        let _ = record;
+    }
+
     /// An attempt begins.
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
         let _ = (record, attempt);
@@ -346,6 +351,11 @@ impl Record {
     /// The finished attempts, in the order in which they were started.
     pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
         self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
+    }
+
+    /// A receiver has accepted all its spans: told to every sink.
+    pub fn exported(&self) {
+        self.sink.operation_exported(self);
     }
 
     fn nanoseconds_since_start(&self) -> u64 {

@@ -33,6 +33,10 @@ impl Sink for Recorder {
         self.sinks.iter().for_each(|sink| sink.operation_ended(record));
     }
 
+    fn operation_exported(&self, record: &Record) {
+        self.sinks.iter().for_each(|sink| sink.operation_exported(record));
+    }
+
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
         self.sinks.iter().for_each(|sink| sink.attempt_started(record, attempt));
     }

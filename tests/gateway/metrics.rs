@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::support::client::{get, request};
 use crate::support::gateway::upstream;
-use crate::support::{Answer, Client, Gateway, Metrics, Origin, Raw, Seen, Stage, body, within};
+use crate::support::{Answer, Client, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within};
 
 const ORDERS: &str = "
 [routes.order_read]
@@ -118,6 +118,56 @@ async fn the_page_is_openmetrics_for_those_who_ask_for_it() {
         series.filter(|series| !series.contains("\"le\"")).collect::<BTreeSet<_>>()
     };
     assert_eq!(but_bounds(&open), but_bounds(&text));
+}
+
+/// A click on an exemplar must open a trace: its ids are those of spans that a receiver has accepted.
+#[tokio::test]
+async fn exemplars_are_published_once_their_spans_are_accepted() {
+    const SERVER: &str = "http_server_request_duration_seconds_bucket";
+    const CLIENT: &str = "http_client_request_duration_seconds_bucket";
+    let stage = stage(Answer::ok()).await;
+    stage.collector.mode(Mode::Stall);
+    let first = stage.get("/shop/orders/1").await;
+    stage.collector.wait_for_spans(2).await;
+    let page = stage.gateway.open_metrics().await;
+    assert!(!page.text.contains("trace_id"), "the collector has not said yet: {}", page.text);
+
+    stage.collector.mode(Mode::Accept);
+    let page = stage
+        .gateway
+        .open_metrics_when("two exemplars", |page| {
+            page.exemplars(SERVER).len() == 1 && page.exemplars(CLIENT).len() == 1
+        })
+        .await;
+    let told = stage.told(&first.trace_id(), 1).await;
+    for (name, span) in [(SERVER, &told.server), (CLIENT, &told.attempts[0])] {
+        let exemplar = page.exemplars(name).remove(0);
+        assert_eq!((&exemplar["trace_id"], &exemplar["span_id"]), (&span.trace_id, &span.id));
+    }
+    assert!(!stage.gateway.metrics().await.text.contains("trace_id"), "the text format has no exemplars");
+}
+
+#[tokio::test]
+async fn what_is_not_exported_is_no_exemplar() {
+    let origin = Origin::start(Answer::ok()).await;
+    let upstream = upstream("shop", origin.address);
+    let ratio = "[telemetry.sampling]\nratio = 0.0\n";
+    let stage = Stage::around(origin, &[&upstream, ORDERS, ratio]).await;
+    stage.get("/shop/orders/1").await;
+    let sampled = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    let refused = request(Method::GET, "/shop/orders/2", &sampled, body::empty());
+    // the batch is refused in part, and nobody knows which part
+    stage.collector.mode(Mode::Partial(1));
+    stage.gateway.ask(refused).await;
+    stage
+        .gateway
+        .metrics_when("both requests are accounted for", |metrics| {
+            let spans = |outcome| metrics.count("tracegate_telemetry_spans_total", &[("outcome", outcome)]);
+            spans("unsampled") == 2 && spans("exported") + spans("dropped") == 2
+        })
+        .await;
+    let page = stage.gateway.open_metrics().await;
+    assert!(!page.text.contains("trace_id"), "{}", page.text);
 }
 
 /// A request like no other: to the route, by a method that it does not have, to no route.

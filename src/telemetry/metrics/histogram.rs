@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::exemplar::{Exemplar, Exemplars};
 use super::family::{self, Family, Kind};
 use super::page::{Format, Page};
 
@@ -34,6 +35,7 @@ struct Series {
     /// Of all samples, in [`Unit`]s. Past 2⁶⁴ it begins anew, which Prometheus takes for a restart: with
     /// 10,000 requests always in flight every three weeks.
     sum: AtomicU64,
+    exemplars: Exemplars,
 }
 
 /// What the series of a family share.
@@ -71,6 +73,13 @@ impl Histogram {
     /// One more sample, of a histogram of bytes.
     pub fn record_bytes(&self, count: u64) {
         self.record(count);
+    }
+
+    /// An example of a histogram of seconds, which has been recorded before.
+    pub fn exemplify(&self, exemplar: Exemplar) {
+        let series = &*self.0;
+        let bucket = series.scale.bucket(nanoseconds(exemplar.duration));
+        series.exemplars.keep(bucket, series.buckets.len(), exemplar);
     }
 
     fn record(&self, sample: u64) {
@@ -137,15 +146,23 @@ impl Histograms {
 impl Series {
     fn new(scale: &Arc<Scale>, labels: Box<str>) -> Self {
         let buckets = scale.words.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { scale: Arc::clone(scale), labels, buckets, sum: AtomicU64::new(0) }
+        Self {
+            scale: Arc::clone(scale),
+            labels,
+            buckets,
+            sum: AtomicU64::new(0),
+            exemplars: Exemplars::default(),
+        }
     }
 
     fn render(&self, page: &mut Page) {
         let labels = &self.labels;
+        let exemplars = self.exemplars.get();
         let mut count = 0;
-        for (bucket, word) in self.buckets.iter().zip(&self.scale.words) {
+        for (place, (bucket, word)) in self.buckets.iter().zip(&self.scale.words).enumerate() {
             count += bucket.load(Ordering::Relaxed);
-            page.bucket(labels, word.of(page.format), count);
+            let exemplar = exemplars.get(place).and_then(Option::as_ref);
+            page.bucket(labels, word.of(page.format), count, exemplar);
         }
         page.sample("_sum", labels, self.scale.unit.word(self.sum.load(Ordering::Relaxed)));
         page.sample("_count", labels, count);

@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
+use super::exemplar::Exemplar;
 use super::family::Kind;
 
 /// How the page is written.
@@ -63,11 +64,16 @@ impl Page {
         writeln!(self.text, "{}{suffix}{open}{labels}{close} {value}", self.family).expect(TO_MEMORY);
     }
 
-    /// A bucket of the family, a histogram: what its upper bound is, and how many samples are not above it.
-    pub(super) fn bucket(&mut self, labels: &str, bound: &str, count: u64) {
+    /// A bucket of the family, a histogram: what its upper bound is, how many samples are not above it, and
+    /// one of those that are above the bound before. (The text format has no place for that one.)
+    pub(super) fn bucket(&mut self, labels: &str, bound: &str, count: u64, exemplar: Option<&Exemplar>) {
         let comma = if labels.is_empty() { "" } else { "," };
         let family = &self.family;
-        writeln!(self.text, "{family}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}").expect(TO_MEMORY);
+        write!(self.text, "{family}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}").expect(TO_MEMORY);
+        if let Some(exemplar) = exemplar.filter(|_| self.format == Format::OpenMetrics) {
+            write!(self.text, "{exemplar}").expect(TO_MEMORY);
+        }
+        self.text.push('\n');
     }
 
     /// The page, once every family is on it.

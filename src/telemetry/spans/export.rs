@@ -64,8 +64,10 @@ impl Exporter {
             let wait = match self.receiver.export(spans).await {
                 Answer::Accepted => {
                     self.trouble.over(self.receiver.name());
-                    return batch.exported();
+                    batch.exported();
+                    return records.iter().for_each(|record| record.exported());
                 }
+                // which of them were taken in is not told
                 Answer::Rejected { spans, why } => {
                     self.trouble.report(self.receiver.name(), "the receiver of spans refuses them", &why);
                     batch.dropped(spans, Dropped::Rejected);

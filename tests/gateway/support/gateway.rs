@@ -141,6 +141,19 @@ impl Gateway {
         Metrics::parse(page.text())
     }
 
+    /// The same, as soon as they satisfy this: one scrape after the other.
+    pub async fn open_metrics_when(&self, what: &str, satisfied: impl Fn(&Metrics) -> bool) -> Metrics {
+        let scraped = async {
+            loop {
+                let metrics = self.open_metrics().await;
+                if satisfied(&metrics) {
+                    return metrics;
+                }
+            }
+        };
+        within(what, scraped).await
+    }
+
     /// The metrics, as soon as they satisfy this: one scrape after the other.
     pub async fn metrics_when(&self, what: &str, satisfied: impl Fn(&Metrics) -> bool) -> Metrics {
         let scraped = async {
