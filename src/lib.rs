@@ -45,7 +45,7 @@
 //! handed by `telemetry::recorder` to the sinks. How it ended is `telemetry::outcome`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
-//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
+//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`, `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`);
 //! `telemetry::spans` (`telemetry::spans::assemble`, `telemetry::spans::export`), which go to
 //! `telemetry::receivers`: `telemetry::receivers::otlp` with `telemetry::receivers::otlp::http_client`, under

@@ -56,7 +56,7 @@ impl Telemetry {
     /// Starts every sink that is configured, and these besides.
     pub fn start(settings: &Settings, extra: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
         let resource = resource::attributes(settings);
-        let metrics = Metrics::new(&settings.buckets);
+        let metrics = Metrics::new(&settings.metrics);
         metrics.target_info(resource.iter().map(|(key, value)| (&**key, &**value)));
 
         let balance = metrics.span_balance(otlp::NAME);
@@ -194,7 +194,7 @@ mod tests {
     use super::sampling::Sampling;
     use super::settings::{AccessLog, Otlp, OtlpProtocol, Privacy, Settings};
     use super::testing::{self, Bench};
-    use super::{Status, Telemetry};
+    use super::{Status, Telemetry, settings};
     use crate::setting::Secret;
 
     /// A collector for one connection, over HTTP/1.1 or gRPC, which answers `grpc-status` if that is spoken.
@@ -254,7 +254,7 @@ mod tests {
             sampling: Sampling { ratio: 1.0 },
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
-            buckets: Vec::new(),
+            metrics: settings::Metrics::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use http::{HeaderName, Uri};
 use serde::{Deserialize, Deserializer};
 
 use super::sampling::Sampling;
-use super::settings::{AccessLog, ClientAddress, Otlp, OtlpProtocol, Privacy, Settings};
+use super::settings::{self, AccessLog, ClientAddress, Otlp, OtlpProtocol, Privacy, Settings};
 use crate::net;
 use crate::problem::Key;
 use crate::setting::leaf::word;
@@ -29,6 +29,7 @@ pub struct Telemetry {
 #[derive(Debug, Deserialize)]
 pub struct Metrics {
     buckets: Written<Vec<Written<f64>>>,
+    max_series: Written<Count>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +96,7 @@ impl Telemetry {
                 enabled: self.access_log.enabled.or(true),
                 file: self.access_log.file.into_option().map(|file| check.path(file)),
             },
-            buckets: metrics.check(check),
+            metrics: metrics.check(check),
         }
     }
 }
@@ -198,32 +199,35 @@ impl WrittenSampling {
 }
 
 impl Metrics {
-    fn check(self, check: &Check<'_>) -> Vec<f64> {
-        let key = self.buckets.key().clone();
-        let Some(buckets) = self.buckets.into_option() else { return BUCKETS.to_vec() };
-        if buckets.is_empty() || buckets.len() > MOST_BUCKETS {
-            let what = format!("has {} bounds", buckets.len());
-            check.wrong(&key, what, format!("write 1 to {MOST_BUCKETS}, or leave it out"));
+    fn check(self, check: &Check<'_>) -> settings::Metrics {
+        let default = settings::Metrics::default();
+        settings::Metrics {
+            max_series: self.max_series.or(default.max_series),
+            buckets: check_buckets(self.buckets, check),
         }
-        let mut below = 0.0;
-        for bucket in &buckets {
-            let Some(&bound) = bucket.get() else { continue };
-            if !bound.is_finite() || bound <= below {
-                let what = format!("{bound} is not above {below}");
-                check.wrong(bucket.key(), what, "write finite numbers of seconds above 0, ascending");
-            } else {
-                below = bound;
-            }
-        }
-        buckets.into_iter().filter_map(Written::into_option).collect()
     }
 }
 
-/// In seconds: a superset of what the semantic conventions advise.
-const BUCKETS: [f64; 20] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
-    60.0, 120.0, 300.0,
-];
+/// The bounds as used; none where none are written.
+fn check_buckets(written: Written<Vec<Written<f64>>>, check: &Check<'_>) -> Vec<f64> {
+    let key = written.key().clone();
+    let Some(buckets) = written.into_option() else { return Vec::new() };
+    if buckets.is_empty() || buckets.len() > MOST_BUCKETS {
+        let what = format!("has {} bounds", buckets.len());
+        check.wrong(&key, what, format!("write 1 to {MOST_BUCKETS}, or leave it out"));
+    }
+    let mut below = 0.0;
+    for bucket in &buckets {
+        let Some(&bound) = bucket.get() else { continue };
+        if !bound.is_finite() || bound <= below {
+            let what = format!("{bound} is not above {below}");
+            check.wrong(bucket.key(), what, "write finite numbers of seconds above 0, ascending");
+        } else {
+            below = bound;
+        }
+    }
+    buckets.into_iter().filter_map(Written::into_option).collect()
+}
 
 /// Each bucket is a series for every combination of labels.
 const MOST_BUCKETS: usize = 64;

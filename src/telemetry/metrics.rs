@@ -8,6 +8,7 @@ pub mod dns;
 pub mod exemplar;
 pub mod family;
 pub mod histogram;
+mod owned;
 mod page;
 mod process;
 pub mod registry;
@@ -31,6 +32,7 @@ use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, Table};
+use super::settings;
 use crate::failure::{Blame, Reason};
 
 /// The metrics of one gateway.
@@ -44,9 +46,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics with these upper bounds of the duration histograms in seconds, ascending.
-    pub fn new(buckets: &[f64]) -> Arc<Self> {
-        let registry = Registry::new(buckets);
+    /// Metrics by these settings.
+    pub fn new(settings: &settings::Metrics) -> Arc<Self> {
+        let registry = Registry::new(settings);
         registry.gauge(family::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         let context = |origin: Origin| registry.counter(family::CONTEXT, &[("outcome", origin.word())]);
         Arc::new(Self {
@@ -138,7 +140,7 @@ impl Metrics {
                 response_size: histogram(family::RESPONSE_SIZE),
                 first_byte: histogram(family::FIRST_BYTE),
                 overhead: histogram(family::OVERHEAD),
-                retries: self.registry.counter(family::RETRIES, &[("tracegate_route", &route.route)]),
+                retries: self.registry.owned_counter(family::RETRIES, &[("tracegate_route", &route.route)]),
                 operation: self.operation_number(route.operation.as_deref().unwrap_or_default()),
             }
         })
@@ -148,9 +150,9 @@ impl Metrics {
         endpoint.series.own.get_or_init(|| {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint)];
             EndpointHandles {
-                requests: self.registry.counter(family::ENDPOINT_REQUESTS, &labels),
-                active: self.registry.gauge(family::ENDPOINT_ACTIVE, &labels),
-                connections: self.registry.gauge(family::ENDPOINT_CONNECTIONS, &labels),
+                requests: self.registry.owned_counter(family::ENDPOINT_REQUESTS, &labels),
+                active: self.registry.owned_gauge(family::ENDPOINT_ACTIVE, &labels),
+                connections: self.registry.owned_gauge(family::ENDPOINT_CONNECTIONS, &labels),
             }
         })
     }
@@ -202,14 +204,14 @@ impl Metrics {
                 ("tracegate_reason", reason.map_or("", Reason::word)),
                 ("tracegate_blame", reason.map_or("", |reason| reason.blame().word())),
             ];
-            self.registry.counter(family::REQUESTS, &labels)
+            self.registry.owned_counter(family::REQUESTS, &labels)
         })
     }
 
     fn endpoint_failures<'a>(&self, endpoint: &'a EndpointLabels, reason: Reason) -> Cow<'a, Counter> {
         endpoint.series.failures.get(reason_number(Some(reason)), || {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint), ("tracegate_reason", reason.word())];
-            self.registry.counter(family::ENDPOINT_FAILURES, &labels)
+            self.registry.owned_counter(family::ENDPOINT_FAILURES, &labels)
         })
     }
 
@@ -401,10 +403,11 @@ mod tests {
     use super::family;
     use crate::failure::{Failure, Reason};
     use crate::telemetry::operation::Attempt;
+    use crate::telemetry::settings;
     use crate::telemetry::testing::{self, Bench};
 
     fn bench() -> (Arc<Metrics>, Bench) {
-        let metrics = Metrics::new(&[0.5, 60.0]);
+        let metrics = Metrics::new(&settings::Metrics { buckets: vec![0.5, 60.0], ..Default::default() });
         (Arc::clone(&metrics), Bench::new(metrics))
     }
 

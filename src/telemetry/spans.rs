@@ -139,7 +139,7 @@ mod tests {
     use crate::telemetry::balance::SpanSums;
     use crate::telemetry::metrics::Metrics;
     use crate::telemetry::receivers::{Answer, Receiver};
-    use crate::telemetry::settings::{Otlp, OtlpProtocol, Privacy};
+    use crate::telemetry::settings::{self, Otlp, OtlpProtocol, Privacy};
     use crate::telemetry::testing::{self, Bench};
 
     /// Gives these answers, the last one forever, and tells of each batch; without any it never answers.
@@ -190,7 +190,7 @@ mod tests {
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let fake = Fake { answers: answers.to_vec(), batches: sender };
-        let metrics = Metrics::new(&[]);
+        let metrics = Metrics::new(&settings::Metrics::default());
         let balance = metrics.span_balance("fake");
         let receiver = || Ok::<_, std::io::Error>(fake);
         let spans = Arc::new(Spans::start(&settings, Privacy::default(), balance, receiver).unwrap());
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn what_is_not_sampled_is_counted_with_the_reason() {
         const UNSAMPLED_PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
-        let metrics = Metrics::new(&[]);
+        let metrics = Metrics::new(&settings::Metrics::default());
         let spans = Arc::new(Spans::off(metrics.span_balance("off")));
         testing::answer(Bench::new(spans).start("GET"), 200);
         let set = set(100, 1, &[]);

@@ -6,7 +6,7 @@ use http::Method;
 
 use crate::support::client::{get, request};
 use crate::support::gateway::upstream;
-use crate::support::{Answer, Client, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within};
+use crate::support::{Answer, Client, Collector, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within};
 
 const ORDERS: &str = "
 [routes.order_read]
@@ -149,25 +149,41 @@ async fn exemplars_are_published_once_their_spans_are_accepted() {
 
 #[tokio::test]
 async fn what_is_not_exported_is_no_exemplar() {
-    let origin = Origin::start(Answer::ok()).await;
+    let (origin, collector) = (Origin::start(Answer::ok()).await, Collector::start().await);
     let upstream = upstream("shop", origin.address);
     let ratio = "[telemetry.sampling]\nratio = 0.0\n";
-    let stage = Stage::around(origin, &[&upstream, ORDERS, ratio]).await;
-    stage.get("/shop/orders/1").await;
-    let sampled = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
-    let refused = request(Method::GET, "/shop/orders/2", &sampled, body::empty());
+    let gateway = Gateway::start(&[&upstream, ORDERS, ratio, &collector.http()]).await;
+    gateway.get("/shop/orders/1").await;
     // the batch is refused in part, and nobody knows which part
-    stage.collector.mode(Mode::Partial(1));
-    stage.gateway.ask(refused).await;
-    stage
-        .gateway
-        .metrics_when("both requests are accounted for", |metrics| {
-            let spans = |outcome| metrics.count("tracegate_telemetry_spans_total", &[("outcome", outcome)]);
-            spans("unsampled") == 2 && spans("exported") + spans("dropped") == 2
-        })
-        .await;
-    let page = stage.gateway.open_metrics().await;
+    collector.mode(Mode::Partial(1));
+    let sampled = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    gateway.ask(request(Method::GET, "/shop/orders/2", &sampled, body::empty())).await;
+    let accounted = |metrics: &Metrics| {
+        let spans = |outcome| metrics.count("tracegate_telemetry_spans_total", &[("outcome", outcome)]);
+        (spans("unsampled"), spans("exported"), spans("dropped")) == (2, 1, 1)
+    };
+    gateway.metrics_when("both requests are accounted for", accounted).await;
+    let page = gateway.open_metrics().await;
     assert!(!page.text.contains("trace_id"), "{}", page.text);
+}
+
+/// Whatever the labels, a metric is no larger than its budget, and every request is still counted.
+#[tokio::test]
+async fn a_metric_that_is_full_counts_what_comes_as_other() {
+    let stage = Stage::and(Answer::ok(), "[metrics]\nmax_series = 2\n").await;
+    let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH];
+    for method in &methods {
+        stage.gateway.ask(request(method.clone(), "/", &[], body::empty())).await;
+    }
+    stage.gateway.log(methods.len()).await;
+    let metrics = stage.gateway.metrics().await;
+    let count = "http_server_request_duration_seconds_count";
+    assert_eq!(metrics.count(count, &[]), 5);
+    let other = [("http_request_method", "_other"), ("http_route", "_other"), ("status_class", "_other")];
+    assert_eq!(metrics.count(count, &other), 3);
+    for (metric, series) in [("http_server_request_duration_seconds", 3), ("tracegate_requests_total", 1)] {
+        assert_eq!(metrics.count("tracegate_telemetry_series", &[("metric", metric)]), series, "{metric}");
+    }
 }
 
 /// A request like no other: to the route, by a method that it does not have, to no route.

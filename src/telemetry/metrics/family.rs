@@ -22,6 +22,10 @@ pub enum Kind {
     Info,
     /// A histogram of seconds, with the configured buckets.
     Seconds,
+    /// A histogram of seconds, with buckets for what takes microseconds.
+    Short,
+    /// A histogram of seconds, with buckets for what lasts hours.
+    Long,
     /// A histogram of bytes.
     Bytes,
 }
@@ -48,7 +52,7 @@ families! {
     REQUESTS = Counter "tracegate_requests_total", "Requests by route, status class, reason and blame.";
     FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
         "From the head of the request to the head of the answer.";
-    OVERHEAD = Seconds "tracegate_overhead_seconds",
+    OVERHEAD = Short "tracegate_overhead_seconds",
         "The gateway's own time: the duration of a request less the time spent in attempts.";
     RETRIES = Counter "tracegate_retries_total", "Attempts after the first of a request.";
     ENDPOINT_REQUESTS = Counter "tracegate_endpoint_requests_total", "Attempts at this endpoint.";
@@ -62,6 +66,7 @@ families! {
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
+    SERIES = Gauge "tracegate_telemetry_series", "Series of each metric on this page, histograms counted once.";
     TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";
     BUILD_INFO = Info "tracegate_build_info", "The running version; always 1.";
 }
@@ -71,6 +76,16 @@ pub const SECOND_BUCKETS: [f64; 20] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
     60.0, 120.0, 300.0,
 ];
+
+/// Upper bounds of the histograms of what takes microseconds, in seconds.
+pub const SHORT_BUCKETS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0,
+];
+
+/// Upper bounds of the histograms of what lasts hours, in seconds: up to a day.
+pub const LONG_BUCKETS: [f64; 14] =
+    [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0];
 
 /// Upper bounds of the byte histograms: 256 × 4ⁿ up to 1 GiB.
 pub const BYTE_BUCKETS: [u32; 12] = {

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::exemplar::Exemplar;
-use super::family::Kind;
+use super::family::{Family, Kind};
 
 /// How the page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,23 +31,26 @@ pub(super) struct Page {
     pub(super) format: Format,
     text: String,
     family: String,
+    /// How many series each family has, so far.
+    series: Vec<(String, usize)>,
 }
 
 impl Page {
     /// An empty page.
     pub(super) fn new(format: Format) -> Self {
-        Self { format, text: String::new(), family: String::new() }
+        Self { format, text: String::new(), family: String::new(), series: Vec::new() }
     }
 
     /// Begins a family. OpenMetrics takes the suffix of counters and infos for a part of the sample's name.
     pub(super) fn family(&mut self, name: &str, kind: Kind, help: &str) {
         name.clone_into(&mut self.family);
+        self.series.push((name.to_owned(), 0));
         let (told, word) = match (self.format, kind) {
             (Format::OpenMetrics, Kind::Counter) => (name.trim_end_matches("_total"), "counter"),
             (Format::OpenMetrics, Kind::Info) => (name.trim_end_matches("_info"), "info"),
             (Format::Text, Kind::Counter) => (name, "counter"),
             (_, Kind::Gauge | Kind::Info) => (name, "gauge"),
-            (_, Kind::Seconds | Kind::Bytes) => (name, "histogram"),
+            (_, Kind::Seconds | Kind::Short | Kind::Long | Kind::Bytes) => (name, "histogram"),
         };
         writeln!(self.text, "# HELP {told} {help}\n# TYPE {told} {word}").expect(TO_MEMORY);
         if self.format == Format::OpenMetrics
@@ -60,6 +63,9 @@ impl Page {
     /// A sample of the family, whose name is the family's with this suffix. The labels are as on the page,
     /// without braces.
     pub(super) fn sample(&mut self, suffix: &str, labels: &str, value: impl Display) {
+        if let Some((_, series)) = self.series.last_mut().filter(|_| matches!(suffix, "" | "_count")) {
+            *series += 1;
+        }
         let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
         writeln!(self.text, "{}{suffix}{open}{labels}{close} {value}", self.family).expect(TO_MEMORY);
     }
@@ -74,6 +80,15 @@ impl Page {
             write!(self.text, "{exemplar}").expect(TO_MEMORY);
         }
         self.text.push('\n');
+    }
+
+    /// A family of its own: how many series each family before it has.
+    pub(super) fn count_series(&mut self, family: Family) {
+        let counts = self.series.clone();
+        self.family(family.name, family.kind, family.help);
+        for (metric, series) in counts {
+            self.sample("", &format!("metric=\"{metric}\""), series);
+        }
     }
 
     /// The page, once every family is on it.
