@@ -82,7 +82,7 @@ impl Telemetry {
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling, sinks);
+        let recorder = Recorder::new(settings.sampling, settings.metrics.stream_after, sinks);
         Ok(Self { recorder, metrics, spans, access_log })
     }
 

@@ -30,6 +30,7 @@ pub struct Telemetry {
 pub struct Metrics {
     buckets: Written<Vec<Written<f64>>>,
     max_series: Written<Count>,
+    stream_after: Written<OrOff<Duration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -203,6 +204,7 @@ impl Metrics {
         let default = settings::Metrics::default();
         settings::Metrics {
             max_series: self.max_series.or(default.max_series),
+            stream_after: self.stream_after.or(default.stream_after),
             buckets: check_buckets(self.buckets, check),
         }
     }

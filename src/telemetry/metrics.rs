@@ -31,7 +31,7 @@ use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
-use super::series::{EndpointHandles, RouteHandles, RouteSeries, Table};
+use super::series::{EndpointHandles, RouteHandles, RouteSeries, StreamHandles, Table};
 use super::settings;
 use crate::failure::{Blame, Reason};
 
@@ -146,6 +146,16 @@ impl Metrics {
         })
     }
 
+    fn streams<'a>(&self, route: &'a RouteLabels) -> &'a StreamHandles {
+        route.series.streams.get_or_init(|| {
+            let labels = [("http_route", &*route.template)];
+            StreamHandles {
+                active: self.registry.owned_gauge(family::STREAMS_ACTIVE, &labels),
+                age: self.registry.histogram(family::STREAM_AGE, &labels),
+            }
+        })
+    }
+
     fn endpoint<'a>(&self, endpoint: &'a EndpointLabels) -> &'a EndpointHandles {
         endpoint.series.own.get_or_init(|| {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint)];
@@ -230,7 +240,6 @@ impl Sink for Metrics {
         self.active(record.exchange).decrement(1);
         let route = self.labels(record);
         let (status, duration) = (record.status(), record.duration());
-        self.duration(route, Key::of_operation(record)).record_duration(duration);
         self.requests(route, status, record.failure().map(|(reason, _)| reason)).increment(1);
 
         let own = self.route(route);
@@ -239,8 +248,21 @@ impl Sink for Metrics {
         if let Some(first_byte) = record.time_to_first_byte() {
             own.first_byte.record_duration(first_byte);
         }
-        let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
-        own.overhead.record_duration(duration.saturating_sub(in_attempts));
+        if record.is_stream() {
+            let streams = self.streams(route);
+            streams.age.record_duration(duration);
+            if record.was_stream_told() {
+                streams.active.decrement(1);
+            }
+        } else {
+            self.duration(route, Key::of_operation(record)).record_duration(duration);
+            let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
+            own.overhead.record_duration(duration.saturating_sub(in_attempts));
+        }
+    }
+
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        self.streams(self.labels(opening)).active.increment(1);
     }
 
     fn operation_exported(&self, record: &Record) {
@@ -250,10 +272,12 @@ impl Sink for Metrics {
             duration,
             at: record.started_at + ended,
         };
-        let duration = record.duration();
-        let own = exemplar(record.context.span_id, duration, duration);
-        self.duration(self.labels(record), Key::of_operation(record)).exemplify(own);
-        for attempt in record.attempts() {
+        if !record.is_stream() {
+            let duration = record.duration();
+            let own = exemplar(record.context.span_id, duration, duration);
+            self.duration(self.labels(record), Key::of_operation(record)).exemplify(own);
+        }
+        for attempt in record.attempts().filter(|attempt| !attempt.stream) {
             let own = exemplar(attempt.span_id, attempt.duration(), attempt.ended);
             self.attempt_duration(record, attempt).exemplify(own);
         }
@@ -272,7 +296,9 @@ impl Sink for Metrics {
     fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
         self.endpoint(&attempt.endpoint).active.decrement(1);
         self.attempts_active(record.exchange.method, &attempt.endpoint).decrement(1);
-        self.attempt_duration(record, attempt).record_duration(attempt.duration());
+        if !attempt.stream {
+            self.attempt_duration(record, attempt).record_duration(attempt.duration());
+        }
         // a 4xx is the endpoint's right, and a client that leaves is not its fault
         let refused = attempt.failure.is_some_and(|(reason, _)| reason == Reason::UpstreamStatus)
             && attempt.status.is_some_and(|status| status < 500);

@@ -69,6 +69,12 @@ pub trait Sink: Send + Sync {
     /// An operation is over, and all its attempts; its record will not change any more.
     fn operation_ended(&self, record: &Arc<Record>);
 
+    /// An answer turns out to be a stream. What is known of it so far, as a record of its own that will not
+    /// change any more: [`Record::opening`].
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        let _ = opening;
+    }
+
     /// A receiver has accepted the spans of an operation that is over. Called by threads that export.
     fn operation_exported(&self, record: &Record) {
         let _ = record;
@@ -101,6 +107,9 @@ pub struct Record {
     pub client: IpAddr,
     /// The one wall-clock reading.
     pub started_at: SystemTime,
+    /// The span that tells of a stream's opening; only in the record of that.
+    pub opening: Option<SpanId>,
+    stream_after: Option<Duration>,
     started: Instant,
     sampling: Sampling,
     sink: Arc<dyn Sink>,
@@ -110,6 +119,8 @@ pub struct Record {
     failure: AtomicU32,
     status: AtomicU16,
     complete: AtomicBool,
+    stream: AtomicBool,
+    stream_told: AtomicBool,
     first_byte: AtomicU64,
     ended: AtomicU64,
     request_bytes: AtomicU64,
@@ -165,7 +176,14 @@ pub struct Start {
 
 impl Operation {
     /// Begins an operation that this sink is told of.
-    pub(super) fn start(sink: Arc<dyn Sink>, sampling: Sampling, start: Start) -> Self {
+    ///
+    /// An answer whose body goes on for longer than `stream_after` is a stream.
+    pub(super) fn start(
+        sink: Arc<dyn Sink>,
+        sampling: Sampling,
+        stream_after: Option<Duration>,
+        start: Start,
+    ) -> Self {
         let record = Record {
             listener: start.listener,
             port: start.port,
@@ -174,6 +192,8 @@ impl Operation {
             request_id: start.request_id,
             client: start.client,
             started_at: SystemTime::now(),
+            opening: None,
+            stream_after,
             started: start.started,
             sampling,
             sink,
@@ -183,6 +203,8 @@ impl Operation {
             failure: AtomicU32::new(0),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
+            stream: AtomicBool::new(false),
+            stream_told: AtomicBool::new(false),
             first_byte: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
@@ -211,7 +233,11 @@ impl Drop for Operation {
             self.handle.fail(&Failure::new(Reason::ClientGone));
         }
         record.decide();
-        record.ended.store(record.nanoseconds_since_start(), Ordering::Relaxed);
+        let ended = record.nanoseconds_since_start();
+        record.ended.store(ended, Ordering::Relaxed);
+        if record.is_long(ended) {
+            record.stream.store(true, Ordering::Relaxed);
+        }
         record.sink.operation_ended(record);
     }
 }
@@ -272,7 +298,19 @@ impl Handle {
 
     /// So many bytes of the answer's body have been handed to the connection.
     pub fn response_bytes(&self, count: usize) {
-        self.0.response_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let before = self.0.response_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        // the first ones come with the head, and most answers have no more: they need not look at the clock
+        if before > 0 && !self.0.is_stream() && self.0.is_long(self.0.nanoseconds_since_start()) {
+            self.stream();
+        }
+    }
+
+    /// The answer, whose head has been stated, is a stream. Every sink hears of it now.
+    pub fn stream(&self) {
+        self.0.stream.store(true, Ordering::Relaxed);
+        if !self.0.stream_told.swap(true, Ordering::Relaxed) {
+            self.0.sink.stream_opened(&Arc::new(self.0.opened()));
+        }
     }
 }
 
@@ -320,6 +358,57 @@ impl Record {
     /// Whether the answer's last byte has been handed to the connection; else the exchange broke.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is a stream: its answer's head said so, or its body went on for long enough. How long it
+    /// takes says nothing of the service, and a client that leaves is its regular end.
+    pub fn is_stream(&self) -> bool {
+        self.stream.load(Ordering::Relaxed)
+    }
+
+    /// Whether the sinks have heard of a stream before its end.
+    pub fn was_stream_told(&self) -> bool {
+        self.stream_told.load(Ordering::Relaxed)
+    }
+
+    /// Whether the answer's body has been going on for longer than an answer that is no stream.
+    fn is_long(&self, now: u64) -> bool {
+        let first_byte = self.first_byte.load(Ordering::Relaxed);
+        let body = Duration::from_nanos(now.saturating_sub(first_byte));
+        first_byte != 0 && self.stream_after.is_some_and(|bound| body > bound)
+    }
+
+    /// What is known of a stream that has just opened, as an operation of one span.
+    fn opened(&self) -> Self {
+        self.decide();
+        Self {
+            listener: Arc::clone(&self.listener),
+            port: self.port,
+            context: self.context.clone(),
+            exchange: self.exchange,
+            request_id: self.request_id.clone(),
+            client: self.client,
+            started_at: self.started_at,
+            opening: Some(SpanId::random()),
+            stream_after: self.stream_after,
+            started: self.started,
+            sampling: self.sampling,
+            sink: Arc::clone(&self.sink),
+            route: self.route.clone(),
+            attributes: self.attributes.clone(),
+            decision: AtomicU8::new(self.decision.load(Ordering::Relaxed)),
+            failure: AtomicU32::new(0),
+            status: AtomicU16::new(self.status.load(Ordering::Relaxed)),
+            complete: AtomicBool::new(true),
+            stream: AtomicBool::new(true),
+            stream_told: AtomicBool::new(true),
+            first_byte: AtomicU64::new(self.first_byte.load(Ordering::Relaxed)),
+            ended: AtomicU64::new(self.nanoseconds_since_start()),
+            request_bytes: AtomicU64::new(self.request_body_bytes()),
+            response_bytes: AtomicU64::new(self.response_body_bytes()),
+            attempts_started: AtomicU8::new(0),
+            attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
+        }
     }
 
     /// The status sent to the client; `None` where nothing was answered.
@@ -401,6 +490,8 @@ pub struct AttemptRecord {
     pub failure: Option<(Reason, Option<Detail>)>,
     /// The connection it used, if it came by one.
     pub connection: Option<ConnectionFacts>,
+    /// Whether its answer was a stream, as [`Record::is_stream`] has it.
+    pub stream: bool,
 }
 
 impl AttemptRecord {
@@ -433,6 +524,7 @@ impl Attempt {
             status: None,
             failure: None,
             connection: None,
+            stream: false,
         });
         let attempt =
             Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) };
@@ -490,6 +582,9 @@ impl Drop for Attempt {
             // cut off from outside: by whatever ended the operation, if that was stated, else by the client
             record.failure = Some(self.handle.failure().unwrap_or((Reason::ClientGone, None)));
         }
+        let body = record.first_byte.map_or(Duration::ZERO, |first| record.ended.saturating_sub(first));
+        let is_long = self.handle.stream_after.is_some_and(|bound| body > bound);
+        record.stream = is_long || self.handle.is_stream();
         self.handle.sink.attempt_ended(&self.handle, &record);
         if let Some(place) = self.handle.0.attempts.get(self.index) {
             let _ = place.set(record);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::operation::{AttemptRecord, Operation, Record, Sink, Start};
 use super::sampling::Sampling;
@@ -9,18 +10,24 @@ use super::sampling::Sampling;
 /// Starts operations and hands the finished ones to every sink.
 pub struct Recorder {
     sampling: Sampling,
+    stream_after: Option<Duration>,
     sinks: Box<[Arc<dyn Sink>]>,
 }
 
 impl Recorder {
-    /// A recorder that samples by this rule and tells these sinks.
-    pub fn new(sampling: Sampling, sinks: impl IntoIterator<Item = Arc<dyn Sink>>) -> Arc<Self> {
-        Arc::new(Self { sampling, sinks: sinks.into_iter().collect() })
+    /// A recorder that samples by this rule, takes for a stream what goes on for longer than this after its
+    /// head, and tells these sinks.
+    pub fn new(
+        sampling: Sampling,
+        stream_after: Option<Duration>,
+        sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { sampling, stream_after, sinks: sinks.into_iter().collect() })
     }
 
     /// Begins an operation; it ends when the returned owner drops.
     pub fn start(self: &Arc<Self>, start: Start) -> Operation {
-        Operation::start(Arc::clone(self) as Arc<dyn Sink>, self.sampling, start)
+        Operation::start(Arc::clone(self) as Arc<dyn Sink>, self.sampling, self.stream_after, start)
     }
 }
 
@@ -31,6 +38,10 @@ impl Sink for Recorder {
 
     fn operation_ended(&self, record: &Arc<Record>) {
         self.sinks.iter().for_each(|sink| sink.operation_ended(record));
+    }
+
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        self.sinks.iter().for_each(|sink| sink.stream_opened(opening));
     }
 
     fn operation_exported(&self, record: &Record) {

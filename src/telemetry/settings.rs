@@ -32,11 +32,13 @@ pub struct Metrics {
     pub buckets: Vec<f64>,
     /// The most series of one metric; what comes later counts as `_other`.
     pub max_series: usize,
+    /// An answer whose body goes on for longer is a stream; `None`: only if its head says so.
+    pub stream_after: Option<Duration>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { buckets: Vec::new(), max_series: 10_000 }
+        Self { buckets: Vec::new(), max_series: 10_000, stream_after: Some(Duration::from_secs(30)) }
     }
 }
 

@@ -107,6 +107,11 @@ impl Spans {
 }
 
 impl Sink for Spans {
+    /// The span of the opening is like any other.
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        self.operation_ended(opening);
+    }
+
     fn operation_ended(&self, record: &Arc<Record>) {
         let spans = 1 + record.attempts().count();
         let decision = record.decide();

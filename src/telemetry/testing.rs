@@ -24,7 +24,7 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
-        Self::with(&Recorder::new(Sampling { ratio }, [sink]))
+        Self::with(&Recorder::new(Sampling { ratio }, None, [sink]))
     }
 
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {

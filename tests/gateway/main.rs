@@ -11,6 +11,7 @@ mod panics;
 mod process;
 mod reasons;
 mod routing;
+mod streams;
 mod structure;
 mod support;
 mod tls;

@@ -6,7 +6,9 @@ use http::Method;
 
 use crate::support::client::{get, request};
 use crate::support::gateway::upstream;
-use crate::support::{Answer, Client, Collector, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within};
+use crate::support::{
+    Answer, Client, Collector, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within,
+};
 
 const ORDERS: &str = "
 [routes.order_read]

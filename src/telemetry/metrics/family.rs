@@ -42,18 +42,21 @@ macro_rules! families {
 
 families! {
     SERVER_DURATION = Seconds "http_server_request_duration_seconds",
-        "Duration of requests, from the head to the last byte of the answer.";
+        "Duration of requests that were no streams, from the head to the last byte of the answer.";
     SERVER_ACTIVE = Gauge "http_server_active_requests", "Requests in progress.";
     REQUEST_SIZE = Bytes "http_server_request_body_size_bytes", "Size of request bodies that were read.";
     RESPONSE_SIZE = Bytes "http_server_response_body_size_bytes", "Size of answers' bodies that were sent.";
     CLIENT_DURATION = Seconds "http_client_request_duration_seconds",
-        "Duration of attempts at endpoints, from their start to the last byte of the answer.";
+        "Duration of attempts at endpoints that were no streams, from their start to the last byte of the answer.";
     CLIENT_ACTIVE = Gauge "http_client_active_requests", "Attempts in progress.";
     REQUESTS = Counter "tracegate_requests_total", "Requests by route, status class, reason and blame.";
     FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
         "From the head of the request to the head of the answer.";
     OVERHEAD = Short "tracegate_overhead_seconds",
-        "The gateway's own time: the duration of a request less the time spent in attempts.";
+        "The gateway's own time: the duration of a request, no stream, less the time spent in attempts.";
+    STREAMS_ACTIVE = Gauge "tracegate_streams_active", "Open streams.";
+    STREAM_AGE = Long "tracegate_stream_age_seconds",
+        "How old streams became, from the head of the request to their end.";
     RETRIES = Counter "tracegate_retries_total", "Attempts after the first of a request.";
     ENDPOINT_REQUESTS = Counter "tracegate_endpoint_requests_total", "Attempts at this endpoint.";
     ENDPOINT_FAILURES = Counter "tracegate_endpoint_failures_total", "Failed attempts at this endpoint.";

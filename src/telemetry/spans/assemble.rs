@@ -1,4 +1,8 @@
 //! The spans of an operation that has ended: one SERVER span, and one CLIENT span an attempt.
+//!
+//! A stream has one more, which is exported when it opens: `stream opened`, INTERNAL, under the SERVER span. An
+//! event would be seen only with its span, hours later; the SERVER span sent twice would be two spans to most
+//! receivers. So whoever looks for a stream that is open finds its trace, with a parent that is still to come.
 
 use std::iter;
 use std::sync::LazyLock;
@@ -9,13 +13,43 @@ use opentelemetry::{InstrumentationScope, Key, KeyValue, SpanId, TraceId, Value}
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use crate::failure::{Detail, Reason};
+use crate::telemetry::context;
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::ErrorType;
 use crate::telemetry::settings::Privacy;
 
 /// The spans of an operation, the SERVER span first.
 pub(super) fn assemble(record: &Record, privacy: &Privacy) -> impl Iterator<Item = SpanData> {
-    iter::once(server(record, privacy)).chain(record.attempts().map(|attempt| client(record, attempt)))
+    let first = match record.opening {
+        Some(id) => opened(record, id),
+        None => server(record, privacy),
+    };
+    iter::once(first).chain(record.attempts().map(|attempt| client(record, attempt)))
+}
+
+fn opened(record: &Record, id: context::SpanId) -> SpanData {
+    let mut attributes = Attributes::default();
+    attributes.add("http.request.method", record.exchange.method.word());
+    attributes.add_some("http.response.status_code", record.status().map(i64::from));
+    if let Some(route) = record.route_labels() {
+        attributes.add("http.route", text(&route.template));
+        attributes.add("tracegate.route", text(&route.route));
+        attributes.add("tracegate.upstream", text(&route.upstream));
+    }
+    attributes.add("tracegate.sampled_because", record.decide().because.word());
+    attributes.add_business(record);
+    Span {
+        id: id.0,
+        parent: record.context.span_id.0,
+        parent_is_remote: false,
+        kind: SpanKind::Internal,
+        name: "stream opened".to_owned(),
+        start: Duration::ZERO,
+        end: record.duration(),
+        attributes,
+        status: Status::Unset,
+    }
+    .of(record)
 }
 
 fn server(record: &Record, privacy: &Privacy) -> SpanData {
@@ -40,6 +74,7 @@ fn server(record: &Record, privacy: &Privacy) -> SpanData {
         attributes.add_some("tracegate.operation", route.operation.as_deref().map(text));
     }
     attributes.add("tracegate.sampled_because", record.decide().because.word());
+    attributes.add_some("tracegate.stream", record.is_stream().then_some(true));
     attributes.add_failure(record.failure());
     let status = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
