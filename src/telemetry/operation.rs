@@ -124,6 +124,7 @@ pub struct Record {
     first_byte: AtomicU64,
     ended: AtomicU64,
     request_bytes: AtomicU64,
+    request_sent: AtomicU64,
     response_bytes: AtomicU64,
     attempts_started: AtomicU8,
     attempts: [OnceLock<Box<AttemptRecord>>; MAX_ATTEMPTS],
@@ -208,6 +209,7 @@ impl Operation {
             first_byte: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
+            request_sent: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
@@ -294,6 +296,11 @@ impl Handle {
     /// So many bytes of the request's body have been read from the client.
     pub fn request_bytes(&self, count: usize) {
         self.0.request_bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// The upstream's connection has taken the request's last byte.
+    pub fn request_sent(&self) {
+        self.0.request_sent.store(self.0.nanoseconds_since_start(), Ordering::Relaxed);
     }
 
     /// So many bytes of the answer's body have been handed to the connection.
@@ -405,6 +412,7 @@ impl Record {
             first_byte: AtomicU64::new(self.first_byte.load(Ordering::Relaxed)),
             ended: AtomicU64::new(self.nanoseconds_since_start()),
             request_bytes: AtomicU64::new(self.request_body_bytes()),
+            request_sent: AtomicU64::new(self.request_sent.load(Ordering::Relaxed)),
             response_bytes: AtomicU64::new(self.response_body_bytes()),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
@@ -480,10 +488,18 @@ pub struct AttemptRecord {
     pub resend_count: u8,
     /// When it began.
     pub started: Duration,
+    /// When its connection had taken the request's last byte; `None` where it never did.
+    pub request_sent: Option<Duration>,
     /// When its answer's head came.
     pub first_byte: Option<Duration>,
+    /// When its answer's last byte came; `None` where it never did.
+    pub last_byte: Option<Duration>,
     /// When its answer's last byte came, or it broke.
     pub ended: Duration,
+    /// Bytes of the request's body that its connection has taken.
+    pub request_bytes: u64,
+    /// Bytes of the answer's body that came.
+    pub response_bytes: u64,
     /// The endpoint's status, if it answered.
     pub status: Option<u16>,
     /// Why it failed; `upstream_status` from 400 on.
@@ -507,6 +523,10 @@ pub struct Attempt {
     handle: Handle,
     index: usize,
     complete: bool,
+    /// When the connection was there, in nanoseconds from the operation's start; 0 before.
+    connected: u64,
+    /// What had been read of the request's body before this attempt.
+    request_bytes_before: u64,
     record: Option<Box<AttemptRecord>>,
 }
 
@@ -519,15 +539,25 @@ impl Attempt {
             endpoint: Arc::clone(endpoint),
             resend_count: index,
             started: Duration::from_nanos(handle.nanoseconds_since_start()),
+            request_sent: None,
             first_byte: None,
+            last_byte: None,
             ended: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
             status: None,
             failure: None,
             connection: None,
             stream: false,
         });
-        let attempt =
-            Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) };
+        let attempt = Self {
+            handle: handle.clone(),
+            index: usize::from(index),
+            complete: false,
+            connected: 0,
+            request_bytes_before: handle.request_body_bytes(),
+            record: Some(record),
+        };
         // told once it has an owner, so that whatever happens its end is told, too
         handle.sink.attempt_started(handle, attempt.record());
         attempt
@@ -540,7 +570,13 @@ impl Attempt {
 
     /// The attempt has its connection.
     pub fn connected(&mut self, facts: ConnectionFacts) {
+        self.connected = self.handle.nanoseconds_since_start();
         self.record_mut().connection = Some(facts);
+    }
+
+    /// So many bytes of the answer's body came.
+    pub fn response_bytes(&mut self, count: usize) {
+        self.record_mut().response_bytes += count as u64;
     }
 
     /// The endpoint's head came, with this status.
@@ -556,6 +592,8 @@ impl Attempt {
 
     /// The endpoint's last byte came.
     pub fn complete(&mut self) {
+        let now = Duration::from_nanos(self.handle.nanoseconds_since_start());
+        self.record_mut().last_byte = Some(now);
         self.complete = true;
     }
 
@@ -577,7 +615,14 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
-        record.ended = Duration::from_nanos(self.handle.nanoseconds_since_start());
+        let now = || Duration::from_nanos(self.handle.nanoseconds_since_start());
+        record.ended = record.last_byte.unwrap_or_else(now);
+        record.request_bytes = self.handle.request_body_bytes() - self.request_bytes_before;
+        let sent = self.handle.request_sent.load(Ordering::Relaxed);
+        if sent != 0 && self.connected != 0 {
+            // a request without a body is sent as soon as there is a connection
+            record.request_sent = Some(Duration::from_nanos(sent.max(self.connected)));
+        }
         if !self.complete {
             // cut off from outside: by whatever ended the operation, if that was stated, else by the client
             record.failure = Some(self.handle.failure().unwrap_or((Reason::ClientGone, None)));

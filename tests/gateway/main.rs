@@ -14,6 +14,7 @@ mod routing;
 mod streams;
 mod structure;
 mod support;
+mod timing;
 mod tls;
 mod tracing;
 mod upstreams;

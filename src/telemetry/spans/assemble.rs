@@ -124,8 +124,12 @@ fn client(record: &Record, attempt: &AttemptRecord) -> SpanData {
         attributes.add_some("tracegate.connect_ms", connection.connect.map(milliseconds));
         attributes.add_some("tracegate.handshake_ms", connection.handshake.map(milliseconds));
     }
-    let first_byte = attempt.first_byte.map(|at| at.saturating_sub(attempt.started));
-    attributes.add_some("tracegate.first_byte_ms", first_byte.map(milliseconds));
+    let since_start = |at: Duration| milliseconds(at.saturating_sub(attempt.started));
+    attributes.add_some("tracegate.request_sent_ms", attempt.request_sent.map(since_start));
+    attributes.add_some("tracegate.first_byte_ms", attempt.first_byte.map(since_start));
+    attributes.add_some("tracegate.last_byte_ms", attempt.last_byte.map(since_start));
+    attributes.add("http.request.body.size", size(attempt.request_bytes));
+    attributes.add("http.response.body.size", size(attempt.response_bytes));
     attributes.add("tracegate.upstream", text(&endpoint.upstream));
     attributes.add_failure(attempt.failure);
     let status = attributes.add_error(ErrorType::of_attempt(attempt));
@@ -234,6 +238,10 @@ fn text(text: &str) -> Value {
     text.to_owned().into()
 }
 
+fn size(bytes: u64) -> i64 {
+    bytes.try_into().unwrap_or(i64::MAX)
+}
+
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
@@ -325,7 +333,8 @@ mod tests {
         assert!(server.start_time <= client.start_time && client.end_time <= server.end_time);
         assert_eq!(
             attributes(client),
-            "http.request.method=GET\nhttp.response.status_code=200\nnetwork.peer.address=10.0.0.7\n\
+            "http.request.body.size=0\nhttp.request.method=GET\nhttp.response.body.size=0\n\
+             http.response.status_code=200\nnetwork.peer.address=10.0.0.7\n\
              network.peer.port=9001\norder.id=4711\npeer.service=shop-api\nserver.address=shop.internal\n\
              server.port=9001\nservice.peer.name=shop-api\ntracegate.connection=new\ntracegate.upstream=shop\n\
              url.full=http://shop.internal:9001/orders/{order_id}\nurl.template=/orders/{order_id}\n"
