@@ -11,7 +11,10 @@ const DURATIONS: [&str; 3] = [
 ];
 
 fn events() -> Answer {
-    Answer::ok().header("content-type", "text/event-stream; charset=utf-8").chunked().data("data: 1\n\n")
+    Answer::status(200)
+        .header("content-type", "text/event-stream; charset=utf-8")
+        .chunked()
+        .data("data: 1\n\n")
 }
 
 /// The answer's trace, of which only the head has been read.
@@ -67,7 +70,7 @@ async fn a_stream_is_seen_while_it_is_open_and_its_age_is_no_duration() {
 #[tokio::test]
 async fn an_answer_that_goes_on_for_long_becomes_a_stream() {
     let gate = Gate::new();
-    let slowly = Answer::ok().chunked().data("a").gate(&gate).data("b");
+    let slowly = Answer::status(200).chunked().data("a").gate(&gate).data("b");
     let stage = Stage::and(slowly, "[metrics]\nstream_after = '1ms'\n").await;
     let mut client = stage.client().await;
     let answer = client.send(get("/slow")).await.unwrap();

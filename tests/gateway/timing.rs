@@ -16,7 +16,7 @@ fn moments(span: &Span) -> Vec<Option<f64>> {
 #[tokio::test]
 async fn an_attempt_tells_when_each_part_was_over_and_how_many_bytes_passed() {
     let gate = Gate::new();
-    let stage = Stage::new(Answer::ok().chunked().data("first").gate(&gate).data("last")).await;
+    let stage = Stage::new(Answer::status(200).chunked().data("first").gate(&gate).data("last")).await;
     let mut client = Client::http1(stage.gateway.address()).await;
     for (connection, path) in [("new", "/1"), ("reused", "/2")] {
         let answer = client.send(request(Method::POST, path, &[], body::full("twelve bytes"))).await.unwrap();
