@@ -24,7 +24,7 @@ fn trace_id(answer: &http::Response<hyper::body::Incoming>) -> String {
 }
 
 /// The SERVER span, the one of the opening, and the CLIENT span.
-fn sorted(spans: Vec<Span>) -> (Span, Span, Span) {
+fn sorted(spans: &[Span]) -> (Span, Span, Span) {
     let one = |kind| spans.iter().find(|span| span.kind == kind).cloned().expect("a span of each kind");
     assert_eq!(spans.len(), 3, "{spans:#?}");
     (one(Kind::Server), one(Kind::Other), one(Kind::Client))
@@ -49,7 +49,7 @@ async fn a_stream_is_seen_while_it_is_open_and_its_age_is_no_duration() {
 
     gate.open();
     assert_eq!(Reply::read(answer).await.text(), "data: 1\n\ndata: 2\n\n");
-    let (server, opened, client) = sorted(stage.collector.trace(&trace_id, 3).await);
+    let (server, opened, client) = sorted(&stage.collector.trace(&trace_id, 3).await);
     assert_eq!((&opened.parent, &client.parent), (&server.id, &server.id));
     assert_eq!(server.attribute("tracegate.stream"), Some("true"));
     assert!(!server.error && !client.error && opened.end <= server.end);
@@ -81,7 +81,7 @@ async fn an_answer_that_goes_on_for_long_becomes_a_stream() {
     gate.open();
     let trace_id = trace_id(&answer);
     assert_eq!(Reply::read(answer).await.text(), "ab");
-    sorted(stage.collector.trace(&trace_id, 3).await);
+    sorted(&stage.collector.trace(&trace_id, 3).await);
     stage.gateway.log(1).await;
     let metrics = stage.gateway.metrics().await;
     assert_eq!(metrics.count("tracegate_stream_age_seconds_count", &[]), 1);
@@ -117,7 +117,7 @@ async fn a_stream_is_judged_by_how_it_ends() {
         } else {
             Reply::read(answer).await;
         }
-        let (server, _, attempt) = sorted(stage.collector.trace(&trace_id, 3).await);
+        let (server, _, attempt) = sorted(&stage.collector.trace(&trace_id, 3).await);
         for span in [server, attempt] {
             assert_eq!(span.attribute("tracegate.reason"), reason, "{span:?}");
             assert_eq!((span.attribute("error.type"), span.error), (error, error.is_some()), "{span:?}");
