@@ -27,6 +27,7 @@ pub use drain::Drain;
 use drain::Moment;
 pub use timeouts::Timeouts;
 
+use crate::telemetry::context::Inbound;
 use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections};
 
 /// Connections the kernel holds until they are accepted.
@@ -194,6 +195,8 @@ pub struct Settings {
     pub tls: Option<Arc<ServerConfig>>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// What becomes of the trace context that clients send.
+    pub context: Inbound,
     /// Bounds of what one client may ask for.
     pub limits: Limits,
     /// How long a client may take.

@@ -16,6 +16,7 @@ pub use endpoint::{Address, Connected, Endpoint, InFlight};
 
 use crate::failure::{Failure, Reason};
 use crate::net::Resolver;
+use crate::telemetry::context::format::Formats;
 use crate::telemetry::operation::EndpointLabels;
 use crate::telemetry::series::EndpointSeries;
 
@@ -40,6 +41,8 @@ pub struct Settings {
     pub pool: Pool,
     /// The most bytes of an answer's header fields.
     pub header_bytes: usize,
+    /// The formats in which it is told the trace context; in none, context and baggage are withheld.
+    pub propagate: Formats,
 }
 
 /// What is spoken to the endpoints.
@@ -88,6 +91,7 @@ pub struct Pool {
 pub struct Upstream {
     endpoints: Box<[Arc<Endpoint>]>,
     balancer: Balancer,
+    propagate: Formats,
 }
 
 /// The endpoint of one attempt.
@@ -113,7 +117,13 @@ impl Upstream {
             Arc::new(Endpoint::new(address, name, tls, settings.connect_timeout, labels))
         });
         let endpoints = endpoints.collect();
-        Arc::new(Self { endpoints, balancer: Balancer::new(settings.balance) })
+        let balancer = Balancer::new(settings.balance);
+        Arc::new(Self { endpoints, balancer, propagate: settings.propagate })
+    }
+
+    /// The formats in which it is told the trace context; in none, context and baggage are withheld.
+    pub fn propagate(&self) -> Formats {
+        self.propagate
     }
 
     /// All its endpoints, as configured.
@@ -187,6 +197,7 @@ mod tests {
             connect_timeout: PATIENCE,
             pool: Pool { connections: 1, pending: 1, wait, idle: wait },
             header_bytes: 65_536,
+            propagate: Formats::W3C,
         }
     }
 

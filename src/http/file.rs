@@ -16,7 +16,9 @@ use self::template::{Prefix, Template};
 use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, UpstreamHost};
 use crate::problem::{Key, Problem};
 use crate::setting::check::nearest;
-use crate::setting::{Check, Duration, OrOff, Size, Written};
+use crate::setting::{Check, Duration, OrOff, Ratio, Size, Written};
+use crate::telemetry::context::threshold::Threshold;
+use crate::telemetry::sampling::RouteSampling;
 
 /// A route as written, what it inherits included.
 #[derive(Debug, Deserialize)]
@@ -32,6 +34,8 @@ pub struct Route {
     limits: WrittenLimits,
     operation: Written<Operation>,
     attributes: BTreeMap<String, WrittenAttribute>,
+    sampling: WrittenSampling,
+    slow_after: Written<OrOff<Duration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +56,11 @@ struct WrittenTimeouts {
 #[derive(Debug, Deserialize)]
 struct WrittenLimits {
     body: Written<OrOff<Size>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenSampling {
+    ratio: Written<Ratio>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,6 +113,10 @@ impl Route {
             body_bytes: self.limits.body.or(None),
             operation: self.operation.into_option().map(|Operation(operation)| operation),
             attributes,
+            sampling: RouteSampling {
+                threshold: self.sampling.ratio.into_option().map(|ratio| Threshold::of_ratio(ratio.into())),
+                slow_after: self.slow_after.or(Some(Time::from_secs(1))),
+            },
         })
     }
 }

@@ -9,21 +9,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version, request};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::body::{Body, BodyError};
+use super::context;
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
+use super::headers::Peer;
 use crate::failure::Reason;
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
-use crate::telemetry::context::{Context as TraceContext, TraceId, traceparent};
-use crate::telemetry::exchange::{Exchange, Method, Scheme, Version as ProtocolVersion};
+use crate::telemetry::context::{TraceId, traceparent};
+use crate::telemetry::exchange::{Exchange, Method, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The longest `X-Request-Id` that is continued, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -32,18 +36,17 @@ const MAX_REQUEST_ID: usize = 128;
 pub(super) fn open(
     recorder: &Arc<Recorder>,
     settings: &Settings,
-    scheme: Scheme,
+    peer: &Peer,
     client: std::net::IpAddr,
-    head: &request::Parts,
+    head: &mut request::Parts,
 ) -> Operation {
-    let values = |name| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
     recorder.start(Start {
         listener: Arc::clone(&settings.name),
         port: settings.address.port(),
-        context: TraceContext::from_headers(values("traceparent"), values("tracestate")),
+        context: context::extract(&mut head.headers, &settings.context, peer.trusted, recorder.force()),
         exchange: Exchange {
             method: Method::new(head.method.as_str()),
-            scheme,
+            scheme: peer.scheme,
             version: version(head.version),
         },
         request_id: request_id(&head.headers),
@@ -61,16 +64,17 @@ fn version(version: Version) -> ProtocolVersion {
 }
 
 /// `X-Request-Id`: the client's, if it is one plain word, else a new one.
-fn request_id(headers: &HeaderMap) -> Box<str> {
+fn request_id(headers: &HeaderMap) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
     let sent = headers
         .get(X_REQUEST_ID)
-        .map(HeaderValue::as_bytes)
-        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain));
-    match sent.and_then(|id| std::str::from_utf8(id).ok()) {
-        Some(id) => id.into(),
-        None => TraceId::random().to_string().into(),
-    }
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(plain));
+    sent.cloned().unwrap_or_else(new_request_id)
+}
+
+/// A random request id.
+pub(super) fn new_request_id() -> HeaderValue {
+    HeaderValue::from_bytes(&TraceId::random().digits()).expect("hexadecimal digits")
 }
 
 /// What every answer tells the client: the trace (`Server-Timing`, the W3C Trace Context response draft) and
@@ -78,13 +82,11 @@ fn request_id(headers: &HeaderMap) -> Box<str> {
 pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
     let context = &handle.context;
     let mut value = *b"trace;desc=\"00-00000000000000000000000000000000-0000000000000000-00\"";
-    let flags = context.flags(handle.decide().sampled);
-    value[12..67].copy_from_slice(&traceparent(context.trace_id, context.span_id, flags));
+    let flags = context.flags(handle.decide().sampled());
+    value[12..67].copy_from_slice(&traceparent::write(context.trace_id, context.span_id, flags));
     let value = HeaderValue::from_bytes(&value).expect("hexadecimal digits, dashes and a name");
-    headers.append("server-timing", value);
-    if let Ok(id) = HeaderValue::from_str(&handle.request_id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    headers.append(SERVER_TIMING, value);
+    headers.insert(X_REQUEST_ID, handle.request_id.clone());
 }
 
 /// "This connection ends with this answer" (HTTP/1.1 only).
@@ -264,7 +266,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-request-id", sent.parse().expect("a header value"));
-            assert_eq!(&*request_id(&headers) == sent, kept, "{sent}");
+            assert_eq!(request_id(&headers) == sent, kept, "{sent}");
         }
         assert_eq!(request_id(&HeaderMap::new()).len(), 32);
     }

@@ -13,7 +13,7 @@ use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::connection::{Refusal, Refuse};
-use crate::telemetry::context::{Context, TraceId};
+use crate::telemetry::context::{Context, Origin};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
 
@@ -62,9 +62,9 @@ impl Refuser {
         let operation = self.recorder.start(Start {
             listener: Arc::clone(&self.listener),
             port: self.port,
-            context: Context::from_headers([], []),
+            context: Context::start(Origin::Started),
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
-            request_id: TraceId::random().to_string().into(),
+            request_id: record::new_request_id(),
             client,
             started: Instant::now(),
         });

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
 use crate::telemetry::operation::RouteLabels;
+use crate::telemetry::sampling::RouteSampling;
 use crate::telemetry::series::RouteSeries;
 
 /// A route as it serves: its settings' facts and its stack of policies, built once.
@@ -29,6 +30,9 @@ pub struct Route {
 /// A route's policies with the forwarding below them: the one place where types are erased.
 pub type Stack = BoxCloneSyncService<Request, Response, Failure>;
 
+/// An answer that a stack is working on.
+pub type Answering = <Stack as tower::Service<Request>>::Future;
+
 impl Route {
     /// What the records of a route with these settings carry.
     pub fn labels(settings: &Settings) -> RouteLabels {
@@ -44,6 +48,7 @@ impl Route {
             upstream: settings.upstream.clone(),
             server,
             attributes: settings.attributes.iter().map(|(key, _)| key.clone()).collect(),
+            sampling: settings.sampling,
             series: RouteSeries::default(),
         }
     }
@@ -61,6 +66,7 @@ impl Route {
             body_bytes: None,
             operation: None,
             attributes: Vec::new(),
+            sampling: RouteSampling::default(),
         };
         let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
         Self {
@@ -95,6 +101,8 @@ pub struct Settings {
     pub operation: Option<Box<str>>,
     /// Business attributes: key and where its value is read.
     pub attributes: Vec<(Box<str>, AttributeSource)>,
+    /// Which of its operations are exported.
+    pub sampling: RouteSampling,
 }
 
 /// What a request must look like for a route.

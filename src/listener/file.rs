@@ -9,8 +9,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::{Limits, Settings, Timeouts, tls};
-use crate::setting::leaf::text;
+use crate::setting::leaf::{text, word};
 use crate::setting::{Address, Check, Count, Duration, Size, Written};
+use crate::telemetry::context::Inbound;
+use crate::telemetry::context::format::{Format, Trust};
 
 /// A listener as written.
 #[derive(Debug, Deserialize)]
@@ -18,6 +20,7 @@ pub struct Listener {
     address: Written<Address>,
     tls: Option<WrittenTls>,
     trusted_proxies: Written<Vec<Written<Network>>>,
+    context: WrittenContext,
     limits: WrittenLimits,
     timeouts: WrittenTimeouts,
 }
@@ -27,6 +30,13 @@ pub struct Listener {
 struct WrittenTls {
     certificate_file: Written<String>,
     key_file: Written<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ inbound = \"continue\", formats = [\"w3c\"] }")]
+struct WrittenContext {
+    inbound: Written<Trust>,
+    formats: Written<Vec<Written<Format>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -56,11 +66,14 @@ impl Listener {
     pub fn check(self, name: &str, check: &Check<'_>) -> Option<Settings> {
         let address = self.address.required(check, "write address = \"0.0.0.0:8080\"");
         let tls = self.tls.map(|tls| tls.check(check));
+        let trusts_nobody = self.trusted_proxies.get().is_none_or(Vec::is_empty);
+        let context = self.context.check(trusts_nobody, check);
         Some(Settings {
             name: name.into(),
             address: address?.into(),
             tls: tls.and_then(|tls| tls),
             trusted_proxies: self.trusted_proxies.into_elements().map(|Network(net)| net).collect(),
+            context,
             limits: self.limits.check(),
             timeouts: self.timeouts.check(),
         })
@@ -94,6 +107,35 @@ fn readable(file: Written<String>, what: &str, check: &Check<'_>) -> Option<std:
             check.wrong(&key, format!("the file \"{written}\" cannot be read: {error}"), help);
             None
         }
+    }
+}
+
+impl WrittenContext {
+    fn check(self, trusts_nobody: bool, check: &Check<'_>) -> Inbound {
+        let (trust_key, key) = (self.inbound.key().clone(), self.formats.key().clone());
+        let trust = self.inbound.or(Trust::Continue);
+        if trust == Trust::TrustedOnly && trusts_nobody {
+            let help = "name those in trusted_proxies, or write \"restart\"";
+            check.wrong(&trust_key, "nobody is trusted: trusted_proxies is empty", help);
+        }
+        let default = Inbound { trust, ..Inbound::default() };
+        if self.formats.is_absent() {
+            return default;
+        }
+        let written = self.formats.get().map_or(0, Vec::len);
+        let formats: Box<[Format]> = self.formats.into_elements().collect();
+        if written == 0 {
+            check.wrong(&key, "is empty: no trace would go on", "write [\"w3c\"], or inbound = \"restart\"");
+        }
+        let repeated = |(index, format): (usize, &Format)| formats[..index].contains(format);
+        if formats.iter().enumerate().any(repeated) {
+            check.wrong(
+                &key,
+                "names a format twice",
+                "write each format once, the one that goes first first",
+            );
+        }
+        Inbound { formats, ..default }
     }
 }
 
@@ -132,6 +174,20 @@ impl Network {
         network
             .map(Self)
             .map_err(|_| format!("\"{text}\" is not a network\nwrite \"10.0.0.0/8\" or \"fd00::/8\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Trust {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words =
+            [("continue", Self::Continue), ("restart", Self::Restart), ("trusted-only", Self::TrustedOnly)];
+        word(deserializer, &words)
+    }
+}
+
+impl<'de> Deserialize<'de> for Format {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("w3c", Self::W3c), ("b3", Self::B3), ("jaeger", Self::Jaeger)])
     }
 }
 

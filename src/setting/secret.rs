@@ -18,6 +18,12 @@ impl Secret {
         Self(text.into())
     }
 
+    /// Whether this is the secret. How long it takes tells nothing but the length.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        let difference = self.0.bytes().zip(text).fold(0, |all, (ours, theirs)| all | (ours ^ theirs));
+        std::hint::black_box(difference) == 0 && self.0.len() == text.len()
+    }
+
     /// The secret itself, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -83,5 +89,25 @@ impl WrittenSecret {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Secret;
+
+    #[test]
+    fn only_the_whole_secret_matches() {
+        let secret = Secret::new("open sesame");
+        for (text, matches) in [
+            ("open sesame", true),
+            ("open sesam", false),
+            ("open sesame!", false),
+            ("Open sesame", false),
+            ("", false),
+        ] {
+            assert_eq!(secret.matches(text.as_bytes()), matches, "{text}");
+        }
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
     }
 }

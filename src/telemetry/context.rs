@@ -1,72 +1,21 @@
-//! Trace context: W3C Trace Context level 2, read from and written to header values, with no HTTP library.
+//! Trace context: what callers say of their traces, in every format, and what we make of it; no HTTP library.
 
+pub mod b3;
+pub mod format;
+mod id;
+pub mod jaeger;
+mod ot;
+mod remote;
 mod state;
+pub mod threshold;
+pub mod traceparent;
 
-use std::fmt;
+pub use format::Inbound;
+pub use id::{Flags, SpanId, TraceId};
+pub use remote::{Received, Remote, Single, Wish};
+pub use state::State;
 
-/// A trace's id: sixteen random bytes, never all zero (W3C Trace Context section 3.2.2.3).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TraceId(pub [u8; 16]);
-
-/// A span's id: eight random bytes, never all zero (W3C Trace Context section 3.2.2.4).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SpanId(pub [u8; 8]);
-
-/// What the caller said of its own span.
-#[derive(Debug, Clone)]
-pub struct Parent {
-    /// The caller's span.
-    pub span_id: SpanId,
-    /// The caller's flags, unknown bits cleared.
-    pub flags: Flags,
-}
-
-/// `trace-flags`: sampled and random are known, the rest is cleared (W3C Trace Context section 3.2.2.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flags(pub u8);
-
-impl Flags {
-    /// The caller, or we, may have recorded the trace.
-    pub const SAMPLED: u8 = 0b01;
-    /// At least the right-most seven bytes of the trace id are random.
-    pub const RANDOM: u8 = 0b10;
-
-    /// Whether the sampled flag is set.
-    pub fn sampled(self) -> bool {
-        self.0 & Self::SAMPLED != 0
-    }
-
-    /// The same flags with sampled set or cleared.
-    #[must_use]
-    pub fn with_sampled(self, sampled: bool) -> Self {
-        Self(if sampled { self.0 | Self::SAMPLED } else { self.0 & !Self::SAMPLED })
-    }
-}
-
-/// How the context of a request came to be: the label of `tracegate_context_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The caller's trace goes on.
-    Continued,
-    /// The caller sent none.
-    Started,
-    /// The caller sent something that must not be used.
-    Malformed,
-}
-
-impl Origin {
-    /// Every outcome.
-    pub const ALL: [Self; 3] = [Self::Continued, Self::Started, Self::Malformed];
-
-    /// The label's value.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Continued => "continued",
-            Self::Started => "started",
-            Self::Malformed => "malformed",
-        }
-    }
-}
+use format::Formats;
 
 /// The trace context of one operation, fixed at its start.
 #[derive(Debug, Clone)]
@@ -77,67 +26,119 @@ pub struct Context {
     pub span_id: SpanId,
     /// The caller's span, if its trace goes on.
     pub parent: Option<Parent>,
-    /// The caller's `tracestate`, joined to one line and valid, to be forwarded; empty if there is none.
-    pub state: Box<str>,
+    /// What a caller that is believed wants to be done with the trace.
+    pub wish: Option<Wish>,
+    /// The caller's `tracestate`, if its trace goes on.
+    pub state: State,
+    /// The caller's span, if its trace does not go on.
+    pub link: Option<Link>,
     /// How it came to be.
     pub origin: Origin,
+    /// An authorised caller demands that this trace is recorded.
+    pub forced: bool,
+    /// The caller's fields that do not go upstream as they are.
+    pub replaced: Formats,
+    /// Whether the caller's baggage goes upstream.
+    pub baggage: bool,
 }
 
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 32];
-        f.write_str(write_hex(&self.0, &mut text))
-    }
+/// What the caller said of its own span.
+#[derive(Debug, Clone, Copy)]
+pub struct Parent {
+    /// The caller's span.
+    pub span_id: SpanId,
+    /// The caller's flags, unknown bits cleared.
+    pub flags: Flags,
 }
 
-impl fmt::Display for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 16];
-        f.write_str(write_hex(&self.0, &mut text))
-    }
+/// A span of another trace that this one came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// Its flags.
+    pub flags: Flags,
 }
 
-impl fmt::Debug for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+/// How the context of a request came to be: the label of `tracegate_context_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The caller's trace goes on.
+    Continued,
+    /// The caller sent none.
+    Started,
+    /// The caller is not believed: a new trace, linked to its own.
+    Restarted,
+    /// The caller sent something that must not be used.
+    Malformed,
 }
 
-impl fmt::Debug for SpanId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+impl Origin {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Continued, Self::Started, Self::Restarted, Self::Malformed];
 
-impl SpanId {
-    /// A new random id.
-    pub fn random() -> Self {
-        Self(rand::random::<u64>().max(1).to_be_bytes())
-    }
-}
-
-impl TraceId {
-    /// A new random id.
-    pub fn random() -> Self {
-        Self(rand::random::<u128>().max(1).to_be_bytes())
+    /// The label's value.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Continued => "continued",
+            Self::Started => "started",
+            Self::Restarted => "restarted",
+            Self::Malformed => "malformed",
+        }
     }
 }
 
 impl Context {
-    /// Continues the caller's trace, or starts one, from all `traceparent` and `tracestate` values in the
-    /// order in which they came.
+    /// A new trace.
+    pub fn start(origin: Origin) -> Self {
+        Self::of(TraceId::random(), origin)
+    }
+
+    fn of(trace_id: TraceId, origin: Origin) -> Self {
+        Self {
+            trace_id,
+            span_id: SpanId::random(),
+            parent: None,
+            wish: None,
+            state: State::default(),
+            link: None,
+            origin,
+            forced: false,
+            replaced: Formats::W3C,
+            baggage: true,
+        }
+    }
+
+    /// The caller's trace goes on.
+    pub fn continued(caller: Remote, state: State) -> Self {
+        Self {
+            parent: Some(Parent { span_id: caller.span_id, flags: caller.flags }),
+            wish: caller.wish,
+            state,
+            ..Self::of(caller.trace_id, Origin::Continued)
+        }
+    }
+
+    /// A new trace, linked to that of a caller who is not believed.
+    pub fn restarted(caller: Remote) -> Self {
+        let Remote { trace_id, span_id, flags, .. } = caller;
+        Self { link: Some(Link { trace_id, span_id, flags }), ..Self::start(Origin::Restarted) }
+    }
+
+    /// Continues the trace of a caller who speaks W3C, or starts one, from all `traceparent` and `tracestate`
+    /// values in the order in which they came.
     pub fn from_headers<'a>(
         traceparent: impl IntoIterator<Item = &'a [u8]>,
         tracestate: impl IntoIterator<Item = &'a [u8]>,
     ) -> Self {
-        let (trace_id, parent, origin) = match received(traceparent) {
-            Received::Valid(trace_id, parent) => (trace_id, Some(parent), Origin::Continued),
-            Received::Nothing => (TraceId::random(), None, Origin::Started),
-            Received::Malformed => (TraceId::random(), None, Origin::Malformed),
-        };
-        // without a valid traceparent the tracestate must not even be parsed (section 3.4, step 2)
-        let state = if parent.is_some() { state::join(tracestate) } else { Box::default() };
-        Self { trace_id, span_id: SpanId::random(), parent, state, origin }
+        match traceparent::read(Single::new(traceparent)) {
+            // without a valid traceparent the tracestate must not even be parsed (section 3.4, step 2)
+            Received::Context(caller) => Self::continued(caller, State::read(tracestate)),
+            Received::Malformed => Self::start(Origin::Malformed),
+            Received::Nothing | Received::Decision(_) => Self::start(Origin::Started),
+        }
     }
 
     /// The flags sent on: the caller's random flag is kept, our own ids are random.
@@ -145,77 +146,21 @@ impl Context {
         let kept = self.parent.as_ref().map_or(Flags(Flags::RANDOM), |parent| parent.flags);
         kept.with_sampled(sampled)
     }
-}
 
-enum Received {
-    Valid(TraceId, Parent),
-    Nothing,
-    Malformed,
-}
+    /// What is told to those who know more than a sampled flag.
+    pub fn told(&self, sampled: bool) -> Wish {
+        match self.wish {
+            Some(Wish::Debug) if sampled => Wish::Debug,
+            _ if sampled => Wish::Accept,
+            _ => Wish::Deny,
+        }
+    }
 
-/// One valid value, however often it was repeated: two that differ cannot both be the parent.
-fn received<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Received {
-    let mut values = values.into_iter();
-    let Some(first) = values.next() else { return Received::Nothing };
-    match parse(first) {
-        Some((trace_id, parent)) if values.all(|other| other == first) => Received::Valid(trace_id, parent),
-        _ => Received::Malformed,
+    /// The 56 random bits that all samplers of the trace decide by.
+    pub fn randomness(&self) -> u64 {
+        self.state.ot.randomness.unwrap_or_else(|| self.trace_id.randomness())
     }
 }
-
-/// Reads a `traceparent` value. Of a version higher than 00, what 00 knows is read (section 3.2.4).
-fn parse(value: &[u8]) -> Option<(TraceId, Parent)> {
-    let (known, rest) = value.trim_ascii().split_at_checked(TRACEPARENT_LENGTH)?;
-    let separated = [2, 35, 52].iter().all(|&at| known[at] == b'-');
-    let [version] = hex(&known[..2])?;
-    let complete = match version {
-        0 => rest.is_empty(),
-        0xff => false,
-        _ => rest.is_empty() || rest[0] == b'-',
-    };
-    let trace_id: [u8; 16] = hex(&known[3..35])?;
-    let span_id: [u8; 8] = hex(&known[36..52])?;
-    let [flags] = hex(&known[53..])?;
-    let valid = separated && complete && trace_id != [0; 16] && span_id != [0; 8];
-    let flags = Flags(flags & (Flags::SAMPLED | Flags::RANDOM));
-    valid.then_some((TraceId(trace_id), Parent { span_id: SpanId(span_id), flags }))
-}
-
-/// Lower-case hexadecimal, as the grammar demands; upper case is malformed.
-fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut out = [0; N];
-    for (out, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        *out = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(out)
-}
-
-/// A `traceparent` value of version 00 (W3C Trace Context section 3.2): 55 bytes.
-pub fn traceparent(trace_id: TraceId, span_id: SpanId, flags: Flags) -> [u8; TRACEPARENT_LENGTH] {
-    let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    write_hex(&trace_id.0, &mut out[3..35]);
-    write_hex(&span_id.0, &mut out[36..52]);
-    write_hex(&[flags.0], &mut out[53..]);
-    out
-}
-
-/// Writes two lower-case digits a byte.
-fn write_hex<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
-    }
-    std::str::from_utf8(out).expect("digits are ASCII")
-}
-
-/// `00-` trace id `-` span id `-` flags.
-const TRACEPARENT_LENGTH: usize = 55;
 
 #[cfg(test)]
 mod tests {
@@ -276,7 +221,11 @@ mod tests {
             let context = context(headers, &["vendor=1"]);
             assert_eq!(context.origin, *origin, "{headers:?}");
             assert_eq!(context.parent.is_some(), *origin == Continued, "{headers:?}");
-            assert_eq!(&*context.state, if *origin == Continued { "vendor=1" } else { "" }, "{headers:?}");
+            assert_eq!(
+                &*context.state.forwarded(None),
+                if *origin == Continued { "vendor=1" } else { "" },
+                "{headers:?}"
+            );
             let same_trace = context.trace_id.to_string() == "0af7651916cd43dd8448eb211c80319c";
             assert_eq!(same_trace, *origin == Continued, "{headers:?}");
         }
@@ -289,7 +238,7 @@ mod tests {
         {
             let header = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{received}");
             let context = context(&[&header], &[]);
-            let value = traceparent(context.trace_id, context.span_id, context.flags(true));
+            let value = traceparent::write(context.trace_id, context.span_id, context.flags(true));
             assert_eq!(&value[53..], sent.as_bytes(), "{received}");
         }
         assert_eq!(context(&[], &[]).flags(false), Flags(Flags::RANDOM), "our own ids are random");
@@ -297,32 +246,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let written = traceparent(TraceId([0xab; 16]), SpanId([0x12; 8]), Flags(3));
+        let written = traceparent::write(TraceId([0xab; 16]), SpanId([0x12; 8]), Flags(3));
         let context = Context::from_headers([&written[..]], []);
         assert_eq!(context.trace_id, TraceId([0xab; 16]));
         let parent = context.parent.expect("a valid value");
         assert_eq!((parent.span_id, parent.flags), (SpanId([0x12; 8]), Flags(3)));
         assert!(written.starts_with(b"00-"), "higher versions are answered with 00");
-    }
-
-    #[test]
-    fn no_bytes_make_it_panic_or_forward_what_is_not_valid() {
-        let alphabet = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01,=; \t@_*/~\xff\x00Zz";
-        for round in 0..20_000_u32 {
-            let length = rand::random_range(0..80);
-            let mut bytes: Vec<u8> =
-                (0..length).map(|_| alphabet[rand::random_range(0..alphabet.len())]).collect();
-            if round % 2 == 0 {
-                bytes = VALID.bytes().collect();
-                let at = rand::random_range(0..bytes.len());
-                bytes[at] = rand::random();
-            }
-            let context = Context::from_headers([&bytes[..]], []);
-            let tracestate = Context::from_headers([VALID.as_bytes()], [&bytes[..], &bytes[..]]).state;
-            assert!(tracestate.len() <= 512 && tracestate.is_ascii());
-            if context.origin == Origin::Continued {
-                assert!(bytes.len() >= 55);
-            }
-        }
     }
 }

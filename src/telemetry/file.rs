@@ -1,18 +1,18 @@
 //! `[telemetry]` and `[metrics]` as written, and what they mean.
 
-use std::collections::BTreeMap;
-use std::time;
+mod receivers;
 
-use http::{HeaderName, Uri};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 
-use super::sampling::Sampling;
-use super::settings::{self, AccessLog, ClientAddress, Otlp, OtlpProtocol, Privacy, Settings};
-use crate::net;
-use crate::problem::Key;
+use self::receivers::{WrittenOtlp, WrittenZipkin};
+use super::sampling::{Force, Keep, Sampling};
+use super::settings::{self, AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
 use crate::setting::secret::WrittenSecret;
-use crate::setting::{Check, Count, Duration, OrOff, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Ratio, Written};
+use http::HeaderName;
 
 /// `[telemetry]` as written.
 #[derive(Debug, Deserialize)]
@@ -20,6 +20,7 @@ pub struct Telemetry {
     service_name: Written<String>,
     resource: BTreeMap<String, Written<String>>,
     otlp: OrOff<WrittenOtlp>,
+    zipkin: Option<OrOff<WrittenZipkin>>,
     sampling: WrittenSampling,
     privacy: WrittenPrivacy,
     access_log: WrittenAccessLog,
@@ -34,28 +35,20 @@ pub struct Metrics {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "a table with endpoint, protocol …, or \"off\"")]
-struct WrittenOtlp {
-    endpoint: Written<String>,
-    protocol: Written<OtlpProtocol>,
-    headers: BTreeMap<String, WrittenSecret>,
-    compression: Written<Compression>,
-    timeout: Written<Duration>,
-    tls: WrittenTls,
-    queue: Written<Count>,
-    batch: Written<Count>,
-    delay: Written<Duration>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(expecting = "{ ca_file = \"…\" }")]
-struct WrittenTls {
-    ca_file: Written<String>,
-}
-
-#[derive(Debug, Deserialize)]
 struct WrittenSampling {
-    ratio: Written<f64>,
+    ratio: Written<Ratio>,
+    keep_errors: Written<bool>,
+    keep_slow: Written<bool>,
+    keep_retried: Written<bool>,
+    max_spans_per_second: Written<OrOff<Count>>,
+    force: Option<WrittenForce>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ header = \"x-tracegate-force\", token = { env = \"…\" } }")]
+struct WrittenForce {
+    header: Written<String>,
+    token: WrittenSecret,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,6 +84,7 @@ impl Telemetry {
             service_name: service_name.into(),
             resource: self.resource.into_iter().filter_map(resource).collect(),
             otlp: self.otlp.into_option().and_then(|otlp| otlp.check(check)),
+            zipkin: self.zipkin.and_then(OrOff::into_option).and_then(|zipkin| zipkin.check(check)),
             sampling: self.sampling.check(check),
             privacy: Privacy { client_address: self.privacy.client_address.or(ClientAddress::Off) },
             access_log: AccessLog {
@@ -102,100 +96,44 @@ impl Telemetry {
     }
 }
 
-impl WrittenOtlp {
-    /// The receiver as used; `None` only after a problem has been noted.
-    fn check(self, check: &Check<'_>) -> Option<Otlp> {
-        let protocol = self.protocol.or(OtlpProtocol::Grpc);
-        let key = self.endpoint.key().clone();
-        let endpoint = self.endpoint.or(default_endpoint(protocol).to_owned());
-        let endpoint = check_endpoint(&endpoint, protocol, &key, check);
-        let header = |(name, secret): (String, WrittenSecret)| {
-            let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-            if parsed.is_none() {
-                let what = format!("\"{name}\" is not the name of a header field");
-                check.wrong(&secret.key(), what, "write a name such as \"authorization\"");
-            }
-            let value = secret.read(check)?;
-            if http::HeaderValue::from_str(value.expose()).is_err() {
-                check.wrong(
-                    &secret.key(),
-                    "cannot be sent in a header field",
-                    "leave out line breaks in the secret",
-                );
-            }
-            Some((parsed?, value))
-        };
-        let headers = self.headers.into_iter().filter_map(header).collect();
-        let ca_key = self.tls.ca_file.key().clone();
-        let ca_file = self.tls.ca_file.into_option().map(|file| check.path(file));
-        if let Some(Err(error)) =
-            ca_file.as_deref().map(|file| net::tls::client_config(Some(file), None, &[]))
-        {
-            let what = format!("the file cannot be used: {error}");
-            check.wrong(&ca_key, what, "name a file with the trusted authorities' certificates in PEM");
-        }
-        let (queue, batch) = (self.queue.or(16_384), self.batch.key().clone());
-        let batch_size = self.batch.or(512);
-        if batch_size > queue {
-            let what = format!("{batch_size} spans never gather in a queue of {queue}");
-            check.wrong(&batch, what, format!("write at most {queue}"));
-        }
-        Some(Otlp {
-            endpoint: endpoint?,
-            protocol,
-            headers,
-            gzip: self.compression.or(Compression::None) == Compression::Gzip,
-            timeout: self.timeout.or(time::Duration::from_secs(10)),
-            ca_file,
-            queue,
-            batch: batch_size,
-            delay: self.delay.or(time::Duration::from_secs(1)),
-        })
-    }
-}
-
-fn default_endpoint(protocol: OtlpProtocol) -> &'static str {
-    match protocol {
-        OtlpProtocol::Grpc => "http://127.0.0.1:4317",
-        OtlpProtocol::Http => "http://127.0.0.1:4318",
-    }
-}
-
-/// The URL as used. Over HTTP, one without a path gets the path of the standard.
-fn check_endpoint(written: &str, protocol: OtlpProtocol, key: &Key, check: &Check<'_>) -> Option<Box<str>> {
-    let wrong = |what: &str| {
-        let help = format!("write scheme, host and port: \"{}\"", default_endpoint(protocol));
-        check.wrong(key, what, help);
-        None
-    };
-    let Ok(uri) = written.parse::<Uri>() else { return wrong("is not a URL") };
-    let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return wrong("does not begin with http:// or https://");
-    };
-    if authority.as_str().contains('@') {
-        return wrong("names a user; credentials belong into headers, as a secret");
-    }
-    let has_path = written.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
-    match protocol {
-        OtlpProtocol::Grpc if uri.path() != "/" => wrong("has a path, which gRPC does not take"),
-        OtlpProtocol::Grpc => Some(written.trim_end_matches('/').into()),
-        OtlpProtocol::Http if has_path => Some(written.into()),
-        OtlpProtocol::Http => Some(format!("{written}/v1/traces").into()),
-    }
-}
-
 impl WrittenSampling {
     fn check(self, check: &Check<'_>) -> Sampling {
-        let key = self.ratio.key().clone();
-        let ratio = self.ratio.or(1.0);
-        if !(0.0..=1.0).contains(&ratio) {
-            check.wrong(
-                &key,
-                format!("{ratio} is not a share of the traces"),
-                "write a number from 0.0 to 1.0",
-            );
+        let default = Sampling::default();
+        Sampling {
+            ratio: self.ratio.or(default.ratio),
+            keep: Keep {
+                errors: self.keep_errors.or(default.keep.errors),
+                slow: self.keep_slow.or(default.keep.slow),
+                retried: self.keep_retried.or(default.keep.retried),
+            },
+            max_spans_per_second: match self.max_spans_per_second.into_option() {
+                None => default.max_spans_per_second,
+                Some(written) => written.into_option().map(Into::into),
+            },
+            force: self.force.and_then(|force| force.check(check)),
         }
-        Sampling { ratio }
+    }
+}
+
+impl WrittenForce {
+    fn check(self, check: &Check<'_>) -> Option<Force> {
+        let (key, token_key) = (self.header.key().clone(), self.token.key());
+        let name = self.header.or("x-tracegate-force".to_owned());
+        let header = HeaderName::from_bytes(name.as_bytes()).ok();
+        let own = |name: &HeaderName| {
+            let name = name.as_str();
+            name.starts_with("x-") && !TAKEN.iter().any(|taken| name.starts_with(taken))
+        };
+        if !header.as_ref().is_some_and(own) {
+            let what = format!("\"{name}\" cannot be a field of its own");
+            check.wrong(&key, what, "write a name that nothing else uses, such as \"x-tracegate-force\"");
+        }
+        let token = self.token.read(check)?;
+        if token.expose().len() < SHORTEST_TOKEN {
+            let help = format!("make it {SHORTEST_TOKEN} characters or more: openssl rand -hex 16");
+            check.wrong(&token_key, "is short enough to be guessed", help);
+        }
+        Some(Force { header: header?, token })
     }
 }
 
@@ -231,26 +169,14 @@ fn check_buckets(written: Written<Vec<Written<f64>>>, check: &Check<'_>) -> Vec<
     buckets.into_iter().filter_map(Written::into_option).collect()
 }
 
+/// How fields begin that the gateway reads or writes.
+const TAKEN: [&str; 3] = ["x-b3-", "x-forwarded-", "x-request-id"];
+
+/// In bytes.
+const SHORTEST_TOKEN: usize = 16;
+
 /// Each bucket is a series for every combination of labels.
 const MOST_BUCKETS: usize = 64;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
-    Gzip,
-    None,
-}
-
-impl<'de> Deserialize<'de> for Compression {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("gzip", Self::Gzip), ("none", Self::None)])
-    }
-}
-
-impl<'de> Deserialize<'de> for OtlpProtocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("grpc", Self::Grpc), ("http/protobuf", Self::Http)])
-    }
-}
 
 impl<'de> Deserialize<'de> for ClientAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -31,6 +31,7 @@ use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
+use super::sampling::RouteSampling;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, StreamHandles, Table};
 use super::settings;
 use crate::failure::{Blame, Reason};
@@ -94,12 +95,18 @@ impl Metrics {
         self.registry.target_info(resource);
     }
 
+    /// The spans that are made.
+    pub fn spans_made(&self) -> Tally {
+        Tally::new(self.registry.counter(family::SPANS_MADE, &[]))
+    }
+
     /// The balance of spans meant for this receiver.
     pub fn span_balance(&self, receiver: &str) -> SpanBalance {
-        SpanBalance::new(|outcome, reason| {
+        let counter = |outcome: &str, reason: &str| {
             let labels = [("receiver", receiver), ("outcome", outcome), ("reason", reason)];
             self.registry.counter(family::SPANS, &labels)
-        })
+        };
+        SpanBalance::new(counter, self.registry.gauge(family::SPANS_QUEUED, &[("receiver", receiver)]))
     }
 
     /// The balance of the access log's lines.
@@ -416,6 +423,7 @@ fn unmatched() -> RouteLabels {
         upstream: "".into(),
         server: None,
         attributes: Box::default(),
+        sampling: RouteSampling::default(),
         series: RouteSeries::default(),
     }
 }

@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, O
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
+
 use super::context::{Context, SpanId};
 use super::exchange::Exchange;
-use super::sampling::{Because, Decision, Sampling};
+use super::sampling::{Decision, RouteSampling};
 use super::series::{EndpointSeries, RouteSeries};
 use crate::failure::{Detail, Failure, Reason};
 
@@ -36,6 +38,8 @@ pub struct RouteLabels {
     pub server: Option<Box<str>>,
     /// The business attributes' keys (`order.id`); [`Handle::attribute`] takes an index into it.
     pub attributes: Box<[Box<str>]>,
+    /// What the route says of sampling.
+    pub sampling: RouteSampling,
     /// The route's metric series.
     pub series: RouteSeries,
 }
@@ -91,6 +95,15 @@ pub trait Sink: Send + Sync {
     }
 }
 
+/// Starts operations and is told of them: the sink that decides which of them are sampled.
+pub(super) trait Records: Sink {
+    /// The decision that the flag sent upstream tells.
+    fn begin(&self, record: &Record) -> Decision;
+
+    /// The decision at the end, when all is known.
+    fn end(&self, record: &Record, begun: Decision) -> Decision;
+}
+
 /// All that is known of one operation. Written through a [`Handle`], read by the sinks.
 pub struct Record {
     /// The listener's key in the table.
@@ -102,7 +115,7 @@ pub struct Record {
     /// What the exchange is.
     pub exchange: Exchange,
     /// `X-Request-Id`, continued if valid, else made.
-    pub request_id: Box<str>,
+    pub request_id: HeaderValue,
     /// The client's address by the listener's trust rule. Personal data: leaves only if allowed.
     pub client: IpAddr,
     /// The one wall-clock reading.
@@ -110,12 +123,13 @@ pub struct Record {
     /// The span that tells of a stream's opening; only in the record of that.
     pub opening: Option<SpanId>,
     stream_after: Option<Duration>,
-    started: Instant,
-    sampling: Sampling,
-    sink: Arc<dyn Sink>,
+    /// The same moment on the clock that durations are measured by.
+    pub started: Instant,
+    sink: Arc<dyn Records>,
     route: OnceLock<Arc<RouteLabels>>,
     attributes: OnceLock<Box<[OnceLock<Box<str>>]>>,
-    decision: AtomicU8,
+    begun: OnceLock<Decision>,
+    verdict: OnceLock<Decision>,
     failure: AtomicU32,
     status: AtomicU16,
     complete: AtomicBool,
@@ -168,7 +182,7 @@ pub struct Start {
     /// What the exchange is.
     pub exchange: Exchange,
     /// The request's id.
-    pub request_id: Box<str>,
+    pub request_id: HeaderValue,
     /// The client's address.
     pub client: IpAddr,
     /// When the head's last byte had been read.
@@ -179,12 +193,7 @@ impl Operation {
     /// Begins an operation that this sink is told of.
     ///
     /// An answer whose body goes on for longer than `stream_after` is a stream.
-    pub(super) fn start(
-        sink: Arc<dyn Sink>,
-        sampling: Sampling,
-        stream_after: Option<Duration>,
-        start: Start,
-    ) -> Self {
+    pub(super) fn start(sink: Arc<dyn Records>, stream_after: Option<Duration>, start: Start) -> Self {
         let record = Record {
             listener: start.listener,
             port: start.port,
@@ -196,11 +205,11 @@ impl Operation {
             opening: None,
             stream_after,
             started: start.started,
-            sampling,
             sink,
             route: OnceLock::new(),
             attributes: OnceLock::new(),
-            decision: AtomicU8::new(0),
+            begun: OnceLock::new(),
+            verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
@@ -234,12 +243,12 @@ impl Drop for Operation {
             // the default: only a seen end, or a stated reason, says otherwise
             self.handle.fail(&Failure::new(Reason::ClientGone));
         }
-        record.decide();
         let ended = record.nanoseconds_since_start();
         record.ended.store(ended, Ordering::Relaxed);
         if record.is_long(ended) {
             record.stream.store(true, Ordering::Relaxed);
         }
+        record.verdict();
         record.sink.operation_ended(record);
     }
 }
@@ -338,18 +347,14 @@ impl Record {
         keys.iter().zip(values).filter_map(|(key, value)| Some((&**key, &**value.get()?)))
     }
 
-    /// The sampling decision; made when first asked for, at the latest at the end.
+    /// The sampling decision that the flag sent upstream tells; made when first asked for.
     pub fn decide(&self) -> Decision {
-        let decide = || {
-            let decision = self.sampling.decide(&self.context);
-            let bits = 1 | u8::from(decision.sampled) << 1 | (decision.because as u8) << 2;
-            self.decision.store(bits, Ordering::Relaxed);
-            decision
-        };
-        match self.decision.load(Ordering::Relaxed) {
-            0 => decide(),
-            bits => Decision { sampled: bits & 2 != 0, because: Because::from_index(bits >> 2) },
-        }
+        *self.begun.get_or_init(|| self.sink.begin(self))
+    }
+
+    /// Whether the spans are exported, and why; to be asked once the operation has ended.
+    pub fn verdict(&self) -> Decision {
+        *self.verdict.get_or_init(|| self.sink.end(self, self.decide()))
     }
 
     /// The stated reason and its finer word, if the exchange did not simply succeed.
@@ -399,11 +404,11 @@ impl Record {
             opening: Some(SpanId::random()),
             stream_after: self.stream_after,
             started: self.started,
-            sampling: self.sampling,
             sink: Arc::clone(&self.sink),
             route: self.route.clone(),
             attributes: self.attributes.clone(),
-            decision: AtomicU8::new(self.decision.load(Ordering::Relaxed)),
+            begun: self.begun.clone(),
+            verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
             status: AtomicU16::new(self.status.load(Ordering::Relaxed)),
             complete: AtomicBool::new(true),
@@ -422,6 +427,11 @@ impl Record {
     /// The status sent to the client; `None` where nothing was answered.
     pub fn status(&self) -> Option<u16> {
         Some(self.status.load(Ordering::Relaxed)).filter(|&status| status != 0)
+    }
+
+    /// When the head's last byte had been read.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// From the start to the answer's head; `None` where nothing was answered.
@@ -453,6 +463,11 @@ impl Record {
     /// A receiver has accepted all its spans: told to every sink.
     pub fn exported(&self) {
         self.sink.operation_exported(self);
+    }
+
+    /// How many spans tell of it: its own, and one an attempt.
+    pub fn spans(&self) -> usize {
+        1 + self.attempts().count()
     }
 
     fn nanoseconds_since_start(&self) -> u64 {

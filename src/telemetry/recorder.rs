@@ -1,15 +1,16 @@
-//! The recorder: starts operations and hands the finished ones to every sink.
+//! The recorder: starts operations, has them sampled, and hands the finished ones to every sink.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::operation::{AttemptRecord, Operation, Record, Sink, Start};
-use super::sampling::Sampling;
+use super::operation::{AttemptRecord, Operation, Record, Records, Sink, Start};
+use super::outcome::ErrorType;
+use super::sampling::{Decision, End, Force, RouteSampling, Sampler, Sampling};
 
-/// Starts operations and hands the finished ones to every sink.
+/// Starts operations, has them sampled, and hands the finished ones to every sink.
 pub struct Recorder {
-    sampling: Sampling,
+    sampler: Sampler,
     stream_after: Option<Duration>,
     sinks: Box<[Arc<dyn Sink>]>,
 }
@@ -22,12 +23,17 @@ impl Recorder {
         stream_after: Option<Duration>,
         sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
     ) -> Arc<Self> {
-        Arc::new(Self { sampling, stream_after, sinks: sinks.into_iter().collect() })
+        Arc::new(Self { sampler: Sampler::new(sampling), stream_after, sinks: sinks.into_iter().collect() })
     }
 
     /// Begins an operation; it ends when the returned owner drops.
     pub fn start(self: &Arc<Self>, start: Start) -> Operation {
-        Operation::start(Arc::clone(self) as Arc<dyn Sink>, self.sampling, self.stream_after, start)
+        Operation::start(Arc::clone(self) as Arc<dyn Records>, self.stream_after, start)
+    }
+
+    /// How an authorised caller can demand that its trace is recorded.
+    pub fn force(&self) -> Option<&Force> {
+        self.sampler.force()
     }
 }
 
@@ -55,6 +61,26 @@ impl Sink for Recorder {
     fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
         self.sinks.iter().for_each(|sink| sink.attempt_ended(record, attempt));
     }
+}
+
+impl Records for Recorder {
+    fn begin(&self, record: &Record) -> Decision {
+        self.sampler.begin(&record.context, route(record), record.started)
+    }
+
+    fn end(&self, record: &Record, begun: Decision) -> Decision {
+        let end = End {
+            error: ErrorType::of_operation(record).is_some(),
+            answered_after: record.time_to_first_byte().unwrap_or_else(|| record.duration()),
+            attempts: record.attempts().count(),
+            now: record.started + record.duration(),
+        };
+        self.sampler.end(begun, route(record), &end)
+    }
+}
+
+fn route(record: &Record) -> RouteSampling {
+    record.route_labels().map(|route| route.sampling).unwrap_or_default()
 }
 
 impl fmt::Debug for Recorder {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sampling::Sampling;
+use crate::net::tls::ClientTls;
 use crate::setting::Secret;
 
 /// All settings of telemetry.
@@ -15,6 +16,8 @@ pub struct Settings {
     pub resource: Vec<(Box<str>, Box<str>)>,
     /// The OTLP receiver; `None` is off.
     pub otlp: Option<Otlp>,
+    /// The Zipkin receiver; `None` is off.
+    pub zipkin: Option<Receiver>,
     /// Which traces are exported.
     pub sampling: Sampling,
     /// What of the client may leave.
@@ -45,24 +48,33 @@ impl Default for Metrics {
 /// An OTLP receiver.
 #[derive(Debug, Clone)]
 pub struct Otlp {
-    /// `http://host:port` or `https://…`; with HTTP the full URL that spans are posted to.
-    pub endpoint: Box<str>,
     /// gRPC or HTTP/protobuf.
     pub protocol: OtlpProtocol,
+    /// What it has in common with others; with gRPC the endpoint is `http://host:port` or `https://…`.
+    pub receiver: Receiver,
+}
+
+/// What all receivers of spans have.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    /// The full URL that spans are posted to.
+    pub endpoint: Box<str>,
+    /// How it is trusted, and told who we are, if the endpoint is `https://…`.
+    pub tls: Option<ClientTls>,
     /// Further header fields; their values are secrets.
     pub headers: Vec<(http::HeaderName, Secret)>,
     /// Whether batches are compressed.
     pub gzip: bool,
     /// How long one export may take.
     pub timeout: Duration,
-    /// The authorities trusted with `https`; `None` takes the public ones.
-    pub ca_file: Option<PathBuf>,
     /// The most spans that wait to be exported.
     pub queue: usize,
     /// The most spans of one export.
     pub batch: usize,
     /// How long a span waits for its batch to fill.
     pub delay: Duration,
+    /// How long a batch is tried.
+    pub give_up_after: Duration,
 }
 
 /// How OTLP is spoken.

@@ -1,17 +1,20 @@
 //! `[upstreams.NAME]` as written, and what it means.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time;
+use std::{fmt, time};
 
 use http::Uri;
 use rustls::pki_types::ServerName;
+use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{Address, Balance, Pool, Protocol, Settings, Tls};
 use crate::net;
+use crate::net::file::CertificateName;
 use crate::problem::Key;
 use crate::setting::leaf::{text, word};
 use crate::setting::{Check, Count, Duration, Size, Written};
+use crate::telemetry::context::format::Formats;
 
 /// An upstream as written.
 #[derive(Debug, Deserialize)]
@@ -24,13 +27,14 @@ pub struct Upstream {
     connect_timeout: Written<Duration>,
     pool: WrittenPool,
     header_bytes: Written<Size>,
+    propagate: Written<Propagate>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "{ ca_file = \"…\", server_name = \"…\" }")]
 struct WrittenTls {
     ca_file: Written<String>,
-    server_name: Written<Name>,
+    server_name: Written<CertificateName>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +67,7 @@ impl Upstream {
             connect_timeout: self.connect_timeout.or(time::Duration::from_secs(3)),
             pool: self.pool.check(),
             header_bytes: self.header_bytes.or(64 << 10),
+            propagate: check_propagate(self.propagate, check),
         })
     }
 }
@@ -115,7 +120,7 @@ fn check_tls(
     let path = ca_file.as_ref().map(|file| check.path(file));
     match net::tls::client_config(path.as_deref(), None, &[protocol.alpn()]) {
         Ok(config) => {
-            let server_name = server_name.and_then(Written::into_option).map(|Name(name)| name);
+            let server_name = server_name.and_then(Written::into_option).map(CertificateName::into_inner);
             Some(Tls { config, server_name })
         }
         Err(error) => {
@@ -125,6 +130,16 @@ fn check_tls(
             None
         }
     }
+}
+
+fn check_propagate(written: Written<Propagate>, check: &Check<'_>) -> Formats {
+    let key = written.key().clone();
+    let Some(Propagate(listed)) = written.into_option() else { return Formats::W3C };
+    let Some(listed) = listed else { return Formats::NONE };
+    if listed.is_empty() {
+        check.wrong(&key, "is empty", "write false to withhold context and baggage, or [\"w3c\"]");
+    }
+    listed.iter().filter_map(Written::get).fold(Formats::NONE, |all, format| all.and(*format))
 }
 
 /// Our own admin address as an endpoint would open it to every client.
@@ -199,6 +214,49 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
+/// A list of formats, or `false`.
+#[derive(Debug)]
+struct Propagate(Option<Vec<Written<Formats>>>);
+
+impl<'de> Deserialize<'de> for Propagate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Listed;
+
+        impl<'de> Visitor<'de> for Listed {
+            type Value = Propagate;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list such as [\"w3c\"], or false,")
+            }
+
+            fn visit_bool<E: Error>(self, propagate: bool) -> Result<Propagate, E> {
+                if propagate {
+                    return Err(E::custom("is true, where a list belongs\nwrite [\"w3c\"], or false"));
+                }
+                Ok(Propagate(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut listed: A) -> Result<Propagate, A::Error> {
+                let mut formats = Vec::new();
+                while let Some(format) = listed.next_element()? {
+                    formats.push(format);
+                }
+                Ok(Propagate(Some(formats)))
+            }
+        }
+
+        deserializer.deserialize_any(Listed)
+    }
+}
+
+impl<'de> Deserialize<'de> for Formats {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words =
+            [("w3c", Self::W3C), ("b3", Self::B3), ("b3multi", Self::B3_MULTI), ("jaeger", Self::JAEGER)];
+        word(deserializer, &words)
+    }
+}
+
 impl<'de> Deserialize<'de> for Balance {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         word(deserializer, &[("p2c", Self::PowerOfTwoChoices), ("round_robin", Self::RoundRobin)])
@@ -208,21 +266,6 @@ impl<'de> Deserialize<'de> for Balance {
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         word(deserializer, &[("http/1.1", Self::Http1), ("h2", Self::Http2)])
-    }
-}
-
-/// The name in a certificate.
-#[derive(Debug)]
-struct Name(ServerName<'static>);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a name", |name| {
-            let help = "write a name or an IP address, without a port: \"shop.internal\"";
-            ServerName::try_from(name.to_owned())
-                .map(Self)
-                .map_err(|_| format!("\"{name}\" is not a name\n{help}"))
-        })
     }
 }
 

@@ -4,13 +4,18 @@
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
 mod clients;
+mod conservation;
+mod context;
 mod forwarding;
 mod lifecycle;
 mod metrics;
 mod panics;
+mod parsers;
 mod process;
 mod reasons;
+mod receivers;
 mod routing;
+mod sampling;
 mod streams;
 mod structure;
 mod support;

@@ -5,7 +5,9 @@ use http::Method;
 use crate::support::body::{self};
 use crate::support::client::request;
 use crate::support::gateway::{all_to, route, upstream};
-use crate::support::{Answer, Client, Collector, Gateway, Mode, Origin, Reply, Stage, Told, within};
+use crate::support::{
+    Answer, Client, Collector, Gateway, Mode, Origin, Protocol, Reply, Stage, Told, within,
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -35,7 +37,8 @@ async fn a_request_without_a_trace_starts_one_with_random_ids() {
     let told = stage.told(&reply.trace_id(), 1).await;
     let seen = stage.origin.only().await;
     assert_eq!(seen.traceparent(), (reply.trace_id(), told.attempts[0].id.clone(), "03".to_owned()));
-    assert_eq!((told.server.parent.as_str(), seen.header("tracestate")), ("", None));
+    // of the caller's there is nothing, of ours how likely it was to be sampled
+    assert_eq!((told.server.parent.as_str(), seen.header("tracestate")), ("", Some("ot=th:0")));
 }
 
 #[tokio::test]
@@ -62,7 +65,11 @@ async fn what_is_malformed_is_ignored_as_a_whole_and_counted() {
         assert_eq!(reply.status, 200, "{value}");
         assert_ne!(reply.trace_id(), TRACE, "{value}");
         let seen = &stage.origin.seen()[number];
-        assert_eq!((seen.traceparent().0, seen.header("tracestate")), (reply.trace_id(), None), "{value}");
+        assert_eq!(
+            (seen.traceparent().0, seen.header("tracestate")),
+            (reply.trace_id(), Some("ot=th:0")),
+            "{value}"
+        );
         assert_eq!(stage.told(&reply.trace_id(), 1).await.server.parent, "", "{value}");
     }
     let two =
@@ -278,9 +285,9 @@ async fn spans_end_with_the_last_byte() {
 #[tokio::test]
 async fn both_protocols_of_otlp_bring_the_same() {
     let origin = Origin::start(Answer::ok()).await;
-    for grpc in [true, false] {
+    for protocol in [Protocol::Grpc, Protocol::Http] {
         let collector = Collector::start().await;
-        let otlp = if grpc { collector.grpc() } else { collector.http() };
+        let otlp = collector.table(protocol);
         let headers = "[telemetry.otlp.headers]\nx-tenant = { env = 'OTEL_BSP_SCHEDULE_DELAY' }\n";
         let gateway = Gateway::start(&[&all_to(origin.address), &otlp, headers]).await;
         let reply = gateway.get("/").await;
@@ -288,7 +295,7 @@ async fn both_protocols_of_otlp_bring_the_same() {
         assert_eq!(spans.len(), 2);
         let batches = collector.batches();
         assert!(
-            batches.iter().all(|batch| batch.grpc == grpc && batch.headers["x-tenant"] == "10"),
+            batches.iter().all(|batch| batch.protocol == protocol && batch.headers["x-tenant"] == "10"),
             "{batches:?}"
         );
     }

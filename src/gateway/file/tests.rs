@@ -87,7 +87,8 @@ fn every_key_in_the_examples_comments_is_one() {
     let matches = "hosts = [], methods = [], headers = { \"x-canary\" = true }, path = \"/shop/orders\"";
     let create = "[routes.order_create]";
     let text = text.join("\n").replace(create, &format!("{create}\nmatch = {{ {matches} }}"));
-    let found = problems(&[&text], &[("OTLP_AUTHORIZATION", "Bearer 1")]);
+    let found =
+        problems(&[&text], &[("OTLP_AUTHORIZATION", "Bearer 1"), ("FORCE_TOKEN", "0123456789abcdef")]);
     let files = |line: &String| line.contains("_file: the file") || line.contains("tls: is never used");
     let other: Vec<_> = found.iter().filter(|line| !files(line)).collect();
     assert_eq!(other, Vec::<&String>::new(), "{text}");
@@ -204,6 +205,11 @@ fn each_key_of_a_listener_is_checked() {
     for (line, column, words) in [
         ("adress = 1", 1, "adress: is not a key"),
         (r#"tls = { key_file = "Cargo.toml" }"#, 7, "tls.certificate_file: is missing"),
+        ("context.inbound = \"trusted-only\"", 19, "context.inbound: nobody is trusted"),
+        ("context.inbound = \"trust\"", 19, "context.inbound: \"trust\" is none of"),
+        ("context = { formats = [] }", 23, "context.formats: is empty"),
+        (r#"context = { formats = ["b3", "w3c", "b3"] }"#, 23, "context.formats: names a format twice"),
+        (r#"context = { formats = ["zipkin"] }"#, 24, "context.formats[0]: \"zipkin\" is none of"),
         ("limits = { connections = -1 }", 26, "limits.connections: -1 is out of bounds"),
         (r#"timeouts.head = "off""#, 17, "timeouts.head: \"off\" is not a duration"),
     ] {
@@ -229,6 +235,10 @@ fn each_key_of_an_upstream_is_checked() {
         ("pool = { pending = 0 }", 20, "pool.pending: 0 is out of bounds"),
         ("service = true", 11, "service: is true, where a text in quotes belongs"),
         (r#"protocol = "h3""#, 12, "protocol: \"h3\" is none of"),
+        ("propagate = true", 13, "propagate: is true, where a list belongs"),
+        ("propagate = []", 13, "propagate: is empty"),
+        (r#"propagate = ["w3c", "b4"]"#, 21, "propagate[1]: \"b4\" is none of"),
+        (r#"propagate = "b3""#, 13, "propagate: is a text, where a list such as"),
     ] {
         check_line(
             "[upstreams.b]\nendpoints = [\"http://a\"]",
@@ -257,6 +267,16 @@ fn each_key_of_telemetry_and_the_rest_is_checked() {
         ),
         ("telemetry.otlp", "headers.a = {}", 13, "headers.a.file: is missing"),
         ("telemetry.otlp", "batch = 20000", 9, "batch: 20000 spans never gather"),
+        ("telemetry.sampling", "ratio = 2", 9, "ratio: 2 is not a share of the traces"),
+        ("telemetry.sampling", "keep_errors = 1", 15, "keep_errors: is the number 1, where true or false"),
+        ("telemetry.sampling", "max_spans_per_second = 0", 24, "max_spans_per_second: 0 is out of bounds"),
+        ("telemetry.sampling", "force = {}", 9, "force.token.file: is missing"),
+        (
+            "telemetry.sampling",
+            r#"force.token.env = "NONE""#,
+            19,
+            "force.token.env: the environment variable",
+        ),
         ("telemetry.resource", r#""service.name" = "a""#, 18, "\"service.name\": has its own key"),
         ("telemetry.access_log", r#"enabled = "yes""#, 11, "enabled: is a text, where true or false belongs"),
         ("telemetry.privacy", r#"client_address = "all""#, 18, "client_address: \"all\" is none of"),
@@ -266,6 +286,29 @@ fn each_key_of_telemetry_and_the_rest_is_checked() {
         ("shutdown", r#"deadline = "off""#, 12, "deadline: \"off\" is not a duration"),
     ] {
         check_line(&format!("[{table}]"), line, column, &format!("{table}.{words}"));
+    }
+    let force = |header: &str, token: &str| {
+        let written = format!("force = {{ header = '{header}', token = {{ env = 'TOKEN' }} }}");
+        problems(&[&format!("{SMALL}[telemetry.sampling]\n{written}\n")], &[("TOKEN", token)])
+    };
+    let good = "0123456789abcdef";
+    for (header, token, what) in [
+        ("x-mine", good, &[][..]),
+        (
+            "x-mine",
+            "short",
+            &["routes.toml:12:38: telemetry.sampling.force.token: is short enough to be guessed"],
+        ),
+        (
+            "authorization",
+            good,
+            &["routes.toml:12:20: telemetry.sampling.force.header: \"authorization\" cannot"],
+        ),
+        ("x-b3-flags", good, &["routes.toml:12:20: telemetry.sampling.force.header: \"x-b3-flags\" cannot"]),
+    ] {
+        let found = force(header, token);
+        let same = found.iter().zip(what).all(|(found, what)| found.starts_with(what));
+        assert!(found.len() == what.len() && same, "{found:#?}");
     }
     let batch = "routes.toml:11:1: telemetry.otlp.batch: 512 spans never gather in a queue of 100";
     check("[telemetry.otlp]\nqueue = 100", &[batch]);
@@ -298,6 +341,8 @@ fn each_key_of_a_route_is_checked() {
         ("match.headers.a = false", 19, "match.headers.a: cannot be false"),
         (r#"match.methods = ["TRACE"]"#, 18, "match.methods[0]: TRACE is never routed"),
         ("timeouts.request = 0", 20, "timeouts.request: 0 has no unit"),
+        ("sampling.ratio = -0.1", 18, "sampling.ratio: -0.1 is not a share"),
+        ("slow_after = 1", 14, "slow_after: 1 has no unit"),
         (r#"limits.body = "1K""#, 15, "limits.body: \"1K\" is not a size"),
     ] {
         let route = "[routes.b]\nupstream = \"shop\"\nmatch.path = \"/b/{x}\"";
@@ -521,10 +566,12 @@ fn otel_variables_count_where_the_file_is_silent() {
     assert!((telemetry.sampling.ratio - 0.5).abs() < f64::EPSILON);
     assert!(!format!("{telemetry:?}").contains("hunter2"));
     let otlp = telemetry.otlp.expect("it is on");
-    let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let receiver = otlp.receiver;
+    let headers: Vec<_> =
+        receiver.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-a", "b")]);
-    assert_eq!((otlp.timeout, otlp.gzip), (Duration::from_secs(1), true));
-    assert_eq!((otlp.queue, otlp.batch), (2048, 100));
+    assert_eq!((receiver.timeout, receiver.gzip), (Duration::from_secs(1), true));
+    assert_eq!((receiver.queue, receiver.batch), (2048, 100));
 }
 
 #[test]
@@ -545,7 +592,7 @@ fn the_endpoint_of_traces_is_made_as_the_standard_says() {
         (&[http], "endpoint = \"http://b:4318/otlp\"", "http://b:4318/otlp"),
     ] {
         let found = otlp(environment, &format!("[telemetry.otlp]\n{file}\n")).expect("it is on");
-        assert_eq!(&*found.endpoint, endpoint, "{environment:?} {file}");
+        assert_eq!(&*found.receiver.endpoint, endpoint, "{environment:?} {file}");
     }
 }
 
@@ -564,6 +611,32 @@ fn export_is_switched_off_by_the_file_or_where_it_is_silent_by_the_environment()
 }
 
 #[test]
+fn a_zipkin_receiver_is_on_where_the_file_or_the_environment_names_it() {
+    let exporter = |words| ("OTEL_TRACES_EXPORTER", words);
+    let endpoint = ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://a:9411/x");
+    let table = "[telemetry.zipkin]\n";
+    for (environment, more, otlp, zipkin) in [
+        (&[][..], "", true, None),
+        (&[endpoint], "", true, None),
+        (&[exporter("zipkin")], "", false, Some("http://localhost:9411/api/v2/spans")),
+        (&[exporter("otlp, zipkin"), endpoint], "", true, Some("http://a:9411/x")),
+        (&[exporter("zipkin")], "[telemetry]\nzipkin = \"off\"\n", false, None),
+        (&[], table, true, Some("http://127.0.0.1:9411/api/v2/spans")),
+        (&[endpoint], table, true, Some("http://a:9411/x")),
+        (&[endpoint], "[telemetry]\nzipkin.endpoint = \"http://b:9411\"\n", true, {
+            Some("http://b:9411/api/v2/spans")
+        }),
+    ] {
+        let telemetry = loaded(&[&format!("{SMALL}{more}")], environment).telemetry;
+        let found = telemetry.zipkin.as_ref().map(|zipkin| &*zipkin.endpoint);
+        assert_eq!((telemetry.otlp.is_some(), found), (otlp, zipkin), "{environment:?} {more}");
+    }
+    let batches = [("OTEL_BSP_MAX_QUEUE_SIZE", "600"), ("OTEL_EXPORTER_ZIPKIN_TIMEOUT", "250")];
+    let zipkin = loaded(&[&format!("{SMALL}{table}")], &batches).telemetry.zipkin.expect("it is on");
+    assert_eq!((zipkin.queue, zipkin.timeout), (600, Duration::from_millis(250)));
+}
+
+#[test]
 fn what_is_wrong_in_an_otel_variable_names_it() {
     for (name, value, key) in [
         ("OTEL_SDK_DISABLED", "yes", "telemetry.otlp"),
@@ -573,6 +646,9 @@ fn what_is_wrong_in_an_otel_variable_names_it() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "telemetry.otlp.headers"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4317", "telemetry.otlp.endpoint"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/none.pem", "telemetry.otlp.tls.ca_file"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/none.pem", "telemetry.otlp.tls.certificate_file"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/none.pem", "telemetry.otlp.tls.key_file"),
+        ("OTEL_TRACES_EXPORTER", "otlp,console", "telemetry.otlp"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "telemetry.otlp.queue"),
     ] {
         let found = problems(&[SMALL], &[(name, value)]);
@@ -584,8 +660,8 @@ fn what_is_wrong_in_an_otel_variable_names_it() {
     }
 }
 
-#[test]
-fn certificates_and_secrets_are_loaded_as_run_would() {
+/// A certificate, its key, another one's key and a secret.
+fn certificates() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -597,6 +673,12 @@ fn certificates_and_secrets_are_loaded_as_run_would() {
     ] {
         std::fs::write(directory.path().join(name), text).expect("a file");
     }
+    directory
+}
+
+#[test]
+fn certificates_and_secrets_are_loaded_as_run_would() {
+    let directory = certificates();
     let text = |key: &str| {
         let tls = format!("{{ certificate_file = \"cert.pem\", key_file = \"{key}\" }}");
         format!(
@@ -610,12 +692,48 @@ fn certificates_and_secrets_are_loaded_as_run_would() {
 
     let settings = load("key.pem").unwrap_or_else(|problems| panic!("{problems}"));
     assert!(settings.listeners[0].tls.is_some() && settings.upstreams[0].tls.is_some());
-    assert_eq!(settings.telemetry.otlp.expect("it is on").headers[0].1.expose(), "Bearer hunter2");
+    assert_eq!(settings.telemetry.otlp.expect("it is on").receiver.headers[0].1.expose(), "Bearer hunter2");
     for (key, place) in [
         ("other.pem", "3:28: listeners.a.tls.certificate_file"),
         ("none.pem", "3:51: listeners.a.tls.key_file"),
     ] {
         let problems = load(key).expect_err(key).to_string();
         assert!(problems.starts_with(&format!("routes.toml:{place}: ")), "{problems}");
+    }
+}
+
+#[test]
+fn a_receivers_certificates_are_loaded_and_each_fault_is_named() {
+    let directory = certificates();
+    for (tls, fault) in [
+        ("", None),
+        ("ca_file = 'cert.pem', server_name = 'localhost'", None),
+        ("certificate_file = 'cert.pem', key_file = 'key.pem'", None),
+        ("certificate_file = 'cert.pem'", Some("certificate_file: has no key")),
+        ("key_file = 'key.pem'", Some("key_file: has no certificate")),
+        ("ca_file = 'key.pem'", Some("ca_file: the file cannot be used")),
+        (
+            "certificate_file = 'cert.pem', key_file = 'other.pem'",
+            Some("certificate_file: the file cannot be used"),
+        ),
+        ("certificate_file = 'cert.pem', key_file = 'none.pem'", Some("key_file: the file cannot be used")),
+        ("certificate_file = 'key.pem', key_file = 'key.pem'", Some("certificate_file: the file cannot be")),
+    ] {
+        for receiver in ["otlp", "zipkin"] {
+            let table = format!("[telemetry.{receiver}]\nendpoint = 'https://a'\ntls = {{ {tls} }}\n");
+            let sources = sources(&[&format!("{SMALL}{table}")], &[]);
+            match (load(&Sources { directory: directory.path().into(), ..sources }), fault) {
+                (Ok(settings), None) => {
+                    let (otlp, zipkin) = (settings.telemetry.otlp, settings.telemetry.zipkin);
+                    let otlp = otlp.is_some_and(|otlp| otlp.receiver.tls.is_some());
+                    assert!(otlp || zipkin.is_some_and(|zipkin| zipkin.tls.is_some()), "{tls}");
+                }
+                (Err(problems), Some(fault)) => {
+                    let fault = format!("telemetry.{receiver}.tls.{fault}");
+                    assert!(problems.to_string().contains(&fault), "{tls}: {problems}");
+                }
+                (other, _) => panic!("{tls}: {:?}", other.err()),
+            }
+        }
     }
 }

@@ -49,7 +49,7 @@ impl Serialize for Line<'_> {
         line.add("response_bytes", &record.response_body_bytes())?;
         line.add("protocol", record.exchange.version.word())?;
         line.add("scheme", record.exchange.scheme.word())?;
-        line.add("sampled", &record.decide().sampled)?;
+        line.add("sampled", &record.verdict().sampled())?;
         line.add_some("client", privacy.client_address(record.client))?;
         let attributes = Attributes(record);
         line.add_some("attributes", record.attributes().next().map(|_| attributes))?;

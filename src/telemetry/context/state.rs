@@ -1,22 +1,66 @@
 //! `tracestate`: several fields are one list, which is forwarded only if it is valid as a whole.
 
-/// The fields' members in order, joined to one line; empty if there are none or any is not valid (W3C Trace
-/// Context level 2, section 3.3). An invalid list is dropped, the trace goes on.
-pub(super) fn join<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Box<str> {
-    let mut members = Members { list: [""; MAX_MEMBERS], count: 0 };
-    for field in fields {
-        for member in field.split(|&byte| byte == b',') {
-            let member = trim(member);
-            if !member.is_empty() && members.push(member).is_none() {
-                return Box::default();
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use super::ot::Ot;
+use super::threshold::Threshold;
+
+/// A caller's `tracestate` (W3C Trace Context level 2, section 3.3), OpenTelemetry's member apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// OpenTelemetry's member, which is ours to rewrite.
+    pub ot: Ot,
+    /// The members of all others, in order, joined to one line.
+    others: Box<str>,
+}
+
+impl State {
+    /// Reads all fields as one list. One that is not valid is dropped, the trace goes on.
+    pub fn read<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut members = Members::default();
+        for field in fields {
+            for member in field.split(|&byte| byte == b',') {
+                let member = trim(member);
+                if !member.is_empty() && members.push(member).is_none() {
+                    return Self::default();
+                }
             }
         }
+        if members.count == 0 {
+            return Self::default();
+        }
+        let own = members.take(OWN);
+        members.shorten(MAX_LENGTH - own.map_or(0, |own| own.len() + 1));
+        let ot = own.map(|own| Ot::parse(&own[OWN.len()..])).unwrap_or_default();
+        Self { ot, others: members.as_slice().join(",").into() }
     }
-    if members.count == 0 {
-        return Box::default();
+
+    /// Whether there is no list.
+    pub fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.ot == Ot::default()
     }
-    members.shorten();
-    members.list[..members.count].join(",").into()
+
+    /// The list as it is sent on, with this threshold in our member; empty if there is nothing to send.
+    pub fn forwarded(&self, threshold: Option<Threshold>) -> Cow<'_, str> {
+        let Some(own) = self.ot.forwarded(threshold) else { return Cow::Borrowed(&self.others) };
+        // what is modified stands first (section 3.5), and takes the place of the last if there is no other
+        let mut text = own.to_string();
+        let mut others = Members::default();
+        for member in self.others.split_terminator(',').take(MAX_MEMBERS - 1) {
+            others.add(member);
+        }
+        others.shorten(MAX_LENGTH - text.len() - 1);
+        for member in others.as_slice() {
+            let _ = write!(text, ",{member}");
+        }
+        Cow::Owned(text)
+    }
+
+    /// What of it is exported: our member's numbers, with this threshold. The rest belongs to others.
+    pub fn exported(&self, threshold: Option<Threshold>) -> String {
+        self.ot.exported(threshold).map(|own| own.to_string()).unwrap_or_default()
+    }
 }
 
 struct Members<'a> {
@@ -24,37 +68,62 @@ struct Members<'a> {
     count: usize,
 }
 
+impl Default for Members<'_> {
+    fn default() -> Self {
+        Self { list: [""; MAX_MEMBERS], count: 0 }
+    }
+}
+
 impl<'a> Members<'a> {
-    /// Adds a member, unless it breaks the grammar, repeats a key or is one too many.
+    fn as_slice(&self) -> &[&'a str] {
+        &self.list[..self.count]
+    }
+
+    /// Adds a member, unless it breaks the grammar or is one too many. Of a key that is repeated the first
+    /// member counts, which is the latest (section 3.5).
     fn push(&mut self, member: &'a [u8]) -> Option<()> {
         let equals = member.iter().position(|&byte| byte == b'=')?;
         let (key, value) = (&member[..equals], &member[equals + 1..]);
-        let repeated = || {
-            let same = |other: &&str| other.as_bytes().get(..=equals) == Some(&member[..=equals]);
-            self.list[..self.count].iter().any(same)
-        };
-        if self.count == MAX_MEMBERS || !is_key(key) || !is_value(value) || repeated() {
+        if !is_key(key) || !is_value(value) {
             return None;
         }
-        self.list[self.count] = std::str::from_utf8(member).ok()?;
+        let same = |other: &&str| other.as_bytes().get(..=equals) == Some(&member[..=equals]);
+        if self.as_slice().iter().any(same) {
+            return Some(());
+        }
+        self.add(std::str::from_utf8(member).ok()?)
+    }
+
+    fn add(&mut self, member: &'a str) -> Option<()> {
+        *self.list.get_mut(self.count)? = member;
         self.count += 1;
         Some(())
     }
 
-    /// Whole members go until the line is short enough: long ones first, then the oldest, at the end
+    /// Takes out the member that begins so.
+    fn take(&mut self, prefix: &str) -> Option<&'a str> {
+        let at = self.as_slice().iter().position(|member| member.starts_with(prefix))?;
+        let taken = self.list[at];
+        self.remove(at);
+        Some(taken)
+    }
+
+    /// Whole members go until the line is no longer than this: long ones first, then the oldest, at the end
     /// (section 3.3.1.5).
-    fn shorten(&mut self) {
-        while self.length() > MAX_LENGTH {
-            let members = &mut self.list[..self.count];
-            let goes =
-                members.iter().rposition(|member| member.len() > LONG_MEMBER).unwrap_or(self.count - 1);
-            members[goes..].rotate_left(1);
-            self.count -= 1;
+    fn shorten(&mut self, most: usize) {
+        while self.length() > most {
+            let long = |member: &&str| member.len() > LONG_MEMBER;
+            self.remove(self.as_slice().iter().rposition(long).unwrap_or(self.count - 1));
         }
     }
 
+    fn remove(&mut self, at: usize) {
+        self.list[at..self.count].rotate_left(1);
+        self.count -= 1;
+    }
+
     fn length(&self) -> usize {
-        self.list[..self.count].iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1)
+        self.as_slice().iter().map(|member| member.len() + 1).sum::<usize>().saturating_sub(1)
     }
 }
 
@@ -79,6 +148,9 @@ fn trim(mut member: &[u8]) -> &[u8] {
     member
 }
 
+/// How our own member begins.
+const OWN: &str = "ot=";
+
 /// The most members of a list (section 3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
@@ -90,10 +162,18 @@ const LONG_MEMBER: usize = 128;
 
 #[cfg(test)]
 mod tests {
-    use super::join;
+    use super::{State, Threshold};
+
+    /// Every character that a key and a value may have.
+    const EVERYTHING: &str = "abcdefghijklmnopqrstuvwxyz0123456789_-*/@a-z0-9_-*/= !\"#$%&'()*+-./0123456789:;<>?@\
+                              ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
+
+    fn state(fields: &[&str]) -> State {
+        State::read(fields.iter().map(|field| field.as_bytes()))
+    }
 
     fn joined(fields: &[&str]) -> String {
-        join(fields.iter().map(|field| field.as_bytes())).into()
+        state(fields).forwarded(None).into()
     }
 
     #[test]
@@ -115,6 +195,11 @@ mod tests {
             (&[&format!("k={value256}")], &format!("k={value256}")),
             (&[&format!("{key256}k=1")], ""),
             (&[&format!("k={value256}v")], ""),
+            // level 2 has no rule for what stands around an @
+            (&["foo@=1,bar=2"], "foo@=1,bar=2"),
+            (&["foo@@bar=1,t@v=2"], "foo@@bar=1,t@v=2"),
+            (&[EVERYTHING], EVERYTHING),
+            (&["foo=1", "", "rojo=1,congo=2", "baz=3"], "foo=1,rojo=1,congo=2,baz=3"),
             (&["foo"], ""),
             (&["foo="], ""),
             (&["=1"], ""),
@@ -129,8 +214,9 @@ mod tests {
             (&["foo=1;bar"], "foo=1;bar"),
             (&["foo=1;bar=2"], ""),
             (&["foo=1,bar"], ""),
-            (&["foo=1,foo=1"], ""),
-            (&["foo=1,bar=2", "foo=3"], ""),
+            (&["foo=1,foo=1"], "foo=1"),
+            (&["foo=1,bar=2", "foo=3"], "foo=1,bar=2"),
+            (&["foo=1", "foo=2=3"], ""),
             (&["foo=1,fo=2,foob=3"], "foo=1,fo=2,foob=3"),
         ];
         for (fields, expected) in cases {
@@ -161,5 +247,28 @@ mod tests {
         assert_eq!(joined(&[&[long.clone(), other, short('a'), short('b')].join(",")]), {
             [long, short('a'), short('b')].join(",")
         });
+    }
+
+    #[test]
+    fn our_own_member_is_rewritten_and_stands_first() {
+        let members = |count: usize| (0..count).map(|n| format!("k{n}=1")).collect::<Vec<_>>().join(",");
+        let (most, full) = (members(31), members(32));
+        for (field, kept, unsampled, exported) in [
+            ("", "ot=th:c", "", "ot=th:c"),
+            ("a=1,b=2", "ot=th:c,a=1,b=2", "a=1,b=2", "ot=th:c"),
+            ("a=1,ot=th:8;p:1,b=2", "ot=th:c;p:1,a=1,b=2", "ot=p:1,a=1,b=2", "ot=th:c"),
+            ("a=1,ot=nonsense", "ot=th:c,a=1", "a=1", "ot=th:c"),
+            ("ot=th:0,ot=th:8", "ot=th:c", "", "ot=th:c"),
+            ("ott=th:0", "ot=th:c,ott=th:0", "ott=th:0", "ot=th:c"),
+            (&format!("{most},ot=th:0"), &format!("ot=th:c,{most}"), &most, "ot=th:c"),
+            (&full, &format!("ot=th:c,{most}"), &full, "ot=th:c"),
+        ] {
+            let state = state(&[field]);
+            let threshold = Threshold::parse(b"c");
+            assert_eq!(state.forwarded(threshold), kept, "{field}");
+            assert_eq!(state.forwarded(None), unsampled, "{field}");
+            assert_eq!(state.exported(threshold), exported, "{field}");
+        }
+        assert_eq!(state(&["a=1,ot=th:8;rv:00000000000001"]).exported(None), "ot=rv:00000000000001");
     }
 }

@@ -68,6 +68,10 @@ families! {
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
+    SPANS_MADE = Counter "tracegate_telemetry_spans_made_total",
+        "Spans of operations and attempts that have ended and of streams that have opened, sampled or not.";
+    SPANS_QUEUED = Gauge "tracegate_telemetry_spans_queued",
+        "Spans that wait for this receiver or are on their way to it.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
     SERIES = Gauge "tracegate_telemetry_series", "Series of each metric on this page, histograms counted once.";
     TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";

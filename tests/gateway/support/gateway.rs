@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tracegate::gateway::file::{Sources, load};
 use tracegate::telemetry::Sink;
 
+use super::balance::Balance;
 use super::body::Body;
 use super::client::{Client, Reply, get_admin, get_admin_with};
 use super::metrics::Metrics;
@@ -165,6 +166,18 @@ impl Gateway {
             }
         };
         within(what, scraped).await
+    }
+
+    /// What became of the spans at this receiver, as soon as it adds up and satisfies this.
+    pub async fn balance_when(
+        &self,
+        what: &str,
+        receiver: &str,
+        satisfied: impl Fn(&Balance) -> bool,
+    ) -> Balance {
+        let satisfied = |balance: &Balance| balance.adds_up() && satisfied(balance);
+        let metrics = self.metrics_when(what, |metrics| satisfied(&Balance::of(metrics, receiver))).await;
+        Balance::of(&metrics, receiver)
     }
 
     /// The access log.
