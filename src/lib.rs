@@ -49,7 +49,7 @@
 //! `telemetry::context::jaeger`; it is made of `telemetry::context::id`s and a `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
-//! `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
+//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`, `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`);
 //! `telemetry::spans`, which has a `telemetry::spans::delivery` to each receiver, where
 //! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a

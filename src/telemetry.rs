@@ -61,7 +61,7 @@ impl Telemetry {
     /// Starts every sink that is configured, and these besides.
     pub fn start(settings: &Settings, extra: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
         let resource = resource::attributes(settings);
-        let metrics = Metrics::new(&settings.buckets);
+        let metrics = Metrics::new(&settings.metrics);
         metrics.target_info(resource.iter().map(|(key, value)| (&**key, &**value)));
 
         let privacy = settings.privacy.clone();
@@ -79,7 +79,7 @@ impl Telemetry {
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling.clone(), sinks);
+        let recorder = Recorder::new(settings.sampling.clone(), settings.metrics.stream_after, sinks);
         Ok(Self { recorder, metrics, spans, access_log })
     }
 
@@ -232,6 +232,7 @@ mod tests {
 
     use super::Telemetry;
     use super::sampling::Sampling;
+    use super::settings;
     use super::settings::{AccessLog, Otlp, OtlpProtocol, Privacy, Receiver, Settings};
     use super::testing::{self, Bench};
     use crate::setting::Secret;
@@ -290,7 +291,7 @@ mod tests {
             sampling: Sampling::default(),
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
-            buckets: Vec::new(),
+            metrics: settings::Metrics::default(),
         }
     }
 

@@ -135,13 +135,25 @@ impl<F: Future<Output = Response>> Future for Exchanging<F> {
         }
         let bodyless = handle.exchange.method == Method::Head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let is_stream = is_stream(answer.headers());
         let mut answer = answer.map(|body| RecordedBody::new(body, operation, activity));
+        let body = answer.body_mut();
         if bodyless {
             // hyper will not ask for it
-            answer.body_mut().end();
+            body.end();
+        } else if is_stream && !body.complete {
+            body.operation.handle().stream();
         }
         Poll::Ready(answer)
     }
+}
+
+/// Whether the answer says of itself that it has no end. (gRPC says the same of one message and of many: its
+/// streams show when they go on for long.)
+fn is_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// One open exchange of a connection.

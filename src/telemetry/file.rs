@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer};
 
 use self::receivers::{WrittenOtlp, WrittenZipkin};
 use super::sampling::{Force, Keep, Sampling};
-use super::settings::{AccessLog, ClientAddress, Privacy, Settings};
+use super::settings::{self, AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
 use crate::setting::secret::WrittenSecret;
-use crate::setting::{Check, Count, OrOff, Ratio, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Ratio, Written};
 use http::HeaderName;
 
 /// `[telemetry]` as written.
@@ -30,6 +30,8 @@ pub struct Telemetry {
 #[derive(Debug, Deserialize)]
 pub struct Metrics {
     buckets: Written<Vec<Written<f64>>>,
+    max_series: Written<Count>,
+    stream_after: Written<OrOff<Duration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,7 +91,7 @@ impl Telemetry {
                 enabled: self.access_log.enabled.or(true),
                 file: self.access_log.file.into_option().map(|file| check.path(file)),
             },
-            buckets: metrics.check(check),
+            metrics: metrics.check(check),
         }
     }
 }
@@ -136,32 +138,36 @@ impl WrittenForce {
 }
 
 impl Metrics {
-    fn check(self, check: &Check<'_>) -> Vec<f64> {
-        let key = self.buckets.key().clone();
-        let Some(buckets) = self.buckets.into_option() else { return BUCKETS.to_vec() };
-        if buckets.is_empty() || buckets.len() > MOST_BUCKETS {
-            let what = format!("has {} bounds", buckets.len());
-            check.wrong(&key, what, format!("write 1 to {MOST_BUCKETS}, or leave it out"));
+    fn check(self, check: &Check<'_>) -> settings::Metrics {
+        let default = settings::Metrics::default();
+        settings::Metrics {
+            max_series: self.max_series.or(default.max_series),
+            stream_after: self.stream_after.or(default.stream_after),
+            buckets: check_buckets(self.buckets, check),
         }
-        let mut below = 0.0;
-        for bucket in &buckets {
-            let Some(&bound) = bucket.get() else { continue };
-            if !bound.is_finite() || bound <= below {
-                let what = format!("{bound} is not above {below}");
-                check.wrong(bucket.key(), what, "write finite numbers of seconds above 0, ascending");
-            } else {
-                below = bound;
-            }
-        }
-        buckets.into_iter().filter_map(Written::into_option).collect()
     }
 }
 
-/// In seconds: a superset of what the semantic conventions advise.
-const BUCKETS: [f64; 20] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
-    60.0, 120.0, 300.0,
-];
+/// The bounds as used; none where none are written.
+fn check_buckets(written: Written<Vec<Written<f64>>>, check: &Check<'_>) -> Vec<f64> {
+    let key = written.key().clone();
+    let Some(buckets) = written.into_option() else { return Vec::new() };
+    if buckets.is_empty() || buckets.len() > MOST_BUCKETS {
+        let what = format!("has {} bounds", buckets.len());
+        check.wrong(&key, what, format!("write 1 to {MOST_BUCKETS}, or leave it out"));
+    }
+    let mut below = 0.0;
+    for bucket in &buckets {
+        let Some(&bound) = bucket.get() else { continue };
+        if !bound.is_finite() || bound <= below {
+            let what = format!("{bound} is not above {below}");
+            check.wrong(bucket.key(), what, "write finite numbers of seconds above 0, ascending");
+        } else {
+            below = bound;
+        }
+    }
+    buckets.into_iter().filter_map(Written::into_option).collect()
+}
 
 /// How fields begin that the gateway reads or writes.
 const TAKEN: [&str; 3] = ["x-b3-", "x-forwarded-", "x-request-id"];

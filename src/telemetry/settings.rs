@@ -24,8 +24,25 @@ pub struct Settings {
     pub privacy: Privacy,
     /// The access log.
     pub access_log: AccessLog,
-    /// Upper bounds of the duration histograms' buckets in seconds, ascending.
+    /// The metrics.
+    pub metrics: Metrics,
+}
+
+/// The metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Upper bounds of the duration histograms' buckets in seconds, ascending; none: the default ones.
     pub buckets: Vec<f64>,
+    /// The most series of one metric; what comes later counts as `_other`.
+    pub max_series: usize,
+    /// An answer whose body goes on for longer is a stream; `None`: only if its head says so.
+    pub stream_after: Option<Duration>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { buckets: Vec::new(), max_series: 10_000, stream_after: Some(Duration::from_secs(30)) }
+    }
 }
 
 /// An OTLP receiver.

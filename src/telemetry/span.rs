@@ -44,6 +44,8 @@ pub enum Kind {
     Server,
     /// An attempt at an endpoint.
     Client,
+    /// Neither.
+    Internal,
 }
 
 /// An attribute's value.

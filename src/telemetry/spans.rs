@@ -76,6 +76,11 @@ impl Spans {
 }
 
 impl Sink for Spans {
+    /// The span of the opening is like any other.
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        self.operation_ended(opening);
+    }
+
     fn operation_ended(&self, record: &Arc<Record>) {
         let spans = record.spans();
         self.made.add(spans);
@@ -165,7 +170,7 @@ mod tests {
     /// These receivers, which tell of their batches together.
     fn with(settings: &settings::Receiver, receivers: &[(&'static str, &[Answer])]) -> Set {
         let (sender, batches) = mpsc::unbounded_channel();
-        let metrics = Metrics::new(&[]);
+        let metrics = Metrics::new(&settings::Metrics::default());
         let start = |&(name, answers): &(&'static str, &[Answer])| {
             let fake = Fake { name, answers: answers.to_vec(), batches: sender.clone() };
             Delivery::start(fake, settings, Privacy::default(), metrics.span_balance(name)).unwrap()

@@ -27,7 +27,7 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
-        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, [sink]))
+        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, None, [sink]))
     }
 
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {

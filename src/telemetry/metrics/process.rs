@@ -2,40 +2,41 @@
 //!
 //! The names are those of Prometheus' own client libraries.
 
-use std::fmt::Write as _;
 use std::fs;
 
 use rlimit::Resource;
 
-/// Reads and writes them, in Prometheus' text format 0.0.4. What cannot be read is left out: only Linux has
-/// a `/proc`.
-pub(super) fn render(page: &mut String) {
+use super::family::Kind;
+use super::page::Page;
+
+/// Reads and writes them. What cannot be read is left out: only Linux has a `/proc`.
+pub(super) fn render(page: &mut Page) {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let (stat, status, system) = (read("/proc/self/stat"), read("/proc/self/status"), read("/proc/stat"));
     let open_files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count().to_string());
     let started = start_ticks(&stat).zip(number(&system, "btime")).map(|(ticks, boot)| ticks + boot * HERTZ);
 
-    let mut add = |name: &str, kind: &str, help: &str, value: Option<String>| {
+    let mut add = |name: &str, kind: Kind, help: &str, value: Option<String>| {
         let Some(value) = value else { return };
-        let text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-        writeln!(page, "{text}").expect("writing to memory does not fail");
+        page.family(name, kind, help);
+        page.sample("", "", value);
     };
     let help = "Total user and system CPU time spent in seconds.";
-    add("process_cpu_seconds_total", "counter", help, cpu_ticks(&stat).map(seconds));
+    add("process_cpu_seconds_total", Kind::Counter, help, cpu_ticks(&stat).map(seconds));
     let help = "Start time of the process since unix epoch in seconds.";
-    add("process_start_time_seconds", "gauge", help, started.map(seconds));
+    add("process_start_time_seconds", Kind::Gauge, help, started.map(seconds));
     let help = "Number of OS threads in the process.";
-    add("process_threads", "gauge", help, number(&status, "Threads:").map(|count| count.to_string()));
+    add("process_threads", Kind::Gauge, help, number(&status, "Threads:").map(|count| count.to_string()));
     let help = "Resident memory size in bytes.";
-    add("process_resident_memory_bytes", "gauge", help, number(&status, "VmRSS:").map(bytes));
+    add("process_resident_memory_bytes", Kind::Gauge, help, number(&status, "VmRSS:").map(bytes));
     let help = "Virtual memory size in bytes.";
-    add("process_virtual_memory_bytes", "gauge", help, number(&status, "VmSize:").map(bytes));
+    add("process_virtual_memory_bytes", Kind::Gauge, help, number(&status, "VmSize:").map(bytes));
     let help = "Maximum amount of virtual memory available in bytes; 0: no limit.";
-    add("process_virtual_memory_max_bytes", "gauge", help, limit(Resource::AS));
+    add("process_virtual_memory_max_bytes", Kind::Gauge, help, limit(Resource::AS));
     let help = "Number of open file descriptors.";
-    add("process_open_fds", "gauge", help, open_files);
+    add("process_open_fds", Kind::Gauge, help, open_files);
     let help = "Maximum number of open file descriptors; 0: no limit.";
-    add("process_max_fds", "gauge", help, limit(Resource::NOFILE));
+    add("process_max_fds", Kind::Gauge, help, limit(Resource::NOFILE));
 }
 
 /// In user and in kernel mode.
@@ -82,6 +83,7 @@ const HERTZ: u64 = 100;
 #[cfg(test)]
 mod tests {
     use super::{bytes, cpu_ticks, number, render, seconds, start_ticks};
+    use crate::telemetry::metrics::page::{Format, Page};
 
     #[test]
     fn a_program_may_have_any_name() {
@@ -115,8 +117,9 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn every_family_is_on_the_page_of_a_running_process() {
-        let mut page = String::new();
+        let mut page = Page::new(Format::Text);
         render(&mut page);
+        let page = page.end();
         let value = |name: &str| {
             let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("{name} is missing:\n{page}")).parse::<f64>().unwrap()

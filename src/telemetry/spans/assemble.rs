@@ -1,4 +1,8 @@
 //! The spans of an operation that has ended: one SERVER span, and one CLIENT span an attempt.
+//!
+//! A stream has one more, which is exported when it opens: `stream opened`, INTERNAL, under the SERVER span. An
+//! event would be seen only with its span, hours later; the SERVER span sent twice would be two spans to most
+//! receivers. So whoever looks for a stream that is open finds its trace, with a parent that is still to come.
 
 use std::borrow::Cow;
 use std::iter;
@@ -14,7 +18,32 @@ use crate::telemetry::span::{Kind, Span, Value};
 
 /// The spans of an operation, the SERVER span first.
 pub(super) fn assemble<'a>(record: &'a Record, privacy: &Privacy) -> impl Iterator<Item = Span<'a>> {
-    iter::once(server(record, privacy)).chain(record.attempts().map(|attempt| client(record, attempt)))
+    let first = match record.opening {
+        Some(id) => opened(record, id),
+        None => server(record, privacy),
+    };
+    iter::once(first).chain(record.attempts().map(|attempt| client(record, attempt)))
+}
+
+fn opened(record: &Record, id: SpanId) -> Span<'_> {
+    let mut attributes = Attributes::default();
+    attributes.add("http.request.method", record.exchange.method.word());
+    attributes.add_some("http.response.status_code", record.status());
+    if let Some(route) = record.route_labels() {
+        attributes.add("http.route", &*route.template);
+        attributes.add("tracegate.route", &*route.route);
+        attributes.add("tracegate.upstream", &*route.upstream);
+    }
+    attributes.add_business(record);
+    let own = Own {
+        id,
+        parent: Some(record.context.span_id),
+        kind: Kind::Internal,
+        name: "stream opened".into(),
+        start: Duration::ZERO,
+        end: record.duration(),
+    };
+    span(record, own, attributes)
 }
 
 fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
@@ -41,6 +70,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     if let Decision::Sampled { because, .. } = record.verdict() {
         attributes.add("tracegate.sampled_because", because.word());
     }
+    attributes.add_some("tracegate.stream", record.is_stream().then_some("true"));
     attributes.add_failure(record.failure());
     let error = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
@@ -88,8 +118,12 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
         attributes.add_some("tracegate.connect_ms", connection.connect.map(milliseconds));
         attributes.add_some("tracegate.handshake_ms", connection.handshake.map(milliseconds));
     }
-    let first_byte = attempt.first_byte.map(|at| at.saturating_sub(attempt.started));
-    attributes.add_some("tracegate.first_byte_ms", first_byte.map(milliseconds));
+    let since_start = |at: Duration| milliseconds(at.saturating_sub(attempt.started));
+    attributes.add_some("tracegate.request_sent_ms", attempt.request_sent.map(since_start));
+    attributes.add_some("tracegate.first_byte_ms", attempt.first_byte.map(since_start));
+    attributes.add_some("tracegate.last_byte_ms", attempt.last_byte.map(since_start));
+    attributes.add("http.request.body.size", size(attempt.request_bytes));
+    attributes.add("http.response.body.size", size(attempt.response_bytes));
     attributes.add("tracegate.upstream", &*endpoint.upstream);
     attributes.add_failure(attempt.failure);
     let error = attributes.add_error(ErrorType::of_attempt(attempt));
@@ -178,6 +212,10 @@ impl<'a> Attributes<'a> {
     fn add_business(&mut self, record: &'a Record) {
         self.0.extend(record.attributes().map(|(key, value)| (key, value.into())));
     }
+}
+
+fn size(bytes: u64) -> Value<'static> {
+    Value::Integer(bytes.try_into().unwrap_or(i64::MAX))
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -277,7 +315,8 @@ mod tests {
         assert!(server.start <= client.start && client.end <= server.end);
         assert_eq!(
             attributes(client),
-            "http.request.method=GET\nhttp.response.status_code=200\nnetwork.peer.address=10.0.0.7\n\
+            "http.request.body.size=0\nhttp.request.method=GET\nhttp.response.body.size=0\n\
+             http.response.status_code=200\nnetwork.peer.address=10.0.0.7\n\
              network.peer.port=9001\norder.id=4711\npeer.service=shop-api\nserver.address=shop.internal\n\
              server.port=9001\nservice.peer.name=shop-api\ntracegate.connection=new\ntracegate.upstream=shop\n\
              url.full=http://shop.internal:9001/orders/{order_id}\nurl.template=/orders/{order_id}\n"

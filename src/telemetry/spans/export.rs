@@ -82,7 +82,10 @@ impl Exporter {
         let give_up_at = Instant::now() + self.give_up_after;
         loop {
             match timeout_at(give_up_at, self.send(batch.clone())).await {
-                Ok(Answer::Accepted) => return open.exported(),
+                Ok(Answer::Accepted) => {
+                    open.exported();
+                    return records.iter().for_each(|record| record.exported());
+                }
                 Ok(Answer::Partly { rejected, why }) => {
                     self.say_refused(&why);
                     open.dropped(rejected, Dropped::Rejected);

@@ -16,7 +16,7 @@ use tracegate::telemetry::Sink;
 
 use super::balance::Balance;
 use super::body::Body;
-use super::client::{Client, Reply, get_admin};
+use super::client::{Client, Reply, get_admin, get_admin_with};
 use super::metrics::Metrics;
 use super::within;
 
@@ -129,6 +129,30 @@ impl Gateway {
         let page = self.admin("/metrics").await;
         assert_eq!(page.status, 200, "{}", page.text());
         Metrics::parse(page.text())
+    }
+
+    /// The metrics as Prometheus would rather have them.
+    pub async fn open_metrics(&self) -> Metrics {
+        let accept = ("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+        let page = get_admin_with(self.admin_address(), "/metrics", &[accept]).await;
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, Some("application/openmetrics-text; version=1.0.0; charset=utf-8"))
+        );
+        Metrics::parse(page.text())
+    }
+
+    /// The same, as soon as they satisfy this: one scrape after the other.
+    pub async fn open_metrics_when(&self, what: &str, satisfied: impl Fn(&Metrics) -> bool) -> Metrics {
+        let scraped = async {
+            loop {
+                let metrics = self.open_metrics().await;
+                if satisfied(&metrics) {
+                    return metrics;
+                }
+            }
+        };
+        within(what, scraped).await
     }
 
     /// The metrics, as soon as they satisfy this: one scrape after the other.

@@ -57,6 +57,7 @@ fn write(message: &mut Writer, span: &Span<'_>) {
     message.unsigned(
         6,
         match span.kind {
+            Kind::Internal => 1,
             Kind::Server => 2,
             Kind::Client => 3,
         },

@@ -43,7 +43,11 @@ impl Serialize for ZipkinSpan<'_> {
             None => json.skip_field("parentId")?,
         }
         json.serialize_field("name", &span.name)?;
-        json.serialize_field("kind", if span.kind == Kind::Server { "SERVER" } else { "CLIENT" })?;
+        match span.kind {
+            Kind::Server => json.serialize_field("kind", "SERVER")?,
+            Kind::Client => json.serialize_field("kind", "CLIENT")?,
+            Kind::Internal => json.skip_field("kind")?,
+        }
         json.serialize_field("timestamp", &microseconds(span.start))?;
         // zero would be no duration
         json.serialize_field("duration", &microseconds(span.end.saturating_sub(span.start)).max(1))?;
