@@ -86,31 +86,42 @@ impl fmt::Debug for SpanId {
 
 /// Reads exactly two lower-case digits a byte.
 pub(super) fn read_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut out = [0; N];
+    let (mut out, mut all) = ([0; N], 0);
     if text.len() != 2 * N {
         return None;
     }
+    // no branch a digit: this is on the way of every request
     for (out, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        *out = digit(pair[0])? << 4 | digit(pair[1])?;
+        let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
+        all |= high | low;
+        *out = high << 4 | low;
     }
-    Some(out)
+    (all < 16).then_some(out)
 }
 
 /// The value of a lower-case digit.
 pub(super) fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    }
+    Some(VALUES[usize::from(byte)]).filter(|value| *value < 16)
 }
 
 /// Writes two lower-case digits a byte.
 pub(super) fn write_hex<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
         pair[0] = DIGITS[usize::from(byte >> 4)];
         pair[1] = DIGITS[usize::from(byte & 15)];
     }
     std::str::from_utf8(out).expect("digits are ASCII")
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The value of each byte that is a lower-case digit; more than 15 of any other.
+static VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[DIGITS[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
