@@ -6,8 +6,8 @@
 //! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
 //! the [`exchange`], and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
-//! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`]. The answer comes back through the same
-//! stages, its [`body`] last.
+//! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`]. The answer comes back through
+//! the same stages, its [`body`] last.
 
 pub mod body;
 pub mod context;

@@ -20,7 +20,8 @@
 //! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
 //! `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves
 //! are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
-//! `setting::count`, `setting::ratio`, `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`;
+//! `setting::count`, `setting::ratio`, `setting::address`, `setting::name`, `setting::or_off`,
+//! `setting::secret`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
 //! all at once. What comes out is `gateway::settings`.
 //!
@@ -35,17 +36,19 @@
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, and `http::forward` with
-//! `http::headers`, `http::context`, `http::expect` and `http::pool`. `upstream` picks one `upstream::endpoint` by
+//! `http::headers`, `http::context`, `http::expect` and `http::pool`.
+//! `upstream` picks one `upstream::endpoint` by
 //! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
 //! down, held by `http::body::stall`, broken by `http::body::error`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
-//! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and, when
-//! it drops, handed by `telemetry::recorder` to the sinks. Context comes from a `telemetry::context::remote` caller
-//! in one of the formats of `telemetry::context::format`: `telemetry::context::traceparent` with the
-//! `telemetry::context::state` and our `telemetry::context::ot` in it, `telemetry::context::b3`,
-//! `telemetry::context::jaeger`; it is made of `telemetry::context::id`s and a `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
+//! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and,
+//! when it drops, handed by `telemetry::recorder` to the sinks. What a `telemetry::context::remote` caller
+//! says of its trace comes in one of the formats of `telemetry::context::format`:
+//! `telemetry::context::traceparent` with `telemetry::context::state` and our `telemetry::context::ot` in it,
+//! `telemetry::context::b3`, `telemetry::context::jaeger`; it is made of `telemetry::context::id` and
+//! `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::dns`, found by the handles of `telemetry::series`); `telemetry::access_log`
