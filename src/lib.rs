@@ -18,7 +18,8 @@
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
-//! `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves
+//! `http::file::crossings`), `upstream::file`, `telemetry::file` (with
+//! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves
 //! are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
 //! `setting::count`, `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
@@ -46,11 +47,14 @@
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
-//! `telemetry::access_log` (`telemetry::access_log::line`);
+//! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
+//! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,
+//! over a connection to its `telemetry::errors::peer`, from a `telemetry::errors::outbox`;
 //! `telemetry::spans` (`telemetry::spans::assemble`, `telemetry::spans::export`), which go to
 //! `telemetry::receivers`: `telemetry::receivers::otlp` with `telemetry::receivers::otlp::http_client`, under
 //! the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
-//! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,
+//! `telemetry::balance` counts what became of everything; `telemetry::trouble` keeps what lasts from filling
+//! the log. `telemetry::settings` is what was configured,
 //! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
 //! `failure` is the one vocabulary of reasons.
 //!

@@ -1,7 +1,7 @@
 //! The one seam between the gateway's work and what is said about it: operations go in, signals come out.
 //!
 //! A protocol starts an [`Operation`] and states facts through its [`Handle`]. When the operation drops, the
-//! [`Recorder`] hands the finished [`Record`] to each [`Sink`]: spans, metrics, access log. Telemetry knows
+//! [`Recorder`] hands the finished [`Record`] to each [`Sink`]: spans, metrics, access log, error records. Telemetry knows
 //! no protocol's library.
 
 pub mod access_log;
@@ -9,6 +9,7 @@ mod backlog;
 pub mod balance;
 pub mod context;
 pub mod diagnostics;
+pub mod errors;
 pub mod exchange;
 pub mod file;
 pub mod metrics;
@@ -24,6 +25,7 @@ pub mod settings;
 pub mod spans;
 #[cfg(test)]
 mod testing;
+mod trouble;
 
 use std::error::Error;
 use std::fmt;
@@ -33,7 +35,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use access_log::AccessLog;
-use balance::SpanSums;
+use balance::{ErrorSums, SpanSums};
+use errors::Errors;
 use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
 use receivers::otlp::{self, OtlpReceiver};
@@ -50,6 +53,7 @@ pub struct Telemetry {
     metrics: Arc<Metrics>,
     spans: Arc<Spans>,
     access_log: Option<Arc<AccessLog>>,
+    errors: Option<Arc<Errors>>,
 }
 
 impl Telemetry {
@@ -79,11 +83,20 @@ impl Telemetry {
             .transpose()
             .map_err(|error| StartError::new(format!("the access log {place}"), error))?;
 
+        let errors = settings.logstash.as_ref().map(|logstash| {
+            let resource = resource.iter().map(|(key, value)| (&**key, &**value));
+            Errors::start(logstash, resource, settings.privacy.clone(), metrics.error_balance())
+                .map(Arc::new)
+                .map_err(|error| StartError::new("the error records", error))
+        });
+        let errors = errors.transpose()?;
+
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
+        sinks.extend(errors.clone().map(|errors| errors as Arc<dyn Sink>));
         sinks.extend(extra);
         let recorder = Recorder::new(settings.sampling, sinks);
-        Ok(Self { recorder, metrics, spans, access_log })
+        Ok(Self { recorder, metrics, spans, access_log, errors })
     }
 
     /// What operations are started with.
@@ -111,7 +124,12 @@ impl Telemetry {
                 log.shutdown(deadline).await;
             }
         };
-        tokio::join!(lines, self.spans.shutdown(deadline));
+        let errors = async {
+            if let Some(errors) = &self.errors {
+                errors.shutdown(deadline).await;
+            }
+        };
+        tokio::join!(lines, errors, self.spans.shutdown(deadline));
     }
 
     /// The balance, for `/status`.
@@ -122,6 +140,7 @@ impl Telemetry {
             queued_spans: self.spans.queued(),
             access_records_written: lines.map_or(0, |lines| lines.written.get()),
             access_records_dropped: lines.map_or(0, |lines| lines.dropped.get()),
+            error_records: self.errors.as_ref().map(|errors| errors.balance().sums()).unwrap_or_default(),
         }
     }
 }
@@ -133,11 +152,14 @@ impl Drop for Telemetry {
         if let Some(log) = &self.access_log {
             log.close();
         }
+        if let Some(errors) = &self.errors {
+            errors.abandon();
+        }
     }
 }
 
 /// The balance of telemetry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// What became of the spans.
     pub spans: SpanSums,
@@ -147,6 +169,8 @@ pub struct Status {
     pub access_records_written: u64,
     /// Lines of the access log that were lost.
     pub access_records_dropped: u64,
+    /// What became of the error records.
+    pub error_records: ErrorSums,
 }
 
 /// What could not be started, and why.
@@ -190,11 +214,11 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
 
+    use super::Telemetry;
     use super::balance::SpanSums;
     use super::sampling::Sampling;
     use super::settings::{AccessLog, Otlp, OtlpProtocol, Privacy, Settings};
     use super::testing::{self, Bench};
-    use super::{Status, Telemetry};
     use crate::setting::Secret;
 
     /// A collector for one connection, over HTTP/1.1 or gRPC, which answers `grpc-status` if that is spoken.
@@ -251,6 +275,7 @@ mod tests {
                 batch: 10,
                 delay: Duration::from_hours(1),
             }),
+            logstash: None,
             sampling: Sampling { ratio: 1.0 },
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
@@ -281,9 +306,7 @@ mod tests {
             let spans = &message.resource_spans[0].scope_spans[0].spans;
             assert_eq!((spans.len(), &*spans[0].name), (1, "GET"));
             let sums = SpanSums { exported: 1, unsampled: 0, dropped: 0 };
-            let expected =
-                Status { spans: sums, queued_spans: 0, access_records_written: 0, access_records_dropped: 0 };
-            assert_eq!(telemetry.status(), expected, "{protocol:?}");
+            assert_eq!(telemetry.status().spans, sums, "{protocol:?}");
         }
     }
 

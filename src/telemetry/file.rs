@@ -1,11 +1,14 @@
 //! `[telemetry]` and `[metrics]` as written, and what they mean.
 
+mod logstash;
+
 use std::collections::BTreeMap;
 use std::time;
 
 use http::{HeaderName, Uri};
 use serde::{Deserialize, Deserializer};
 
+use self::logstash::WrittenLogstash;
 use super::sampling::Sampling;
 use super::settings::{AccessLog, ClientAddress, Otlp, OtlpProtocol, Privacy, Settings};
 use crate::net;
@@ -20,6 +23,7 @@ pub struct Telemetry {
     service_name: Written<String>,
     resource: BTreeMap<String, Written<String>>,
     otlp: OrOff<WrittenOtlp>,
+    logstash: Option<OrOff<WrittenLogstash>>,
     sampling: WrittenSampling,
     privacy: WrittenPrivacy,
     access_log: WrittenAccessLog,
@@ -89,6 +93,7 @@ impl Telemetry {
             service_name: service_name.into(),
             resource: self.resource.into_iter().filter_map(resource).collect(),
             otlp: self.otlp.into_option().and_then(|otlp| otlp.check(check)),
+            logstash: self.logstash.and_then(OrOff::into_option).and_then(|logstash| logstash.check(check)),
             sampling: self.sampling.check(check),
             privacy: Privacy { client_address: self.privacy.client_address.or(ClientAddress::Off) },
             access_log: AccessLog {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sampling::Sampling;
+use crate::net::tls::ClientTls;
 use crate::setting::Secret;
 
 /// All settings of telemetry.
@@ -15,6 +16,8 @@ pub struct Settings {
     pub resource: Vec<(Box<str>, Box<str>)>,
     /// The OTLP receiver; `None` is off.
     pub otlp: Option<Otlp>,
+    /// The receiver of error records; `None` is off.
+    pub logstash: Option<Logstash>,
     /// Which traces are exported.
     pub sampling: Sampling,
     /// What of the client may leave.
@@ -55,6 +58,25 @@ pub enum OtlpProtocol {
     Grpc,
     /// `http/protobuf`
     Http,
+}
+
+/// The receiver of error records: JSON lines over TCP.
+#[derive(Debug, Clone)]
+pub struct Logstash {
+    /// A name or an IP address, without brackets.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// How it is trusted, and told who we are; `None` is plain text.
+    pub tls: Option<ClientTls>,
+    /// Whether answers from 400 to 499 that were passed on are recorded too.
+    pub client_errors: bool,
+    /// The most records that wait to be written.
+    pub queue: usize,
+    /// How long finding the address, connecting and the handshake may take together.
+    pub connect_timeout: Duration,
+    /// How long a write may stand still before the connection is given up.
+    pub timeout: Duration,
 }
 
 /// What of the client may leave the process. All off by default.

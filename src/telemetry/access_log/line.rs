@@ -9,6 +9,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::failure::{Detail, Reason};
 use crate::telemetry::operation::{AttemptRecord, Record};
+use crate::telemetry::outcome::logged_status;
 use crate::telemetry::settings::Privacy;
 
 /// A line, as JSON. What is not known is left out.
@@ -38,7 +39,7 @@ impl Serialize for Line<'_> {
         line.add("attempts", &attempts.len())?;
         line.add("method", record.exchange.method.word())?;
         line.add_some("template", route.map(|route| &*route.template))?;
-        line.add_some("status", status(record))?;
+        line.add_some("status", logged_status(record))?;
         line.add_some("reason", reason.map(Reason::word))?;
         line.add_some("blame", reason.map(|reason| reason.blame().word()))?;
         line.add_some("detail", record.failure().and_then(|(_, detail)| detail).map(Detail::word))?;
@@ -81,12 +82,6 @@ impl Serialize for Attributes<'_> {
 /// When it began: RFC 3339, UTC, microseconds.
 fn time(record: &Record) -> String {
     humantime::format_rfc3339_micros(record.started_at.max(UNIX_EPOCH)).to_string()
-}
-
-/// The status sent; 499 where the client left before there was one.
-fn status(record: &Record) -> Option<u16> {
-    let gone = matches!(record.failure(), Some((Reason::ClientGone, _)));
-    record.status().or(gone.then_some(499))
 }
 
 /// To the microsecond, which is all that a reader can use.

@@ -60,6 +60,10 @@ families! {
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
+    ERROR_RECORDS = Counter "tracegate_error_records_total",
+        "Records of failed exchanges for Logstash: written or dropped, and why.";
+    ERROR_RECORDS_RESENT = Counter "tracegate_error_records_resent_total",
+        "Error records written once more, because a connection broke that may have lost them.";
     TARGET_INFO = Gauge "target_info", "The resource that these metrics are of; always 1.";
     BUILD_INFO = Gauge "tracegate_build_info", "The running version; always 1.";
 }
