@@ -37,7 +37,7 @@ pub(super) fn open(
     head: &request::Parts,
 ) -> Operation {
     let values = |name| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    recorder.start(Start {
+    let operation = recorder.start(Start {
         listener: Arc::clone(&settings.name),
         port: settings.address.port(),
         context: TraceContext::from_headers(values("traceparent"), values("tracestate")),
@@ -49,7 +49,12 @@ pub(super) fn open(
         request_id: request_id(&head.headers),
         client,
         started: Instant::now().into_std(),
-    })
+    });
+    let listed = |name: &str| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    if let Some(disclosed) = recorder.privacy().disclose(head.uri.query(), listed) {
+        operation.handle().disclose(disclosed);
+    }
+    operation
 }
 
 fn version(version: Version) -> ProtocolVersion {

@@ -9,6 +9,7 @@ use http::{HeaderName, Uri};
 use serde::{Deserialize, Deserializer};
 
 use self::logstash::WrittenLogstash;
+use super::privacy;
 use super::sampling::Sampling;
 use super::settings::{AccessLog, ClientAddress, Otlp, OtlpProtocol, Privacy, Settings};
 use crate::net;
@@ -63,6 +64,8 @@ struct WrittenSampling {
 #[derive(Debug, Deserialize)]
 struct WrittenPrivacy {
     client_address: Written<ClientAddress>,
+    query_keys: Written<Vec<Written<String>>>,
+    headers: Written<Vec<Written<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,7 +98,7 @@ impl Telemetry {
             otlp: self.otlp.into_option().and_then(|otlp| otlp.check(check)),
             logstash: self.logstash.and_then(OrOff::into_option).and_then(|logstash| logstash.check(check)),
             sampling: self.sampling.check(check),
-            privacy: Privacy { client_address: self.privacy.client_address.or(ClientAddress::Off) },
+            privacy: self.privacy.check(check),
             access_log: AccessLog {
                 enabled: self.access_log.enabled.or(true),
                 file: self.access_log.file.into_option().map(|file| check.path(file)),
@@ -199,6 +202,38 @@ impl WrittenSampling {
             );
         }
         Sampling { ratio }
+    }
+}
+
+impl WrittenPrivacy {
+    fn check(self, check: &Check<'_>) -> Privacy {
+        let help = "write the bare key: \"page\"";
+        let query_key = |key: Written<String>| {
+            let at = key.key().clone();
+            let name = key.into_option()?;
+            if name.is_empty() || name.contains(['&', '=', '?', '#', '%']) {
+                check.wrong(&at, format!("\"{name}\" is not a key of a query"), help);
+            }
+            Some(name.into())
+        };
+        let header = |written: Written<String>| {
+            let at = written.key().clone();
+            let name = written.into_option()?;
+            let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+                let what = format!("\"{name}\" is not the name of a header field");
+                check.wrong(&at, what, "write a name such as \"x-tenant\"");
+                return None;
+            };
+            if let Some(why) = privacy::never_leaves(name.as_str()) {
+                check.wrong(&at, format!("{name} {why}"), "leave it out");
+            }
+            Some(format!("{}{name}", privacy::HEADER).into())
+        };
+        Privacy {
+            client_address: self.client_address.or(ClientAddress::Off),
+            query_keys: self.query_keys.into_option().into_iter().flatten().filter_map(query_key).collect(),
+            headers: self.headers.into_option().into_iter().flatten().filter_map(header).collect(),
+        }
     }
 }
 

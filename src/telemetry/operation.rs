@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::context::{Context, SpanId};
 use super::exchange::Exchange;
+use super::privacy::Disclosed;
 use super::sampling::{Because, Decision, Sampling};
 use super::series::{EndpointSeries, RouteSeries};
 use crate::failure::{Detail, Failure, Reason};
@@ -101,6 +102,7 @@ pub struct Record {
     sink: Arc<dyn Sink>,
     route: OnceLock<Arc<RouteLabels>>,
     attributes: OnceLock<Box<[OnceLock<Box<str>>]>>,
+    disclosed: OnceLock<Box<Disclosed>>,
     decision: AtomicU8,
     failure: AtomicU32,
     status: AtomicU16,
@@ -174,6 +176,7 @@ impl Operation {
             sink,
             route: OnceLock::new(),
             attributes: OnceLock::new(),
+            disclosed: OnceLock::new(),
             decision: AtomicU8::new(0),
             failure: AtomicU32::new(0),
             status: AtomicU16::new(0),
@@ -243,6 +246,11 @@ impl Handle {
         }
     }
 
+    /// What the request said and may be recorded. Only the first call counts.
+    pub fn disclose(&self, disclosed: Disclosed) {
+        let _ = self.0.disclosed.set(Box::new(disclosed));
+    }
+
     /// Why the exchange did not simply succeed. The first reason stated is the one recorded.
     pub fn fail(&self, failure: &Failure) {
         let stated = 1 | u32::from(failure.reason.index()) << 8 | detail_bits(failure.detail) << 16;
@@ -286,6 +294,11 @@ impl Record {
         let keys = self.route.get().map(|labels| &labels.attributes[..]).unwrap_or_default();
         let values = self.attributes.get().map(|values| &values[..]).unwrap_or_default();
         keys.iter().zip(values).filter_map(|(key, value)| Some((&**key, &**value.get()?)))
+    }
+
+    /// What the request said and may be recorded.
+    pub fn disclosed(&self) -> Option<&Disclosed> {
+        self.disclosed.get().map(|disclosed| &**disclosed)
     }
 
     /// The sampling decision; made when first asked for, at the latest at the end.

@@ -5,17 +5,33 @@ use std::sync::Arc;
 
 use super::operation::{AttemptRecord, Operation, Record, Sink, Start};
 use super::sampling::Sampling;
+use super::settings::Privacy;
 
 /// Starts operations and hands the finished ones to every sink.
 pub struct Recorder {
     sampling: Sampling,
+    privacy: Privacy,
     sinks: Box<[Arc<dyn Sink>]>,
 }
 
 impl Recorder {
     /// A recorder that samples by this rule and tells these sinks.
     pub fn new(sampling: Sampling, sinks: impl IntoIterator<Item = Arc<dyn Sink>>) -> Arc<Self> {
-        Arc::new(Self { sampling, sinks: sinks.into_iter().collect() })
+        Self::disclosing(Privacy::default(), sampling, sinks)
+    }
+
+    /// The same, which lets what is listed here onto the record.
+    pub fn disclosing(
+        privacy: Privacy,
+        sampling: Sampling,
+        sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { sampling, privacy, sinks: sinks.into_iter().collect() })
+    }
+
+    /// What of the client may be stated.
+    pub fn privacy(&self) -> &Privacy {
+        &self.privacy
     }
 
     /// Begins an operation; it ends when the returned owner drops.

@@ -1,6 +1,7 @@
 //! Telemetry as used: what `[telemetry]` and `[metrics]` mean once they have been checked.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::sampling::Sampling;
@@ -82,8 +83,13 @@ pub struct Logstash {
 /// What of the client may leave the process. All off by default.
 #[derive(Debug, Clone, Default)]
 pub struct Privacy {
-    /// The client's address on spans and in the access log.
+    /// The client's address on spans, in the access log and in error records.
     pub client_address: ClientAddress,
+    /// Keys of the query that are named where they occur, without their values.
+    pub query_keys: Arc<[Box<str>]>,
+    /// Fields of requests' headers that are recorded with their values, each as the attribute it becomes:
+    /// `http.request.header.x-tenant`.
+    pub headers: Arc<[Arc<str>]>,
 }
 
 /// How much of the client's address may leave.

@@ -1,7 +1,7 @@
 //! One line of the access log: what it says of an operation, and nothing that names a person.
 //!
-//! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. The
-//! client's address is there only if [`Privacy`] allows it.
+//! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. Keys of the
+//! query, header fields and the client's address are there only if [`Privacy`] allows them.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::failure::{Detail, Reason};
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::logged_status;
+use crate::telemetry::privacy::{Disclosed, HEADER};
 use crate::telemetry::settings::Privacy;
 
 /// A line, as JSON. What is not known is left out.
@@ -51,9 +52,12 @@ impl Serialize for Line<'_> {
         line.add("protocol", record.exchange.version.word())?;
         line.add("scheme", record.exchange.scheme.word())?;
         line.add("sampled", &record.decide().sampled)?;
+        line.add_some("query", record.disclosed().and_then(Disclosed::query))?;
         line.add_some("client", privacy.client_address(record.client))?;
         let attributes = Attributes(record);
         line.add_some("attributes", record.attributes().next().map(|_| attributes))?;
+        let headers = record.disclosed().filter(|disclosed| disclosed.headers().next().is_some());
+        line.add_some("headers", headers.map(Headers))?;
         line.0.end()
     }
 }
@@ -76,6 +80,16 @@ struct Attributes<'a>(&'a Record);
 impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.attributes())
+    }
+}
+
+/// The listed header fields of the request, as an object.
+struct Headers<'a>(&'a Disclosed);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let headers = self.0.headers();
+        serializer.collect_map(headers.map(|(key, value)| (key.strip_prefix(HEADER).unwrap_or(key), value)))
     }
 }
 
@@ -111,7 +125,7 @@ mod tests {
     }
 
     fn line(client_address: ClientAddress, exchange: impl FnOnce(&Bench, Operation)) -> Value {
-        let lines = Arc::new(Lines(Mutex::default(), Privacy { client_address }));
+        let lines = Arc::new(Lines(Mutex::default(), Privacy { client_address, ..Privacy::default() }));
         let bench = Bench::new(Arc::clone(&lines) as _);
         exchange(&bench, bench.start("GET"));
         lines.0.lock().unwrap().pop().unwrap()

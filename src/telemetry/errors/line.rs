@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::failure::{Blame, Detail, Reason};
 use crate::telemetry::operation::Record;
 use crate::telemetry::outcome::{ErrorType, logged_status};
+use crate::telemetry::privacy::{Disclosed, HEADER};
 use crate::telemetry::settings::Privacy;
 
 /// A record that is to become a line.
@@ -99,7 +100,10 @@ impl Line<'_> {
                     body: Body { bytes: record.response_body_bytes() },
                 },
             },
-            url: Url { path: route.map_or("REDACTED", |route| &route.template) },
+            url: Url {
+                path: route.map_or("REDACTED", |route| &route.template),
+                query: record.disclosed().and_then(Disclosed::query),
+            },
             error: Error { r#type: error_type(record, reason, status).word(), message: reason.meaning() },
             service: Services {
                 name: &service.name,
@@ -123,6 +127,10 @@ fn labels(record: &Record) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
     let mut labels = BTreeMap::new();
     for (key, value) in record.attributes() {
         labels.insert(key.replace('.', "_").into(), value.into());
+    }
+    for (key, value) in record.disclosed().into_iter().flat_map(Disclosed::headers) {
+        let name = key.strip_prefix(HEADER).unwrap_or(key).replace(['.', '-'], "_");
+        labels.insert(format!("header_{name}").into(), value.into());
     }
     let blame = record.failure().map(|(reason, _)| reason.blame());
     let detail = record.failure().and_then(|(_, detail)| detail);
@@ -247,6 +255,8 @@ struct Body {
 #[derive(Serialize)]
 struct Url<'a> {
     path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<&'a str>,
 }
 
 #[derive(Serialize)]

@@ -43,6 +43,7 @@ fn server(record: &Record, privacy: &Privacy) -> SpanData {
     attributes.add_failure(record.failure());
     let status = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
+    attributes.add_disclosed(record);
 
     let name = exchange.method.in_span_name();
     let parent = record.context.parent.as_ref();
@@ -192,6 +193,13 @@ impl Attributes {
     fn add_business(&mut self, record: &Record) {
         let business = record.attributes();
         self.0.extend(business.map(|(key, value)| KeyValue::new(Key::new(key.to_owned()), text(value))));
+    }
+
+    fn add_disclosed(&mut self, record: &Record) {
+        let Some(disclosed) = record.disclosed() else { return };
+        self.add_some("url.query", disclosed.query().map(text));
+        let headers = disclosed.headers();
+        self.0.extend(headers.map(|(key, value)| KeyValue::new(Key::new(key.to_owned()), text(value))));
     }
 }
 
@@ -386,7 +394,8 @@ mod tests {
         impl Sink for Addresses {
             fn operation_ended(&self, record: &Arc<Record>) {
                 for client_address in [ClientAddress::Off, ClientAddress::Truncated] {
-                    let span = assemble(record, &Privacy { client_address }).next().unwrap();
+                    let span =
+                        assemble(record, &Privacy { client_address, ..Privacy::default() }).next().unwrap();
                     let mut found =
                         span.attributes.iter().filter(|found| found.key.as_str() == "client.address");
                     self.0.lock().unwrap().push(found.next().map(|found| found.value.to_string()));
