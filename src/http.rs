@@ -17,6 +17,7 @@ pub mod file;
 pub mod forward;
 pub mod headers;
 pub mod path;
+pub mod pointer;
 pub mod policy;
 pub mod pool;
 pub mod record;

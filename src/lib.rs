@@ -35,11 +35,11 @@
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
-//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, and `http::forward` with
+//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, read by an `http::pointer`, and `http::forward` with
 //! `http::headers`, `http::expect` and `http::pool`. `upstream` picks one `upstream::endpoint` by
 //! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
-//! down, held by `http::body::stall`, broken by `http::body::error`.
+//! down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, broken by `http::body::error`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
 //! `telemetry::context` (`telemetry::context::state`) is sampled by `telemetry::sampling` and, when it drops,

@@ -95,7 +95,7 @@ impl Telemetry {
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(errors.clone().map(|errors| errors as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling, sinks);
+        let recorder = Recorder::disclosing(settings.privacy.clone(), settings.sampling, sinks);
         Ok(Self { recorder, metrics, spans, access_log, errors })
     }
 
