@@ -4,10 +4,13 @@
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
 mod clients;
+mod errors;
 mod forwarding;
 mod lifecycle;
 mod metrics;
+mod orders;
 mod panics;
+mod privacy;
 mod process;
 mod reasons;
 mod routing;
