@@ -26,7 +26,8 @@ use super::settings::{Logstash, Privacy};
 /// The sink of error records.
 #[derive(Debug)]
 pub struct Errors {
-    client_errors: bool,
+    /// Whether answers from 400 to 499 that were passed on are recorded too.
+    with_refused: bool,
     backlog: Arc<Backlog<Arc<Record>>>,
     balance: Arc<ErrorBalance>,
     stop: watch::Sender<Option<Instant>>,
@@ -55,7 +56,7 @@ impl Errors {
             let _ = finished.send(());
         })?;
         Ok(Self {
-            client_errors: settings.client_errors,
+            with_refused: settings.client_errors,
             backlog,
             balance,
             stop,
@@ -89,7 +90,7 @@ impl Errors {
         let refused = || record.status().is_some_and(|status| status >= 400);
         record.failure().is_some()
             || ErrorType::of_operation(record).is_some()
-            || (self.client_errors && refused())
+            || (self.with_refused && refused())
     }
 }
 

@@ -63,7 +63,7 @@ async fn settled(gateway: &Gateway) -> ErrorSums {
 #[tokio::test]
 async fn every_field_of_a_record_says_what_the_span_says() {
     let origin = Origin::start(Answer::reset()).await;
-    let logstash = Logstash::start().await;
+    let logstash = Logstash::start();
     let gateway = Gateway::start(&[
         &upstream("shop", origin.address),
         "[routes.order_pay]
@@ -130,7 +130,7 @@ async fn every_field_of_a_record_says_what_the_span_says() {
 async fn what_fails_is_recorded_and_what_the_upstream_refuses_only_on_request() {
     for client_errors in [false, true] {
         let origin = Origin::start(Answer::ok()).await;
-        let logstash = Logstash::start().await;
+        let logstash = Logstash::start();
         let told = format!("{}client_errors = {client_errors}\n", logstash.settings());
         let shop = upstream("shop", origin.address) + &route("all", "/shop/{*rest}", "shop");
         let gateway = Gateway::start(&[&shop, &told]).await;
@@ -175,7 +175,7 @@ async fn what_fails_is_recorded_and_what_the_upstream_refuses_only_on_request() 
 #[tokio::test]
 async fn tls_is_spoken_to_whom_the_operator_trusts_and_to_nobody_else() {
     let (ours, other) = (Authority::new(), Authority::new());
-    let logstash = Logstash::start_tls(&ours.identity(&["logstash.test"])).await;
+    let logstash = Logstash::start_tls(&ours.identity(&["logstash.test"]));
     for (authority, trusted) in [(&ours, true), (&other, false)] {
         let directory = tempfile::tempdir().unwrap();
         authority.write(directory.path());
@@ -199,7 +199,7 @@ async fn tls_is_spoken_to_whom_the_operator_trusts_and_to_nobody_else() {
 
 #[tokio::test]
 async fn what_waits_at_shutdown_is_written_and_the_connection_ends_in_order() {
-    let logstash = Logstash::start().await;
+    let logstash = Logstash::start();
     let (_nobody, gateway) = failing(&logstash, "").await;
     fail(&gateway, 100).await;
     gateway.stop().await;
@@ -209,14 +209,14 @@ async fn what_waits_at_shutdown_is_written_and_the_connection_ends_in_order() {
 
 #[tokio::test]
 async fn a_receiver_that_is_killed_gets_everything_when_it_is_back() {
-    let mut logstash = Logstash::start().await;
+    let mut logstash = Logstash::start();
     let (_nobody, gateway) = failing(&logstash, "").await;
     fail(&gateway, 20).await;
     logstash.events(20).await;
     logstash.kill().await;
     fail(&gateway, 20).await;
     assert_eq!(balance(&gateway).await.written + balance(&gateway).await.queued, 40);
-    logstash.revive().await;
+    logstash.revive();
     let lines = logstash.events(40).await;
     let balance = settled(&gateway).await;
     assert_eq!((balance.written, balance.all_dropped()), (40, 0), "{balance:?}");
@@ -232,14 +232,14 @@ async fn a_receiver_that_is_killed_gets_everything_when_it_is_back() {
 
 #[tokio::test]
 async fn what_a_receiver_had_not_read_when_it_was_killed_comes_again() {
-    let mut logstash = Logstash::start().await;
+    let mut logstash = Logstash::start();
     let (_nobody, gateway) = failing(&logstash, "").await;
     logstash.stall();
     fail(&gateway, 30).await;
     assert_eq!(settled(&gateway).await.written, 30, "the system has taken them");
     assert_eq!(logstash.seen().lines.len(), 0);
     logstash.kill().await;
-    logstash.revive().await;
+    logstash.revive();
     assert_eq!(logstash.events(30).await.len(), 30);
     let balance = settled(&gateway).await;
     assert_eq!((balance.written, balance.all_dropped(), balance.resent), (30, 0, 30));
@@ -247,7 +247,7 @@ async fn what_a_receiver_had_not_read_when_it_was_killed_comes_again() {
 
 #[tokio::test]
 async fn a_receiver_that_stalls_slows_nobody_down_and_what_waits_is_bounded() {
-    let logstash = Logstash::start().await;
+    let logstash = Logstash::start();
     let (_nobody, gateway) = failing(&logstash, "queue = 50\ntimeout = '1h'\n").await;
     logstash.stall();
     let begun = Instant::now();
@@ -285,7 +285,7 @@ async fn a_receiver_that_is_dead_costs_no_request_and_what_waits_is_bounded() {
 
 #[tokio::test]
 async fn the_balance_holds_while_the_receiver_is_killed_stalled_and_revived_under_load() {
-    let mut logstash = Logstash::start().await;
+    let mut logstash = Logstash::start();
     let (_nobody, gateway) = failing(&logstash, "queue = 200\n").await;
     let gateway = Arc::new(gateway);
     let over = Arc::new(AtomicBool::new(false));
@@ -315,7 +315,7 @@ async fn the_balance_holds_while_the_receiver_is_killed_stalled_and_revived_unde
         let before = balance(&gateway).await.all_dropped();
         let overflows = async { while balance(&gateway).await.all_dropped() == before {} };
         within("an overflow", overflows).await;
-        logstash.revive().await;
+        logstash.revive();
     }
     over.store(true, Ordering::Relaxed);
     let mut failed = 0;

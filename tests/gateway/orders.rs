@@ -33,7 +33,7 @@ async fn one_order_is_followed_through_four_traces() {
     })
     .await;
     let mes = Origin::start(Answer::reset()).await;
-    let (collector, logstash) = (Collector::start().await, Logstash::start().await);
+    let (collector, logstash) = (Collector::start().await, Logstash::start());
     // the shipped routes, with addresses of this test
     let gateway = Gateway::start(&[
         include_str!("../../routes.toml"),

@@ -53,12 +53,12 @@ impl Line<'_> {
     /// The line, with its line break.
     pub(super) fn text(&self) -> Vec<u8> {
         let mut text =
-            serde_json::to_vec(&self.event()).expect("a line has only text keys and goes to memory");
+            serde_json::to_vec(&self.document()).expect("a line has only text keys and goes to memory");
         text.push(b'\n');
         text
     }
 
-    fn event(&self) -> Event<'_> {
+    fn document(&self) -> Document<'_> {
         let Self { record, service, privacy } = self;
         let route = record.route_labels();
         // an answer from 400 to 499 that is passed on has no reason: it fails the attempt, not the exchange
@@ -67,7 +67,7 @@ impl Line<'_> {
         let last = record.attempts().last();
         let start = record.started_at.max(UNIX_EPOCH);
         let (trace_id, span_id) = (record.context.trace_id.to_string(), record.context.span_id.to_string());
-        Event {
+        Document {
             timestamp: time(start),
             ecs: Ecs { version: ECS_VERSION },
             message: message(record, status, reason, detail),
@@ -180,7 +180,7 @@ fn time(time: SystemTime) -> String {
 }
 
 #[derive(Serialize)]
-struct Event<'a> {
+struct Document<'a> {
     #[serde(rename = "@timestamp")]
     timestamp: String,
     ecs: Ecs,

@@ -62,20 +62,20 @@ impl Seen {
 
 impl Logstash {
     /// A receiver without TLS that reads.
-    pub async fn start() -> Self {
-        Self::listen(None).await
+    pub fn start() -> Self {
+        Self::listen(None)
     }
 
     /// A receiver with TLS and this certificate.
-    pub async fn start_tls(identity: &Identity) -> Self {
-        Self::listen(Some(TlsAcceptor::from(identity.server()))).await
+    pub fn start_tls(identity: &Identity) -> Self {
+        Self::listen(Some(TlsAcceptor::from(identity.server())))
     }
 
-    async fn listen(tls: Option<TlsAcceptor>) -> Self {
+    fn listen(tls: Option<TlsAcceptor>) -> Self {
         // an address of its own, so that nobody takes the port while it is dead
         let address = SocketAddr::new(own_ip(), 0);
         let mut logstash = Self { address, tls, state: Arc::default(), task: None };
-        logstash.revive().await;
+        logstash.revive();
         logstash
     }
 
@@ -104,7 +104,7 @@ impl Logstash {
     }
 
     /// Listens at its address, and reads.
-    pub async fn revive(&mut self) {
+    pub fn revive(&mut self) {
         self.read();
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
@@ -185,10 +185,10 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, state: Arc<Stat
 }
 
 async fn receive(stream: impl AsyncRead + Unpin, state: &State) {
-    let mut life = state.life.subscribe();
+    let mut reading = state.life.subscribe();
     let (mut reader, mut line) = (BufReader::with_capacity(1024, stream), String::new());
     loop {
-        let _ = life.wait_for(|life| *life == Life::Reads).await;
+        let _ = reading.wait_for(|life| *life == Life::Reads).await;
         line.clear();
         match reader.read_line(&mut line).await {
             Ok(0) => return state.seen.send_modify(|seen| seen.ended += 1),
