@@ -104,11 +104,11 @@ impl Blame {
 
 /// Declares the vocabulary: one line a reason, so that nothing about a reason can be forgotten.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $blame:ident, $status:expr;)+) => {
+    ($(#[doc = $meaning:literal] $name:ident = $word:literal, $blame:ident, $status:expr;)+) => {
         /// The closed vocabulary of failures.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
-        pub enum Reason { $($(#[$doc])* $name,)+ }
+        pub enum Reason { $(#[doc = $meaning] $name,)+ }
 
         impl Reason {
             /// Every reason, in the order of the documentation.
@@ -117,6 +117,11 @@ macro_rules! reasons {
             /// The word in labels, attributes, logs and answers.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
+            }
+
+            /// What it means, as a sentence for people.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning.trim_ascii(),)+ }
             }
 
             /// Whose fault it is.
@@ -204,7 +209,7 @@ reasons! {
     StreamIdleTimeout = "stream_idle_timeout", Upstream, NO_ANSWER;
     /// A gRPC failure in the trailers of an HTTP 200.
     GrpcStatus = "grpc_status", Upstream, NO_ANSWER;
-    /// The upstream answered with 5xx; passed on as it came.
+    /// The upstream answered with a failed status; passed on as it came.
     UpstreamStatus = "upstream_status", Upstream, NO_ANSWER;
 }
 

@@ -20,6 +20,7 @@ pub mod forward;
 pub mod headers;
 pub mod headroom;
 pub mod path;
+pub mod pointer;
 pub mod policy;
 pub mod pool;
 pub mod record;

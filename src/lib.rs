@@ -18,9 +18,10 @@
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
-//! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers`),
-//! `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
-//! `setting::count`, `setting::ratio`, `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`;
+//! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers` and
+//! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
+//! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
+//! `setting::name`, `setting::or_off`, `setting::secret`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
 //! all at once. What comes out is `gateway::settings`.
 //!
@@ -34,12 +35,12 @@
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
-//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, and `http::forward` with
-//! `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of `http::timers` and the space
-//! of `http::headroom`. `upstream` picks one `upstream::endpoint` by
+//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, read by an `http::pointer`, and
+//! `http::forward` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
+//! `http::timers` and the space of `http::headroom`. `upstream` picks one `upstream::endpoint` by
 //! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
-//! down, held by `http::body::stall`, broken by `http::body::error`.
+//! down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, broken by `http::body::error`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
 //! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and,
@@ -50,16 +51,20 @@
 //! `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
-//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`, `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
-//! `telemetry::access_log` (`telemetry::access_log::line`);
+//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
+//! `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
+//! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
+//! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,
+//! over a connection to its `telemetry::errors::peer`, from a `telemetry::errors::outbox`;
 //! `telemetry::spans`, which has a `telemetry::spans::delivery` to each receiver, where
 //! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
-//! `telemetry::span`, and says what is in the way (`telemetry::spans::trouble`). The `telemetry::receivers`
-//! share a `telemetry::receivers::client`: `telemetry::receivers::otlp` writes spans
-//! (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and reads what is said of
-//! them (`telemetry::receivers::otlp::answer`), `telemetry::receivers::zipkin` writes them its own way
-//! (`telemetry::receivers::zipkin::encode`), under the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
-//! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,
+//! `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client`:
+//! `telemetry::receivers::otlp` writes spans (`telemetry::receivers::otlp::encode`,
+//! `telemetry::receivers::otlp::protobuf`) and reads what is said of them (`telemetry::receivers::otlp::answer`),
+//! `telemetry::receivers::zipkin` writes them its own way (`telemetry::receivers::zipkin::encode`), under the
+//! `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
+//! `telemetry::balance` counts what became of everything; `telemetry::trouble` keeps what lasts from filling
+//! the log. `telemetry::settings` is what was configured,
 //! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
 //! `failure` is the one vocabulary of reasons.
 //!

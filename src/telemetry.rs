@@ -1,7 +1,7 @@
 //! The one seam between the gateway's work and what is said about it: operations go in, signals come out.
 //!
 //! A protocol starts an [`Operation`] and states facts through its [`Handle`]. When the operation drops, the
-//! [`Recorder`] hands the finished [`Record`] to each [`Sink`]: spans, metrics, access log. Telemetry knows
+//! [`Recorder`] hands the finished [`Record`] to each [`Sink`]: spans, metrics, access log, error records. Telemetry knows
 //! no protocol's library.
 
 pub mod access_log;
@@ -9,6 +9,7 @@ mod backlog;
 pub mod balance;
 pub mod context;
 pub mod diagnostics;
+pub mod errors;
 pub mod exchange;
 pub mod file;
 pub mod metrics;
@@ -25,6 +26,7 @@ pub mod span;
 pub mod spans;
 #[cfg(test)]
 mod testing;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -35,7 +37,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use access_log::AccessLog;
-use balance::SpanSums;
+use balance::{ErrorSums, SpanSums};
+use errors::Errors;
 use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
 use receivers::Receiver;
@@ -55,6 +58,7 @@ pub struct Telemetry {
     metrics: Arc<Metrics>,
     spans: Arc<Spans>,
     access_log: Option<Arc<AccessLog>>,
+    errors: Option<Arc<Errors>>,
 }
 
 impl Telemetry {
@@ -76,11 +80,21 @@ impl Telemetry {
             .transpose()
             .map_err(|error| StartError::new(format!("the access log {place}"), error))?;
 
+        let errors = settings.logstash.as_ref().map(|logstash| {
+            let resource = resource.iter().map(|(key, value)| (&**key, &**value));
+            Errors::start(logstash, resource, settings.privacy.clone(), metrics.error_balance())
+                .map(Arc::new)
+                .map_err(|error| StartError::new("the error records", error))
+        });
+        let errors = errors.transpose()?;
+
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
+        sinks.extend(errors.clone().map(|errors| errors as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling.clone(), settings.metrics.stream_after, sinks);
-        Ok(Self { recorder, metrics, spans, access_log })
+        let (stream_after, privacy) = (settings.metrics.stream_after, settings.privacy.clone());
+        let recorder = Recorder::new(settings.sampling.clone(), stream_after, privacy, sinks);
+        Ok(Self { recorder, metrics, spans, access_log, errors })
     }
 
     /// What operations are started with.
@@ -108,7 +122,12 @@ impl Telemetry {
                 log.shutdown(deadline).await;
             }
         };
-        tokio::join!(lines, self.spans.shutdown(deadline));
+        let errors = async {
+            if let Some(errors) = &self.errors {
+                errors.shutdown(deadline).await;
+            }
+        };
+        tokio::join!(lines, errors, self.spans.shutdown(deadline));
         self.tell_balance();
     }
 
@@ -120,6 +139,7 @@ impl Telemetry {
             spans: self.spans.sums().collect(),
             access_records_written: lines.map_or(0, |lines| lines.written.get()),
             access_records_dropped: lines.map_or(0, |lines| lines.dropped.get()),
+            error_records: self.errors.as_ref().map(|errors| errors.balance().sums()).unwrap_or_default(),
         }
     }
 
@@ -173,6 +193,9 @@ impl Drop for Telemetry {
         if let Some(log) = &self.access_log {
             log.close();
         }
+        if let Some(errors) = &self.errors {
+            errors.abandon();
+        }
     }
 }
 
@@ -187,6 +210,8 @@ pub struct Status {
     pub access_records_written: u64,
     /// Lines of the access log that were lost.
     pub access_records_dropped: u64,
+    /// What became of the error records.
+    pub error_records: ErrorSums,
 }
 
 /// What could not be started, and why.
@@ -288,6 +313,7 @@ mod tests {
                 },
             }),
             zipkin: None,
+            logstash: None,
             sampling: Sampling::default(),
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },

@@ -45,7 +45,7 @@ pub(super) struct Call {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Value,
-    /// The order it is about, told in `x-order-id`.
+    /// The order it is about, told in `x-order-id` and in the body.
     pub(super) order: Option<String>,
 }
 
@@ -74,6 +74,7 @@ impl Answer {
 
     /// The same answer, about this order.
     pub(super) fn about(mut self, order: &str) -> Self {
+        self.body["order_id"] = order.into();
         self.order = Some(order.to_owned());
         self
     }

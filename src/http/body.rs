@@ -1,5 +1,6 @@
 //! Bodies in both directions: frames pass as they come, through one wrapper each way that counts, bounds and ends.
 
+pub(super) mod copied;
 pub(super) mod error;
 pub(super) mod request;
 pub(super) mod stall;
@@ -11,6 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+pub use copied::CopiedBody;
 pub use error::BodyError;
 pub use request::RequestBody;
 pub use upstream::UpstreamBody;
@@ -24,6 +26,8 @@ pub enum Body {
     Full(Option<Bytes>),
     /// What the upstream sends, as it comes.
     Upstream(Box<UpstreamBody>),
+    /// The same, with a copy of its beginning.
+    Copied(Box<CopiedBody>),
 }
 
 impl http_body::Body for Body {
@@ -38,6 +42,7 @@ impl http_body::Body for Body {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Copied(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
@@ -46,6 +51,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Copied(body) => body.is_end_stream(),
         }
     }
 
@@ -54,6 +60,7 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
+            Self::Copied(body) => body.size_hint(),
         }
     }
 }

@@ -13,11 +13,13 @@ use serde::Deserialize;
 
 use self::leaf::{Operation, WrittenMethod, is_word_byte};
 use self::template::{Prefix, Template};
+use super::pointer::Pointer;
 use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, UpstreamHost};
 use crate::problem::{Key, Problem};
 use crate::setting::check::nearest;
 use crate::setting::{Check, Duration, OrOff, Ratio, Size, Written};
 use crate::telemetry::context::threshold::Threshold;
+use crate::telemetry::privacy;
 use crate::telemetry::sampling::RouteSampling;
 
 /// A route as written, what it inherits included.
@@ -65,12 +67,13 @@ struct WrittenSampling {
 
 #[derive(Debug, Deserialize)]
 #[serde(
-    expecting = "{ path = \"order_id\" }, { request_header = \"x-order-id\" } or { response_header = … }"
+    expecting = "{ path = \"order_id\" }, { request_header = … }, { response_header = … } or { response_json = \"/id\" }"
 )]
 struct WrittenAttribute {
     path: Written<String>,
     request_header: Written<String>,
     response_header: Written<String>,
+    response_json: Written<Pointer>,
 }
 
 /// The names that a route may refer to.
@@ -153,18 +156,20 @@ impl WrittenTimeouts {
 
 impl WrittenAttribute {
     fn check(self, name: &str, path: Option<&Template>, check: &Check<'_>) -> Option<AttributeSource> {
-        let help = "write one of path, request_header and response_header";
+        let help = "write one of path, request_header, response_header and response_json";
         let table = self.path.key().parent().unwrap_or_default();
         refuse_attribute_name(name, &table, check);
-        let written = [&self.path, &self.request_header, &self.response_header];
-        match written.iter().filter(|source| !source.is_absent()).collect::<Vec<_>>()[..] {
+        let headers = [&self.path, &self.request_header, &self.response_header];
+        let json = (!self.response_json.is_absent()).then(|| self.response_json.key());
+        let headers = headers.into_iter().filter(|source| !source.is_absent()).map(Written::key);
+        match headers.chain(json).collect::<Vec<_>>()[..] {
             [_] => {}
             [] => {
                 check.wrong(&table, "does not say where its value is read", help);
                 return None;
             }
             [.., second] => {
-                check.wrong(second.key(), "a value is read from one place, not from two", help);
+                check.wrong(second, "a value is read from one place, not from two", help);
                 return None;
             }
         }
@@ -174,14 +179,19 @@ impl WrittenAttribute {
         }
         let header = |written: Written<String>| {
             let name = header_name(written.get()?, written.key(), check)?;
-            if CREDENTIALS.contains(&name.as_str()) {
-                let what = format!("{name} holds credentials, which never leave the gateway");
-                check.wrong(written.key(), what, "name the header field of a business key");
+            if let Some(why) = privacy::never_leaves(name.as_str()) {
+                check.wrong(
+                    written.key(),
+                    format!("{name} {why}"),
+                    "name the header field of a business key",
+                );
             }
             Some(name)
         };
         let request = header(self.request_header).map(AttributeSource::RequestHeader);
-        request.or_else(|| header(self.response_header).map(AttributeSource::ResponseHeader))
+        let response = header(self.response_header).map(AttributeSource::ResponseHeader);
+        let json = self.response_json.into_option().map(AttributeSource::ResponseJson);
+        request.or(response).or(json)
     }
 }
 
@@ -273,6 +283,8 @@ fn refuse_attribute_name(name: &str, key: &Key, check: &Check<'_>) {
         note(format!("\"{name}\" is not the name of an attribute"));
     } else if let Some(taken) = RESERVED.iter().find(|taken| name.starts_with(**taken)) {
         note(format!("attributes that begin with {taken} have their own meaning"));
+    } else if LABELS.contains(&name) {
+        note(format!("{name} has its own meaning in error records"));
     }
 }
 
@@ -288,8 +300,9 @@ fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
     parsed
 }
 
+/// The labels of error records, beside which business attributes stand.
+const LABELS: [&str; 5] = ["attempt", "blame", "detail", "operation", "route"];
+
 /// What the conventions or the gateway itself set.
 const RESERVED: [&str; 9] =
     ["client.", "error.", "http.", "network.", "peer.", "server.", "service.", "tracegate.", "url."];
-
-const CREDENTIALS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "set-cookie"];

@@ -40,7 +40,7 @@ pub(super) fn open(
     client: std::net::IpAddr,
     head: &mut request::Parts,
 ) -> Operation {
-    recorder.start(Start {
+    let operation = recorder.start(Start {
         listener: Arc::clone(&settings.name),
         port: settings.address.port(),
         context: context::extract(&mut head.headers, &settings.context, peer.trusted, recorder.force()),
@@ -52,7 +52,12 @@ pub(super) fn open(
         request_id: request_id(&head.headers),
         client,
         started: Instant::now().into_std(),
-    })
+    });
+    let listed = |name: &str| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    if let Some(disclosed) = recorder.privacy().disclose(head.uri.query(), listed) {
+        operation.handle().disclose(disclosed);
+    }
+    operation
 }
 
 fn version(version: Version) -> ProtocolVersion {

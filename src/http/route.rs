@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use tower::util::BoxCloneSyncService;
 
 use super::exchange::{Request, Response};
+use super::pointer::Pointer;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
@@ -190,4 +191,6 @@ pub enum AttributeSource {
     RequestHeader(HeaderName),
     /// A field of the answer's header.
     ResponseHeader(HeaderName),
+    /// A value in the answer's body, if that is JSON: in its first 16 KiB, unencoded.
+    ResponseJson(Pointer),
 }

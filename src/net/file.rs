@@ -69,6 +69,12 @@ pub struct WrittenTls {
 }
 
 impl WrittenTls {
+    /// Whether nothing of it was written.
+    pub fn is_absent(&self) -> bool {
+        let files = [&self.ca_file, &self.certificate_file, &self.key_file];
+        self.server_name.is_absent() && files.iter().all(|file| file.is_absent())
+    }
+
     /// TLS towards this host with these protocols, as used; `None` only after a problem has been noted. A
     /// host that no certificate can be made out to is one of the endpoint's key.
     pub fn check(self, (host, key): (&str, &Key), alpn: &[&[u8]], check: &Check<'_>) -> Option<ClientTls> {

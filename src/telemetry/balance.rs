@@ -1,4 +1,4 @@
-//! The balance of telemetry: what became of every span and every line of the access log. The sums add up.
+//! The balance of telemetry: what became of every span, access record and error record. The sums add up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,4 +185,81 @@ pub struct LineBalance {
     pub written: Tally,
     /// Lost: the queue was full, or writing failed.
     pub dropped: Tally,
+}
+
+/// What became of the error records: each is queued until it has been written or dropped.
+#[derive(Debug)]
+pub struct ErrorBalance {
+    written: Tally,
+    dropped: [(Dropped, Tally); 2],
+    resent: Tally,
+    queued: AtomicU64,
+}
+
+impl ErrorBalance {
+    /// A balance over the counters that `counter` makes for an outcome and a reason, and that of records
+    /// written once more.
+    pub fn new(counter: impl Fn(&str, &str) -> Counter, resent: Counter) -> Self {
+        let dropped = |reason: Dropped| (reason, Tally::new(counter("dropped", reason.word())));
+        Self {
+            written: Tally::new(counter("written", "")),
+            dropped: [Dropped::QueueFull, Dropped::Shutdown].map(dropped),
+            resent: Tally::new(resent),
+            queued: AtomicU64::new(0),
+        }
+    }
+
+    /// So many are to be written.
+    pub fn queued(&self, records: usize) {
+        self.queued.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// So many that were queued have been handed to the operating system.
+    pub fn written(&self, records: usize) {
+        self.written.add(records);
+        self.queued.fetch_sub(records as u64, Ordering::Relaxed);
+    }
+
+    /// So many that were queued are lost: the queue was full, or the gateway went down.
+    pub fn dropped(&self, records: usize, reason: Dropped) {
+        if let Some((_, tally)) = self.dropped.iter().find(|(known, _)| *known == reason) {
+            tally.add(records);
+        }
+        self.queued.fetch_sub(records as u64, Ordering::Relaxed);
+    }
+
+    /// So many had been written before and were written again.
+    pub fn resent(&self, records: usize) {
+        self.resent.add(records);
+    }
+
+    /// The sums so far.
+    pub fn sums(&self) -> ErrorSums {
+        ErrorSums {
+            written: self.written.get(),
+            dropped: self.dropped.iter().map(|(reason, tally)| (reason.word(), tally.get())).collect(),
+            queued: self.queued.load(Ordering::Relaxed),
+            resent: self.resent.get(),
+        }
+    }
+}
+
+/// The sums of an [`ErrorBalance`]. Written, dropped and queued together are the exchanges that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct ErrorSums {
+    /// Handed to the operating system, once or more often.
+    pub written: u64,
+    /// Lost, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Waiting, or on their way.
+    pub queued: u64,
+    /// Written again, because a connection broke that may have lost them.
+    pub resent: u64,
+}
+
+impl ErrorSums {
+    /// Lost, for any reason.
+    pub fn all_dropped(&self) -> u64 {
+        self.dropped.values().sum()
+    }
 }

@@ -1,18 +1,22 @@
 //! `[telemetry]` and `[metrics]` as written, and what they mean.
 
+mod logstash;
 mod receivers;
 
 use std::collections::BTreeMap;
 
+use http::HeaderName;
+
 use serde::{Deserialize, Deserializer};
 
+use self::logstash::WrittenLogstash;
 use self::receivers::{WrittenOtlp, WrittenZipkin};
+use super::privacy;
 use super::sampling::{Force, Keep, Sampling};
 use super::settings::{self, AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
 use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Count, Duration, OrOff, Ratio, Written};
-use http::HeaderName;
 
 /// `[telemetry]` as written.
 #[derive(Debug, Deserialize)]
@@ -21,6 +25,7 @@ pub struct Telemetry {
     resource: BTreeMap<String, Written<String>>,
     otlp: OrOff<WrittenOtlp>,
     zipkin: Option<OrOff<WrittenZipkin>>,
+    logstash: Option<OrOff<WrittenLogstash>>,
     sampling: WrittenSampling,
     privacy: WrittenPrivacy,
     access_log: WrittenAccessLog,
@@ -54,6 +59,8 @@ struct WrittenForce {
 #[derive(Debug, Deserialize)]
 struct WrittenPrivacy {
     client_address: Written<ClientAddress>,
+    query_keys: Written<Vec<Written<String>>>,
+    headers: Written<Vec<Written<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,8 +92,9 @@ impl Telemetry {
             resource: self.resource.into_iter().filter_map(resource).collect(),
             otlp: self.otlp.into_option().and_then(|otlp| otlp.check(check)),
             zipkin: self.zipkin.and_then(OrOff::into_option).and_then(|zipkin| zipkin.check(check)),
+            logstash: self.logstash.and_then(OrOff::into_option).and_then(|logstash| logstash.check(check)),
             sampling: self.sampling.check(check),
-            privacy: Privacy { client_address: self.privacy.client_address.or(ClientAddress::Off) },
+            privacy: self.privacy.check(check),
             access_log: AccessLog {
                 enabled: self.access_log.enabled.or(true),
                 file: self.access_log.file.into_option().map(|file| check.path(file)),
@@ -134,6 +142,38 @@ impl WrittenForce {
             check.wrong(&token_key, "is short enough to be guessed", help);
         }
         Some(Force { header: header?, token })
+    }
+}
+
+impl WrittenPrivacy {
+    fn check(self, check: &Check<'_>) -> Privacy {
+        let help = "write the bare key: \"page\"";
+        let query_key = |key: Written<String>| {
+            let at = key.key().clone();
+            let name = key.into_option()?;
+            if name.is_empty() || name.contains(['&', '=', '?', '#', '%']) {
+                check.wrong(&at, format!("\"{name}\" is not a key of a query"), help);
+            }
+            Some(name.into())
+        };
+        let header = |written: Written<String>| {
+            let at = written.key().clone();
+            let name = written.into_option()?;
+            let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+                let what = format!("\"{name}\" is not the name of a header field");
+                check.wrong(&at, what, "write a name such as \"x-tenant\"");
+                return None;
+            };
+            if let Some(why) = privacy::never_leaves(name.as_str()) {
+                check.wrong(&at, format!("{name} {why}"), "leave it out");
+            }
+            Some(format!("{}{name}", privacy::HEADER).into())
+        };
+        Privacy {
+            client_address: self.client_address.or(ClientAddress::Off),
+            query_keys: self.query_keys.into_option().into_iter().flatten().filter_map(query_key).collect(),
+            headers: self.headers.into_option().into_iter().flatten().filter_map(header).collect(),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use self::exemplar::Exemplar;
 use self::histogram::Histogram;
 pub use self::page::Format;
 use self::registry::Registry;
-use super::balance::{LineBalance, SpanBalance, Tally};
+use super::balance::{ErrorBalance, LineBalance, SpanBalance, Tally};
 use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
@@ -114,6 +114,14 @@ impl Metrics {
         let tally =
             |outcome| Tally::new(self.registry.counter(family::ACCESS_RECORDS, &[("outcome", outcome)]));
         LineBalance { written: tally("written"), dropped: tally("dropped") }
+    }
+
+    /// The balance of error records.
+    pub fn error_balance(&self) -> ErrorBalance {
+        let counter = |outcome: &str, reason: &str| {
+            self.registry.counter(family::ERROR_RECORDS, &[("outcome", outcome), ("reason", reason)])
+        };
+        ErrorBalance::new(counter, self.registry.counter(family::ERROR_RECORDS_RESENT, &[]))
     }
 
     fn active(&self, exchange: Exchange) -> Cow<'_, Gauge> {

@@ -14,6 +14,7 @@ use http::HeaderValue;
 
 use super::context::{Context, SpanId};
 use super::exchange::Exchange;
+use super::privacy::Disclosed;
 use super::sampling::{Decision, RouteSampling};
 use super::series::{EndpointSeries, RouteSeries};
 use crate::failure::{Detail, Failure, Reason};
@@ -128,6 +129,7 @@ pub struct Record {
     sink: Arc<dyn Records>,
     route: OnceLock<Arc<RouteLabels>>,
     attributes: OnceLock<Box<[OnceLock<Box<str>>]>>,
+    disclosed: OnceLock<Box<Disclosed>>,
     begun: OnceLock<Decision>,
     verdict: OnceLock<Decision>,
     failure: AtomicU32,
@@ -208,6 +210,7 @@ impl Operation {
             sink,
             route: OnceLock::new(),
             attributes: OnceLock::new(),
+            disclosed: OnceLock::new(),
             begun: OnceLock::new(),
             verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
@@ -285,6 +288,11 @@ impl Handle {
         }
     }
 
+    /// What the request said and may be recorded. Only the first call counts.
+    pub fn disclose(&self, disclosed: Disclosed) {
+        let _ = self.0.disclosed.set(Box::new(disclosed));
+    }
+
     /// Why the exchange did not simply succeed. The first reason stated is the one recorded.
     pub fn fail(&self, failure: &Failure) {
         let stated = 1 | u32::from(failure.reason.index()) << 8 | detail_bits(failure.detail) << 16;
@@ -347,6 +355,11 @@ impl Record {
         keys.iter().zip(values).filter_map(|(key, value)| Some((&**key, &**value.get()?)))
     }
 
+    /// What the request said and may be recorded.
+    pub fn disclosed(&self) -> Option<&Disclosed> {
+        self.disclosed.get().map(|disclosed| &**disclosed)
+    }
+
     /// The sampling decision that the flag sent upstream tells; made when first asked for.
     pub fn decide(&self) -> Decision {
         *self.begun.get_or_init(|| self.sink.begin(self))
@@ -407,6 +420,7 @@ impl Record {
             sink: Arc::clone(&self.sink),
             route: self.route.clone(),
             attributes: self.attributes.clone(),
+            disclosed: OnceLock::new(),
             begun: self.begun.clone(),
             verdict: OnceLock::new(),
             failure: AtomicU32::new(0),

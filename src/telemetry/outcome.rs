@@ -1,5 +1,7 @@
 //! How operations and attempts ended, as every signal says it: error or not, and `error.type`.
 
+use std::borrow::Cow;
+
 use super::operation::{AttemptRecord, Record};
 use crate::failure::{Blame, Reason};
 
@@ -40,4 +42,18 @@ impl ErrorType {
             (reason, _) => Some(Self::Reason(reason)),
         }
     }
+
+    /// The value.
+    pub fn word(self) -> Cow<'static, str> {
+        match self {
+            Self::Reason(reason) => reason.word().into(),
+            Self::Status(status) => status.to_string().into(),
+        }
+    }
+}
+
+/// The status as logs have it: the one sent, or 499 where the client left before there was one.
+pub fn logged_status(record: &Record) -> Option<u16> {
+    let gone = matches!(record.failure(), Some((Reason::ClientGone, _)));
+    record.status().or(gone.then_some(499))
 }

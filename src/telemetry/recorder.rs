@@ -7,23 +7,32 @@ use std::time::Duration;
 use super::operation::{AttemptRecord, Operation, Record, Records, Sink, Start};
 use super::outcome::ErrorType;
 use super::sampling::{Decision, End, Force, RouteSampling, Sampler, Sampling};
+use super::settings::Privacy;
 
 /// Starts operations, has them sampled, and hands the finished ones to every sink.
 pub struct Recorder {
     sampler: Sampler,
     stream_after: Option<Duration>,
+    privacy: Privacy,
     sinks: Box<[Arc<dyn Sink>]>,
 }
 
 impl Recorder {
     /// A recorder that samples by this rule, takes for a stream what goes on for longer than this after its
-    /// head, and tells these sinks.
+    /// head, lets onto the record what is listed here, and tells these sinks.
     pub fn new(
         sampling: Sampling,
         stream_after: Option<Duration>,
+        privacy: Privacy,
         sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
     ) -> Arc<Self> {
-        Arc::new(Self { sampler: Sampler::new(sampling), stream_after, sinks: sinks.into_iter().collect() })
+        let sinks = sinks.into_iter().collect();
+        Arc::new(Self { sampler: Sampler::new(sampling), stream_after, privacy, sinks })
+    }
+
+    /// What of the client may be stated.
+    pub fn privacy(&self) -> &Privacy {
+        &self.privacy
     }
 
     /// Begins an operation; it ends when the returned owner drops.

@@ -1,6 +1,7 @@
 //! Telemetry as used: what `[telemetry]` and `[metrics]` mean once they have been checked.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::sampling::Sampling;
@@ -18,6 +19,8 @@ pub struct Settings {
     pub otlp: Option<Otlp>,
     /// The Zipkin receiver; `None` is off.
     pub zipkin: Option<Receiver>,
+    /// The receiver of error records; `None` is off.
+    pub logstash: Option<Logstash>,
     /// Which traces are exported.
     pub sampling: Sampling,
     /// What of the client may leave.
@@ -86,11 +89,35 @@ pub enum OtlpProtocol {
     Http,
 }
 
+/// The receiver of error records: JSON lines over TCP.
+#[derive(Debug, Clone)]
+pub struct Logstash {
+    /// A name or an IP address, without brackets.
+    pub host: Box<str>,
+    /// Its port.
+    pub port: u16,
+    /// How it is trusted, and told who we are; `None` is plain text.
+    pub tls: Option<ClientTls>,
+    /// Whether answers from 400 to 499 that were passed on are recorded too.
+    pub client_errors: bool,
+    /// The most records that wait to be written.
+    pub queue: usize,
+    /// How long finding the address, connecting and the handshake may take together.
+    pub connect_timeout: Duration,
+    /// How long a write may stand still before the connection is given up.
+    pub timeout: Duration,
+}
+
 /// What of the client may leave the process. All off by default.
 #[derive(Debug, Clone, Default)]
 pub struct Privacy {
-    /// The client's address on spans and in the access log.
+    /// The client's address on spans, in the access log and in error records.
     pub client_address: ClientAddress,
+    /// Keys of the query that are named where they occur, without their values.
+    pub query_keys: Arc<[Box<str>]>,
+    /// Fields of requests' headers that are recorded with their values, each as the attribute it becomes:
+    /// `http.request.header.x-tenant`.
+    pub headers: Arc<[Arc<str>]>,
 }
 
 /// How much of the client's address may leave.

@@ -7,7 +7,6 @@
 mod assemble;
 pub mod delivery;
 mod export;
-mod trouble;
 
 use std::sync::Arc;
 use std::time::Instant;

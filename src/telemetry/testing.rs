@@ -12,7 +12,7 @@ use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, St
 use super::recorder::Recorder;
 use super::sampling::{RouteSampling, Sampling};
 use super::series::{EndpointSeries, RouteSeries};
-use super::settings::Receiver;
+use super::settings::{Privacy, Receiver};
 
 /// A recorder with one sink, and what exchanges need.
 pub(super) struct Bench {
@@ -27,7 +27,12 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
-        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, None, [sink]))
+        Self::with(&Recorder::new(
+            Sampling { ratio, ..Sampling::default() },
+            None,
+            Privacy::default(),
+            [sink],
+        ))
     }
 
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {

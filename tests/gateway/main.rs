@@ -6,11 +6,14 @@
 mod clients;
 mod conservation;
 mod context;
+mod errors;
 mod forwarding;
 mod lifecycle;
 mod metrics;
+mod orders;
 mod panics;
 mod parsers;
+mod privacy;
 mod process;
 mod reasons;
 mod receivers;

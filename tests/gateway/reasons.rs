@@ -1,4 +1,4 @@
-//! Every reason, provoked through a real socket: answer, span, metric and log line say the same.
+//! Every reason, provoked through a real socket: answer, span, metric, log line and error record say the same.
 
 use std::sync::Arc;
 
@@ -12,12 +12,14 @@ use crate::support::gateway::{all_to, route, upstream};
 use crate::support::link::{Blackhole, Refusing};
 use crate::support::stage::told;
 use crate::support::{
-    Answer, Authority, Client, Collector, Dns, Gate, Gateway, Log, Origin, Raw, Reply, Stage, within,
+    Answer, Authority, Client, Collector, Dns, Gate, Gateway, Log, Logstash, Origin, Raw, Reply, Stage,
+    within,
 };
 
 /// What became of a reason that was provoked.
 struct Provoked {
     collector: Collector,
+    logstash: Logstash,
     gateway: After,
     /// What the client got, if it got anything.
     reply: Option<Reply>,
@@ -42,7 +44,7 @@ enum Case {
 }
 
 #[tokio::test]
-async fn every_reason_is_told_alike_to_the_client_and_in_span_metric_and_log() {
+async fn every_reason_is_told_alike_to_the_client_and_in_span_metric_log_and_error_record() {
     for &reason in Reason::ALL {
         match provoke(reason).await {
             Case::Now(provoked) => verify(reason, *provoked).await,
@@ -214,13 +216,16 @@ async fn around(text: &str, routes: &str) -> Stage {
 async fn panicked() -> Case {
     let origin = Origin::start(Answer::ok()).await;
     let collector = Collector::start().await;
-    let gateway = Gateway::start_with(Arc::new(Buggy), &[&all_to(origin.address), &collector.grpc()]).await;
+    let logstash = Logstash::start();
+    let texts = [all_to(origin.address), collector.grpc(), logstash.settings()];
+    let gateway = Gateway::start_with(Arc::new(Buggy), &texts.each_ref().map(String::as_str)).await;
     let mut client = gateway.client().await;
     let reply = client.ask(request(Method::GET, "/", &[MARK], body::empty())).await;
     assert_eq!(client.get("/").await.status, 200, "the connection and the gateway go on");
     let held = Box::new(origin);
     Case::Now(Box::new(Provoked {
         collector,
+        logstash,
         gateway: After::Running(gateway),
         reply: Some(reply),
         attempts: 1,
@@ -239,6 +244,7 @@ async fn shut_down() -> Case {
     let held = Box::new(stage.origin);
     Case::Now(Box::new(Provoked {
         collector: stage.collector,
+        logstash: stage.logstash,
         gateway: After::Gone(log),
         reply: None,
         attempts: 1,
@@ -272,10 +278,11 @@ fn provoked(
     detail: Option<&'static str>,
     held: impl Send + 'static,
 ) -> Case {
-    let Stage { origin, collector, gateway } = stage;
+    let Stage { origin, collector, logstash, gateway } = stage;
     let held = Box::new((origin, held));
     Case::Now(Box::new(Provoked {
         collector,
+        logstash,
         gateway: After::Running(gateway),
         reply,
         attempts,
@@ -286,7 +293,7 @@ fn provoked(
 
 async fn verify(reason: Reason, provoked: Provoked) {
     let word = reason.word();
-    let Provoked { collector, gateway, reply, attempts, detail, _held } = provoked;
+    let Provoked { collector, logstash, gateway, reply, attempts, detail, _held } = provoked;
     let log = match &gateway {
         After::Running(gateway) => gateway.access_log(),
         After::Gone(log) => log,
@@ -328,6 +335,15 @@ async fn verify(reason: Reason, provoked: Provoked) {
             "{word}: the attempt"
         );
     }
+
+    let record = logstash.of(&trace_id).await;
+    assert_eq!(
+        (&record["event"]["reason"], &record["error"]["type"]),
+        (&word.into(), &kind.into()),
+        "{record}"
+    );
+    assert_eq!(record["labels"]["blame"], reason.blame().word(), "{record}");
+    assert_eq!(record["labels"]["detail"].as_str(), detail, "{record}");
 
     // a gateway that is gone has no metrics page any more
     if let After::Running(gateway) = &gateway {

@@ -6,6 +6,7 @@ use http::{HeaderValue, Method};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::super::pointer::Pointer;
 use super::super::route::{HeaderMatch, Host, UpstreamHost};
 use crate::setting::leaf::{text, word};
 
@@ -47,6 +48,12 @@ impl<'de> Deserialize<'de> for WrittenMethod {
                 }
             }
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Pointer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a JSON pointer", Self::parse)
     }
 }
 

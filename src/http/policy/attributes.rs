@@ -1,16 +1,19 @@
-//! Reads the business attributes that a route names, from path and header fields, onto the record.
+//! Reads the business attributes that a route names, from path, header fields and JSON answers, onto the record.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::failure::Failure;
+use crate::http::body::{Body, CopiedBody};
 use crate::http::exchange::{Request, Response};
+use crate::http::pointer::Pointer;
 use crate::http::route::{AttributeSource, Settings};
 use crate::http::shape::parameter_names;
 use crate::telemetry::Handle;
@@ -25,6 +28,7 @@ struct Sources {
     path: Vec<(usize, usize)>,
     request: Vec<(usize, HeaderName)>,
     response: Vec<(usize, HeaderName)>,
+    json: Arc<[(usize, Pointer)]>,
 }
 
 /// The service that reads.
@@ -39,6 +43,7 @@ impl Layer {
     pub(super) fn new(settings: &Settings) -> Option<Self> {
         let names = parameter_names(&settings.matches.path);
         let mut sources = Sources::default();
+        let mut json = Vec::new();
         for (index, (_, source)) in settings.attributes.iter().enumerate() {
             match source {
                 AttributeSource::Path(name) => {
@@ -47,8 +52,10 @@ impl Layer {
                 }
                 AttributeSource::RequestHeader(name) => sources.request.push((index, name.clone())),
                 AttributeSource::ResponseHeader(name) => sources.response.push((index, name.clone())),
+                AttributeSource::ResponseJson(pointer) => json.push((index, pointer.clone())),
             }
         }
+        sources.json = json.into();
         (!settings.attributes.is_empty()).then(|| Self(Arc::new(sources)))
     }
 }
@@ -106,9 +113,53 @@ impl<F: Future<Output = Result<Response, Failure>>> Future for Answering<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let answer = ready!(this.inner.poll(cx));
-        if let Ok(answer) = &answer {
+        Poll::Ready(answer.map(|answer| {
             read(&this.sources.response, answer.headers(), this.handle);
+            if this.sources.json.is_empty() || !is_plain_json(answer.headers()) {
+                return answer;
+            }
+            answer.map(|body| match body {
+                Body::Upstream(body) => {
+                    let pointers = Arc::clone(&this.sources.json);
+                    Body::Copied(Box::new(CopiedBody::new(body, this.handle.clone(), pointers)))
+                }
+                own => own,
+            })
+        }))
+    }
+}
+
+/// Whether the body is JSON (RFC 8259, RFC 6839 section 3.1) as it stands, without an encoding.
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let encoded = headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity");
+    (kind == "application/json" || kind.ends_with("+json")) && !encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::is_plain_json;
+
+    #[test]
+    fn only_json_without_an_encoding_is_read() {
+        for (kind, encoding, expected) in [
+            ("application/json", None, true),
+            ("Application/JSON; charset=utf-8", Some("identity"), true),
+            ("application/vnd.shop.order+json", None, true),
+            ("application/json", Some("gzip"), false),
+            ("application/jsonlines", None, false),
+            ("text/html", None, false),
+            ("", None, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", kind.parse().unwrap());
+            if let Some(encoding) = encoding {
+                headers.insert("content-encoding", encoding.parse().unwrap());
+            }
+            assert_eq!(is_plain_json(&headers), expected, "{kind} {encoding:?}");
         }
-        Poll::Ready(answer)
     }
 }

@@ -1,7 +1,7 @@
 //! One line of the access log: what it says of an operation, and nothing that names a person.
 //!
-//! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. The
-//! client's address is there only if [`Privacy`] allows it.
+//! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. Keys of the
+//! query, header fields and the client's address are there only if [`Privacy`] allows them.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -9,6 +9,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::failure::{Detail, Reason};
 use crate::telemetry::operation::{AttemptRecord, Record};
+use crate::telemetry::outcome::logged_status;
+use crate::telemetry::privacy::{Disclosed, HEADER};
 use crate::telemetry::settings::Privacy;
 
 /// A line, as JSON. What is not known is left out.
@@ -38,7 +40,7 @@ impl Serialize for Line<'_> {
         line.add("attempts", &attempts.len())?;
         line.add("method", record.exchange.method.word())?;
         line.add_some("template", route.map(|route| &*route.template))?;
-        line.add_some("status", status(record))?;
+        line.add_some("status", logged_status(record))?;
         line.add_some("reason", reason.map(Reason::word))?;
         line.add_some("blame", reason.map(|reason| reason.blame().word()))?;
         line.add_some("detail", record.failure().and_then(|(_, detail)| detail).map(Detail::word))?;
@@ -50,9 +52,12 @@ impl Serialize for Line<'_> {
         line.add("protocol", record.exchange.version.word())?;
         line.add("scheme", record.exchange.scheme.word())?;
         line.add("sampled", &record.verdict().sampled())?;
+        line.add_some("query", record.disclosed().and_then(Disclosed::query))?;
         line.add_some("client", privacy.client_address(record.client))?;
         let attributes = Attributes(record);
         line.add_some("attributes", record.attributes().next().map(|_| attributes))?;
+        let headers = record.disclosed().filter(|disclosed| disclosed.headers().next().is_some());
+        line.add_some("headers", headers.map(Headers))?;
         line.0.end()
     }
 }
@@ -78,15 +83,19 @@ impl Serialize for Attributes<'_> {
     }
 }
 
+/// The listed header fields of the request, as an object.
+struct Headers<'a>(&'a Disclosed);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let headers = self.0.headers();
+        serializer.collect_map(headers.map(|(key, value)| (key.strip_prefix(HEADER).unwrap_or(key), value)))
+    }
+}
+
 /// When it began: RFC 3339, UTC, microseconds.
 fn time(record: &Record) -> String {
     humantime::format_rfc3339_micros(record.started_at.max(UNIX_EPOCH)).to_string()
-}
-
-/// The status sent; 499 where the client left before there was one.
-fn status(record: &Record) -> Option<u16> {
-    let gone = matches!(record.failure(), Some((Reason::ClientGone, _)));
-    record.status().or(gone.then_some(499))
 }
 
 /// To the microsecond, which is all that a reader can use.
@@ -116,7 +125,7 @@ mod tests {
     }
 
     fn line(client_address: ClientAddress, exchange: impl FnOnce(&Bench, Operation)) -> Value {
-        let lines = Arc::new(Lines(Mutex::default(), Privacy { client_address }));
+        let lines = Arc::new(Lines(Mutex::default(), Privacy { client_address, ..Privacy::default() }));
         let bench = Bench::new(Arc::clone(&lines) as _);
         exchange(&bench, bench.start("GET"));
         lines.0.lock().unwrap().pop().unwrap()

@@ -73,6 +73,10 @@ families! {
     SPANS_QUEUED = Gauge "tracegate_telemetry_spans_queued",
         "Spans that wait for this receiver or are on their way to it.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
+    ERROR_RECORDS = Counter "tracegate_error_records_total",
+        "Records of failed exchanges for Logstash: written or dropped, and why.";
+    ERROR_RECORDS_RESENT = Counter "tracegate_error_records_resent_total",
+        "Error records written once more, because a connection broke that may have lost them.";
     SERIES = Gauge "tracegate_telemetry_series", "Series of each metric on this page, histograms counted once.";
     TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";
     BUILD_INFO = Info "tracegate_build_info", "The running version; always 1.";

@@ -74,6 +74,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     attributes.add_failure(record.failure());
     let error = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
+    attributes.add_disclosed(record);
 
     let name = exchange.method.in_span_name();
     let parent = record.context.parent.as_ref();
@@ -211,6 +212,13 @@ impl<'a> Attributes<'a> {
 
     fn add_business(&mut self, record: &'a Record) {
         self.0.extend(record.attributes().map(|(key, value)| (key, value.into())));
+    }
+
+    fn add_disclosed(&mut self, record: &'a Record) {
+        let Some(disclosed) = record.disclosed() else { return };
+        self.add_some("url.query", disclosed.query());
+        let headers = disclosed.headers();
+        self.0.extend(headers.map(|(key, value)| (key, value.into())));
     }
 }
 
@@ -416,7 +424,7 @@ mod tests {
         for (client_address, expected) in
             [(ClientAddress::Off, None), (ClientAddress::Truncated, Some("192.0.2.0"))]
         {
-            let span = assemble(&record, &Privacy { client_address }).next().unwrap();
+            let span = assemble(&record, &Privacy { client_address, ..Privacy::default() }).next().unwrap();
             assert_eq!(span.text("client.address"), expected);
         }
     }

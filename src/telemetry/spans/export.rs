@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::assemble::assemble;
-use super::trouble::Trouble;
 use crate::telemetry::backlog::Backlog;
 use crate::telemetry::balance::{Dropped, SpanBalance};
 use crate::telemetry::operation::Record;
 use crate::telemetry::receivers::{Answer, Receiver};
 use crate::telemetry::settings::{self, Privacy};
+use crate::telemetry::trouble::Trouble;
 
 /// Exports until its queue is closed and empty.
 pub(super) struct Exporter {

@@ -5,14 +5,17 @@ use serde_json::Value;
 use super::client::{Client, Reply};
 use super::collector::{Collector, Kind, Span};
 use super::gateway::{Gateway, Log, all_to};
+use super::logstash::Logstash;
 use super::origin::{Origin, Script};
 
-/// An origin behind a gateway that tells a collector.
+/// An origin behind a gateway that tells a collector, and of failures a Logstash.
 pub struct Stage {
     /// The upstream's only endpoint.
     pub origin: Origin,
     /// Where spans go, by gRPC.
     pub collector: Collector,
+    /// Where error records go.
+    pub logstash: Logstash,
     /// The gateway.
     pub gateway: Gateway,
 }
@@ -43,8 +46,10 @@ impl Stage {
     /// Texts of the test's own before this origin.
     pub async fn around(origin: Origin, texts: &[&str]) -> Self {
         let collector = Collector::start().await;
-        let gateway = Gateway::start(&[texts, &[&collector.grpc()]].concat()).await;
-        Self { origin, collector, gateway }
+        let logstash = Logstash::start();
+        let receivers: [&str; 2] = [&collector.grpc(), &logstash.settings()];
+        let gateway = Gateway::start(&[texts, &receivers].concat()).await;
+        Self { origin, collector, logstash, gateway }
     }
 
     /// A new HTTP/1.1 connection.
