@@ -27,9 +27,6 @@ async fn fail(gateway: &Gateway, count: usize) {
     for _ in 0..count {
         assert_eq!(client.get("/").await.status, 502);
     }
-    // the last one's operation may end after its answer has been read
-    let failed = |metrics: &crate::support::Metrics| metrics.count("http_server_active_requests", &[]) == 0;
-    gateway.metrics_when("the last operation's end", failed).await;
 }
 
 /// The balance of error records.
@@ -47,17 +44,37 @@ async fn balance(gateway: &Gateway) -> ErrorSums {
     }
 }
 
-/// The balance, once nothing waits.
-async fn settled(gateway: &Gateway) -> ErrorSums {
-    let settled = async {
+/// The balance, once it is of so many failed exchanges: the last one may end after its answer has been read.
+async fn balanced(gateway: &Gateway, failed: usize) -> ErrorSums {
+    balance_when(gateway, &format!("a balance of {failed} records"), |balance| sum(balance) == failed).await
+}
+
+/// The balance, once none of so many failed exchanges waits any more.
+async fn settled(gateway: &Gateway, failed: usize) -> ErrorSums {
+    let what = format!("{failed} records written or dropped");
+    balance_when(gateway, &what, |balance| sum(balance) == failed && balance.queued == 0).await
+}
+
+async fn balance_when(gateway: &Gateway, what: &str, satisfied: impl Fn(&ErrorSums) -> bool) -> ErrorSums {
+    let satisfied = async {
         loop {
             let balance = balance(gateway).await;
-            if balance.queued == 0 {
+            if satisfied(&balance) {
                 return balance;
             }
         }
     };
-    within("an empty queue", settled).await
+    within(what, satisfied).await
+}
+
+/// Comes back when the queue has been full once more.
+async fn overflow(gateway: &Gateway) {
+    let before = balance(gateway).await.all_dropped();
+    balance_when(gateway, "a full queue", |balance| balance.all_dropped() > before).await;
+}
+
+fn sum(balance: &ErrorSums) -> usize {
+    usize::try_from(balance.written + balance.queued + balance.all_dropped()).unwrap()
 }
 
 #[tokio::test]
@@ -187,12 +204,14 @@ async fn tls_is_spoken_to_whom_the_operator_trusts_and_to_nobody_else() {
         let before = logstash.seen().lines.len();
         fail(&gateway, 3).await;
         if trusted {
-            assert_eq!(settled(&gateway).await.written, 3);
+            assert_eq!(settled(&gateway, 3).await.written, 3);
             logstash.events(before + 3).await;
         } else {
-            assert_eq!((balance(&gateway).await.written, balance(&gateway).await.queued), (0, 3));
+            assert_eq!(balanced(&gateway, 3).await.queued, 3);
         }
         gateway.stop().await;
+        // by TLS's own end, without which the last lines might be cut off by anybody
+        logstash.seen_when("the end", |seen| seen.ended == 1).await;
     }
     assert_eq!(logstash.seen().lines.len(), 3);
 }
@@ -215,10 +234,10 @@ async fn a_receiver_that_is_killed_gets_everything_when_it_is_back() {
     logstash.events(20).await;
     logstash.kill().await;
     fail(&gateway, 20).await;
-    assert_eq!(balance(&gateway).await.written + balance(&gateway).await.queued, 40);
+    assert_eq!(balanced(&gateway, 40).await.all_dropped(), 0);
     logstash.revive();
     let lines = logstash.events(40).await;
-    let balance = settled(&gateway).await;
+    let balance = settled(&gateway, 40).await;
     assert_eq!((balance.written, balance.all_dropped()), (40, 0), "{balance:?}");
     // what had been read before the kill may have been lost with whoever read it
     assert!(balance.resent >= 20, "{balance:?}");
@@ -227,7 +246,7 @@ async fn a_receiver_that_is_killed_gets_everything_when_it_is_back() {
     // nothing of it goes on for ever
     fail(&gateway, 1).await;
     logstash.events(41).await;
-    assert_eq!(settled(&gateway).await.resent, balance.resent);
+    assert_eq!(settled(&gateway, 41).await.resent, balance.resent);
 }
 
 #[tokio::test]
@@ -236,13 +255,13 @@ async fn what_a_receiver_had_not_read_when_it_was_killed_comes_again() {
     let (_nobody, gateway) = failing(&logstash, "").await;
     logstash.stall();
     fail(&gateway, 30).await;
-    assert_eq!(settled(&gateway).await.written, 30, "the system has taken them");
+    assert_eq!(settled(&gateway, 30).await.written, 30, "the system has taken them");
     assert_eq!(logstash.seen().lines.len(), 0);
     logstash.kill().await;
     logstash.revive();
     assert_eq!(logstash.events(30).await.len(), 30);
-    let balance = settled(&gateway).await;
-    assert_eq!((balance.written, balance.all_dropped(), balance.resent), (30, 0, 30));
+    let balance = balance_when(&gateway, "30 records written again", |balance| balance.resent == 30).await;
+    assert_eq!((balance.written, sum(&balance)), (30, 30));
 }
 
 #[tokio::test]
@@ -257,13 +276,12 @@ async fn a_receiver_that_stalls_slows_nobody_down_and_what_waits_is_bounded() {
         fail(&gateway, 500).await;
         failed += 500;
     }
-    let stalled = balance(&gateway).await;
-    assert_eq!(stalled.written + stalled.queued + stalled.all_dropped(), failed, "{stalled:?}");
+    let stalled = balanced(&gateway, failed).await;
     assert!(stalled.queued <= 50 + 32, "the queue and one batch: {stalled:?}");
     assert!(begun.elapsed() < crate::support::DEADLINE);
     logstash.read();
-    let balance = settled(&gateway).await;
-    assert_eq!((balance.written + balance.all_dropped(), balance.resent), (failed, 0), "{balance:?}");
+    let balance = settled(&gateway, failed).await;
+    assert_eq!(balance.resent, 0, "{balance:?}");
     logstash.events(usize::try_from(balance.written).unwrap()).await;
 }
 
@@ -274,8 +292,7 @@ async fn a_receiver_that_is_dead_costs_no_request_and_what_waits_is_bounded() {
     let quick = "[shutdown]\nflush = '50ms'\n";
     let gateway = Gateway::start(&[&all_to(nobody.address), &dead, quick]).await;
     fail(&gateway, 1000).await;
-    let balance = balance(&gateway).await;
-    assert_eq!(balance.written + balance.queued + balance.all_dropped(), 1000, "{balance:?}");
+    let balance = balanced(&gateway, 1000).await;
     assert!(balance.written == 0 && balance.queued <= 10 + 32, "{balance:?}");
     let dropped = [("outcome", "dropped"), ("reason", "queue_full")];
     let metrics = gateway.metrics().await;
@@ -307,14 +324,10 @@ async fn the_balance_holds_while_the_receiver_is_killed_stalled_and_revived_unde
         logstash.events(seen + 50).await;
         if round == 1 {
             logstash.stall();
-            let before = balance(&gateway).await.all_dropped();
-            let overflows = async { while balance(&gateway).await.all_dropped() == before {} };
-            within("an overflow", overflows).await;
+            overflow(&gateway).await;
         }
         logstash.kill().await;
-        let before = balance(&gateway).await.all_dropped();
-        let overflows = async { while balance(&gateway).await.all_dropped() == before {} };
-        within("an overflow", overflows).await;
+        overflow(&gateway).await;
         logstash.revive();
     }
     over.store(true, Ordering::Relaxed);
@@ -322,15 +335,15 @@ async fn the_balance_holds_while_the_receiver_is_killed_stalled_and_revived_unde
     for client in clients {
         failed += within("a client's end", client).await.unwrap();
     }
-    gateway.log(failed).await;
-    let balance = settled(&gateway).await;
+    let balance = settled(&gateway, failed).await;
     let count = |number: usize| u64::try_from(number).unwrap();
-    assert_eq!(balance.written + balance.all_dropped(), count(failed), "{balance:?}");
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.count("tracegate_error_records_total", &[]), count(failed));
     assert_eq!(metrics.count("tracegate_error_records_resent_total", &[]), balance.resent);
     let gateway = Arc::into_inner(gateway).expect("the clients have ended");
     gateway.stop().await;
     let seen = logstash.seen_when("the end", |seen| seen.ended >= 1).await;
-    assert!(seen.ids().len() <= failed && count(seen.lines.len()) <= balance.written + balance.resent);
+    // what a stalled receiver had taken into its own buffers went with it
+    let distinct = count(seen.ids().len());
+    assert!((150..=balance.written).contains(&distinct), "{distinct} of {balance:?}");
 }

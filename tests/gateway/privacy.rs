@@ -60,13 +60,15 @@ async fn signals(listed: &str) -> Vec<(&'static str, String)> {
         raw.try_reply().await;
     }
     Raw::sending(gateway.address(), request("/unknown")).await.reply().await;
+    let userinfo = "GET http://canary-user:canary-value@canary-host.test/known/a HTTP/1.1\r\nhost: a\r\n\r\n";
+    Raw::sending(gateway.address(), userinfo).await.reply().await;
     Raw::sending(gateway.address(), "canary-path \u{1} canary-header\r\n\r\n").await.rest().await;
 
-    let spans = collector.wait_for_spans(8).await;
-    let log = gateway.log(5).await;
+    let spans = collector.wait_for_spans(9).await;
+    let log = gateway.log(6).await;
     let page = gateway.metrics().await.text;
     let status = gateway.admin("/status").await.text();
-    let records = logstash.events(5).await;
+    let records = logstash.events(6).await;
     vec![
         ("spans", format!("{spans:?}")),
         ("access log", serde_json::to_string(&log).unwrap()),

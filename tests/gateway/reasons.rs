@@ -342,6 +342,7 @@ async fn verify(reason: Reason, provoked: Provoked) {
         (&word.into(), &kind.into()),
         "{record}"
     );
+    assert!(!record.to_string().contains("planted"), "what a panic says stays inside: {record}");
     assert_eq!(record["labels"]["blame"], reason.blame().word(), "{record}");
     assert_eq!(record["labels"]["detail"].as_str(), detail, "{record}");
 
