@@ -100,6 +100,7 @@ mod tests {
 
     use super::{Admin, Control, Settings, start};
     use crate::net::once::send;
+    use crate::telemetry::metrics::Format;
 
     struct Fake {
         ready: AtomicBool,
@@ -110,8 +111,11 @@ mod tests {
             self.ready.load(Ordering::Relaxed)
         }
 
-        fn metrics(&self) -> String {
-            "tracegate_up 1\n".repeat(1000)
+        fn metrics(&self, format: Format) -> String {
+            match format {
+                Format::Text => "tracegate_up 1\n".repeat(1000),
+                Format::OpenMetrics => "# EOF\n".to_owned(),
+            }
         }
 
         fn status(&self) -> Value {
@@ -190,6 +194,14 @@ mod tests {
             ask(running.admin.address, Request::get("/metrics").header("accept-encoding", "gzip")).await;
         assert_eq!(small.headers()[header::CONTENT_ENCODING], "gzip");
         assert!(small.body().len() < plain.body().len() / 10);
+
+        let asked = Request::get("/metrics").header("accept", "application/openmetrics-text; version=1.0.0");
+        let open = ask(running.admin.address, asked).await;
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(
+            (open.headers()[header::CONTENT_TYPE].to_str().unwrap(), &open.body()[..]),
+            (content_type, &b"# EOF\n"[..])
+        );
     }
 
     #[tokio::test]

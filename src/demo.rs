@@ -9,6 +9,7 @@ mod customer;
 mod event;
 mod forward;
 mod mes;
+mod otlp;
 mod service;
 mod shop;
 mod span;
@@ -129,7 +130,7 @@ impl Stage {
         over: CancellationToken,
     ) -> Result<Self, DemoError> {
         let (services, collector) = (CancellationToken::new(), CancellationToken::new());
-        let (forward, forwarded) = options.otlp.as_ref().map(Forward::start).unzip();
+        let (forward, forwarded) = options.otlp.as_ref().map(Forward::start).transpose()?.unzip();
         let receiver = Collector { events: events.clone(), forward };
         let (otlp, _) = receiver.start(collector.clone()).await?;
 

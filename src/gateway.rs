@@ -23,6 +23,7 @@ use crate::http::server::Server;
 use crate::listener::drain::{Drain, Moment};
 use crate::listener::{self, Listener};
 use crate::net::Resolver;
+use crate::telemetry::metrics::Format;
 use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::{Sink, Telemetry};
 use crate::view::View;
@@ -207,8 +208,8 @@ impl Control for Shared {
         !self.leaving.load(Ordering::Relaxed)
     }
 
-    fn metrics(&self) -> String {
-        self.telemetry.metrics().render()
+    fn metrics(&self, format: Format) -> String {
+        self.telemetry.metrics().page(format)
     }
 
     fn status(&self) -> serde_json::Value {

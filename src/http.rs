@@ -6,8 +6,9 @@
 //! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
 //! the [`exchange`], and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
-//! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`]. The answer comes back through
-//! the same stages, its [`body`] last.
+//! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`], within the time of [`timers`] and
+//! the [`headroom`] of a connection. The answer comes back through the same
+//! stages, its [`body`] last.
 
 pub mod body;
 pub mod context;
@@ -17,6 +18,7 @@ pub mod expect;
 pub mod file;
 pub mod forward;
 pub mod headers;
+pub mod headroom;
 pub mod path;
 pub mod policy;
 pub mod pool;
@@ -27,3 +29,4 @@ pub mod route;
 pub mod routes;
 pub mod server;
 pub mod shape;
+pub mod timers;

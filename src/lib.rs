@@ -18,10 +18,9 @@
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
-//! `http::file::crossings`), `upstream::file`, `telemetry::file`, `admin::file`, `net::file`. Their leaves
-//! are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
-//! `setting::count`, `setting::ratio`, `setting::address`, `setting::name`, `setting::or_off`,
-//! `setting::secret`;
+//! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers`),
+//! `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`, `setting::leaf`, `setting::duration`, `setting::size`,
+//! `setting::count`, `setting::ratio`, `setting::address`, `setting::name`, `setting::or_off`, `setting::secret`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
 //! all at once. What comes out is `gateway::settings`.
 //!
@@ -36,8 +35,8 @@
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, and `http::forward` with
-//! `http::headers`, `http::context`, `http::expect` and `http::pool`.
-//! `upstream` picks one `upstream::endpoint` by
+//! `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of `http::timers` and the space
+//! of `http::headroom`. `upstream` picks one `upstream::endpoint` by
 //! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
 //! down, held by `http::body::stall`, broken by `http::body::error`.
@@ -51,11 +50,15 @@
 //! `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
-//! `telemetry::metrics::dns`, found by the handles of `telemetry::series`); `telemetry::access_log`
-//! (`telemetry::access_log::line`);
-//! `telemetry::spans` (`telemetry::spans::assemble`, `telemetry::spans::export`), which go to
-//! `telemetry::receivers`: `telemetry::receivers::otlp` with `telemetry::receivers::otlp::http_client`, under
-//! the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
+//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`, `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
+//! `telemetry::access_log` (`telemetry::access_log::line`);
+//! `telemetry::spans`, which has a `telemetry::spans::delivery` to each receiver, where
+//! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
+//! `telemetry::span`, and says what is in the way (`telemetry::spans::trouble`). The `telemetry::receivers`
+//! share a `telemetry::receivers::client`: `telemetry::receivers::otlp` writes spans
+//! (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and reads what is said of
+//! them (`telemetry::receivers::otlp::answer`), `telemetry::receivers::zipkin` writes them its own way
+//! (`telemetry::receivers::zipkin::encode`), under the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
 //! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,
 //! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
 //! `failure` is the one vocabulary of reasons.
@@ -65,9 +68,14 @@
 //! the health check asks by `net::once`.
 //!
 //! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and
-//! `demo::mes` (`demo::service`, `demo::tracer`), receives spans in `demo::collector` as `demo::span`s, gathers
+//! `demo::mes` (`demo::service`, `demo::tracer`), receives spans in `demo::collector` (`demo::otlp`) as `demo::span`s, gathers
 //! them in `demo::traces` and draws them with `demo::tree`; `demo::event` joins its parts, `demo::forward` sends
 //! on to Jaeger, `demo::command` is its command line.
+//!
+//! **Lint.** `lint` runs the gateway on a `lint::stage` with an upstream of its own (`lint::origin`), pays
+//! `lint::visit`s that carry secrets (`lint::canary`), takes what telemetry says to pieces (`lint::signals`) and
+//! does a `lint::search` for them; `lint::command` is its command line. Its spans come by `net::collect`, as the
+//! demo's do.
 //!
 //! # Imports point down
 //!
@@ -92,6 +100,7 @@
 
 pub mod commands;
 pub mod demo;
+pub mod lint;
 
 pub mod gateway;
 

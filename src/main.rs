@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use tracegate::commands::signals::Signals;
 use tracegate::commands::{check, foreground, healthcheck, run};
-use tracegate::demo;
+use tracegate::{demo, lint};
 
 /// Half the instructions of the system's allocator, and no growth by arenas of many threads.
 #[global_allocator]
@@ -18,21 +19,26 @@ fn main() -> ExitCode {
     match line.command.unwrap_or(Command::Run(line.configuration)) {
         Command::Run(configuration) => run::run(&configuration.config),
         // what the gateway says of its start and its end would stand between the trees
-        Command::Demo(arguments) => foreground::run(None, "warn", async |mut signals| {
-            demo::command::demo(arguments, async move { signals.stop().await }).await
-        }),
+        Command::Demo(arguments) => {
+            let work = |mut signals: Signals| {
+                demo::command::demo(arguments, Box::pin(async move { signals.stop().await }))
+            };
+            foreground::run(None, "warn", Box::new(work))
+        }
         Command::Check(configuration) => check::check(&configuration.config),
+        Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Healthcheck(options) => healthcheck::healthcheck(&options),
     }
 }
 
 /// A tracing-aware reverse-proxy API gateway: every request traced, measured and explained.
 ///
-/// Stands in front of HTTP services, forwards by a route table, continues or starts a W3C trace for every
-/// request, sends its spans to an OTLP receiver (Jaeger, the OpenTelemetry Collector) and shows metrics to
-/// Prometheus. Without a command it runs the gateway.
+/// Stands in front of HTTP services, forwards by a route table, continues or starts a W3C trace
+/// for every request, sends its spans to an OTLP receiver (Jaeger, the OpenTelemetry Collector)
+/// and shows metrics to Prometheus. Without a command it runs the gateway.
 #[derive(Debug, Parser)]
-#[command(name = "tracegate", version, args_conflicts_with_subcommands = true, after_long_help = AFTER_HELP)]
+#[command(name = "tracegate", version, args_conflicts_with_subcommands = true)]
+#[command(after_long_help = AFTER_HELP, verbatim_doc_comment)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -44,26 +50,39 @@ struct CommandLine {
 enum Command {
     /// Run the gateway (the default)
     ///
-    /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight finish,
-    /// telemetry is flushed; a second signal ends it at once. SIGUSR1 reopens the access log's file.
-    /// Diagnostics go to standard error, the access log to standard output or the configured file.
+    /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight
+    /// finish, telemetry is flushed; a second signal ends it at once. SIGUSR1 reopens the access
+    /// log's file. Diagnostics go to standard error, the access log to standard output or the
+    /// configured file.
+    #[command(verbatim_doc_comment)]
     Run(Configuration),
     /// See it at work: embedded services, traffic, and each trace as a tree
     ///
-    /// Starts a Shop and an MES service, the gateway with its shipped routes before them, and a gentle
-    /// customer; prints each trace made from the spans that were received over OTLP. Needs nothing else
-    /// installed, and takes free ports on the loopback interface. Ends with Ctrl-C or after --requests,
-    /// with a summary: exit code 1 if a request has no trace or a span is missing.
+    /// Starts a Shop and an MES service, the gateway with its shipped routes before them, and a
+    /// gentle customer; prints each trace made from the spans that were received over OTLP. Needs
+    /// nothing else installed, and takes free ports on the loopback interface. Ends with Ctrl-C or
+    /// after --requests, with a summary: exit code 1 if a request has no trace or a span is missing.
+    #[command(verbatim_doc_comment)]
     Demo(demo::command::Arguments),
     /// Check the configuration and tell every problem at once
     ///
-    /// Each with file, line, key and what to write instead. Certificates and keys are loaded as `run`
-    /// loads them. Exit code 78 if there is a problem.
+    /// Each with file, line, key and what to write instead. Certificates and keys are loaded as
+    /// `run` loads them. Exit code 78 if there is a problem.
+    #[command(verbatim_doc_comment)]
     Check(Configuration),
+    /// Send secrets through every route and look for them in the telemetry
+    ///
+    /// Starts the configured gateway on free loopback ports, before an upstream and receivers of
+    /// its own, sends secrets in every place of requests and answers (path, query, fields, cookies,
+    /// tokens, bodies, trace context, errors …) and searches spans, metrics, records and diagnostics
+    /// for them, in whatever encoding. Exit code 1 if one came out: signal, field and place are told.
+    #[command(verbatim_doc_comment)]
+    LintTelemetry(Configuration),
     /// Ask a running gateway whether it is ready
     ///
     /// Asks /readyz on the probes' address of the configuration, else on the admin address.
     /// Exit code 0 if it answers ok, else 1: made for a container's HEALTHCHECK.
+    #[command(verbatim_doc_comment)]
     Healthcheck(healthcheck::Options),
 }
 

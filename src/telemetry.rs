@@ -21,10 +21,12 @@ pub mod resource;
 pub mod sampling;
 pub mod series;
 pub mod settings;
+pub mod span;
 pub mod spans;
 #[cfg(test)]
 mod testing;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -36,10 +38,13 @@ use access_log::AccessLog;
 use balance::SpanSums;
 use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
-use receivers::otlp::{self, OtlpReceiver};
+use receivers::Receiver;
+use receivers::otlp::OtlpReceiver;
+use receivers::zipkin::ZipkinReceiver;
 pub use recorder::Recorder;
 use settings::Settings;
-use spans::Spans;
+use spans::delivery::Delivery;
+use spans::{OFF, Spans};
 
 /// All telemetry of one gateway: the recorder, its sinks, and the threads behind them. The threads end when
 /// it drops, whoever still holds the recorder: after [`Telemetry::shutdown`] with nothing left to do, without
@@ -56,19 +61,11 @@ impl Telemetry {
     /// Starts every sink that is configured, and these besides.
     pub fn start(settings: &Settings, extra: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
         let resource = resource::attributes(settings);
-        let metrics = Metrics::new(&settings.buckets);
+        let metrics = Metrics::new(&settings.metrics);
         metrics.target_info(resource.iter().map(|(key, value)| (&**key, &**value)));
 
-        let balance = metrics.span_balance(otlp::NAME);
         let privacy = settings.privacy.clone();
-        let spans = match &settings.otlp {
-            None => Spans::off(balance),
-            Some(otlp) => Spans::start(otlp, privacy.clone(), balance, || {
-                OtlpReceiver::new(otlp, &resource::resource(&resource))
-            })
-            .map_err(|error| StartError::new(format!("the OTLP receiver {}", otlp.endpoint), error))?,
-        };
-        let spans = Arc::new(spans);
+        let spans = Arc::new(start_spans(settings, &resource, &metrics)?);
 
         let file = settings.access_log.file.clone();
         let place = file.as_ref().map_or("standard output".to_owned(), |file| file.display().to_string());
@@ -82,7 +79,7 @@ impl Telemetry {
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
-        let recorder = Recorder::new(settings.sampling.clone(), sinks);
+        let recorder = Recorder::new(settings.sampling.clone(), settings.metrics.stream_after, sinks);
         Ok(Self { recorder, metrics, spans, access_log })
     }
 
@@ -103,8 +100,8 @@ impl Telemetry {
         }
     }
 
-    /// Exports and writes what waits until the deadline, and counts what is left as dropped. To be called
-    /// once the last operation has dropped.
+    /// Exports and writes what waits until the deadline, counts what is left as dropped, and says what became
+    /// of everything. To be called once the last operation has dropped.
     pub async fn shutdown(&self, deadline: Instant) {
         let lines = async {
             if let Some(log) = &self.access_log {
@@ -112,18 +109,61 @@ impl Telemetry {
             }
         };
         tokio::join!(lines, self.spans.shutdown(deadline));
+        self.tell_balance();
     }
 
     /// The balance, for `/status`.
     pub fn status(&self) -> Status {
         let lines = self.access_log.as_ref().map(|log| log.balance());
         Status {
-            spans: self.spans.balance().sums(),
-            queued_spans: self.spans.queued(),
+            spans_made: self.spans.made(),
+            spans: self.spans.sums().collect(),
             access_records_written: lines.map_or(0, |lines| lines.written.get()),
             access_records_dropped: lines.map_or(0, |lines| lines.dropped.get()),
         }
     }
+
+    fn tell_balance(&self) {
+        let status = self.status();
+        for (receiver, sums) in &status.spans {
+            let (unsampled, dropped) = (sums.all_unsampled(), sums.all_dropped());
+            let SpanSums { exported, queued, .. } = *sums;
+            tracing::info!(receiver, made = status.spans_made, exported, unsampled, dropped, queued, "spans");
+        }
+        let (written, dropped) = (status.access_records_written, status.access_records_dropped);
+        tracing::info!(written, dropped, "access records");
+    }
+}
+
+/// The sink of spans, with every receiver that is configured.
+fn start_spans(
+    settings: &Settings,
+    resource: &BTreeMap<String, String>,
+    metrics: &Metrics,
+) -> Result<Spans, StartError> {
+    let mut deliveries = Vec::new();
+    if let Some(otlp) = &settings.otlp {
+        let receiver = OtlpReceiver::new(otlp, resource);
+        deliveries.push(start_delivery(receiver, &otlp.receiver, settings, metrics)?);
+    }
+    if let Some(zipkin) = &settings.zipkin {
+        let receiver = ZipkinReceiver::new(zipkin, resource);
+        deliveries.push(start_delivery(receiver, zipkin, settings, metrics)?);
+    }
+    Ok(Spans::new(metrics.spans_made(), deliveries, || metrics.span_balance(OFF)))
+}
+
+fn start_delivery(
+    receiver: Result<impl Receiver + 'static, http::Error>,
+    own: &settings::Receiver,
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<Delivery, StartError> {
+    let place = || format!("the receiver of spans {}", own.endpoint);
+    let receiver = receiver.map_err(|error| StartError::new(place(), error))?;
+    let balance = metrics.span_balance(receiver.name());
+    Delivery::start(receiver, own, settings.privacy.clone(), balance)
+        .map_err(|error| StartError::new(place(), error))
 }
 
 impl Drop for Telemetry {
@@ -137,12 +177,12 @@ impl Drop for Telemetry {
 }
 
 /// The balance of telemetry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// What became of the spans.
-    pub spans: SpanSums,
-    /// Spans that wait to be exported.
-    pub queued_spans: usize,
+    /// Spans of operations and attempts that have ended, sampled or not.
+    pub spans_made: u64,
+    /// What became of them, for each receiver.
+    pub spans: BTreeMap<&'static str, SpanSums>,
     /// Lines of the access log that were written.
     pub access_records_written: u64,
     /// Lines of the access log that were lost.
@@ -190,11 +230,11 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
 
-    use super::balance::SpanSums;
+    use super::Telemetry;
     use super::sampling::Sampling;
-    use super::settings::{AccessLog, Otlp, OtlpProtocol, Privacy, Settings};
+    use super::settings;
+    use super::settings::{AccessLog, Otlp, OtlpProtocol, Privacy, Receiver, Settings};
     use super::testing::{self, Bench};
-    use super::{Status, Telemetry};
     use crate::setting::Secret;
 
     /// A collector for one connection, over HTTP/1.1 or gRPC, which answers `grpc-status` if that is spoken.
@@ -241,20 +281,17 @@ mod tests {
             service_name: "api-gateway".into(),
             resource: vec![("deployment.environment.name".into(), "test".into())],
             otlp: Some(Otlp {
-                endpoint: endpoint.into(),
                 protocol,
-                headers: vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))],
-                gzip: false,
-                timeout: Duration::from_secs(5),
-                ca_file: None,
-                queue: 100,
-                batch: 10,
-                delay: Duration::from_hours(1),
+                receiver: Receiver {
+                    headers: vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))],
+                    ..testing::receiver(endpoint)
+                },
             }),
+            zipkin: None,
             sampling: Sampling::default(),
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
-            buckets: Vec::new(),
+            metrics: settings::Metrics::default(),
         }
     }
 
@@ -280,10 +317,8 @@ mod tests {
             }
             let spans = &message.resource_spans[0].scope_spans[0].spans;
             assert_eq!((spans.len(), &*spans[0].name), (1, "GET"));
-            let sums = SpanSums { exported: 1, unsampled: 0, dropped: 0 };
-            let expected =
-                Status { spans: sums, queued_spans: 0, access_records_written: 0, access_records_dropped: 0 };
-            assert_eq!(telemetry.status(), expected, "{protocol:?}");
+            let status = telemetry.status();
+            assert_eq!((status.spans_made, status.spans["otlp"].exported), (1, 1), "{protocol:?}");
         }
     }
 
@@ -294,7 +329,8 @@ mod tests {
         let telemetry = Telemetry::start(&settings(&endpoint, OtlpProtocol::Grpc), Vec::new()).unwrap();
         testing::answer(Bench::with(telemetry.recorder()).start("GET"), 200);
         telemetry.shutdown(Instant::now() + Duration::from_secs(10)).await;
-        assert_eq!(telemetry.status().spans, SpanSums { exported: 0, unsampled: 0, dropped: 1 });
+        let sums = &telemetry.status().spans["otlp"];
+        assert_eq!((sums.exported, sums.dropped["rejected"], sums.queued), (0, 1, 0));
     }
 
     #[test]
@@ -306,7 +342,7 @@ mod tests {
         settings.access_log = AccessLog { enabled: true, file: Some(path.clone()) };
         let telemetry = Telemetry::start(&settings, Vec::new()).unwrap();
         testing::answer(Bench::with(telemetry.recorder()).start("GET"), 200);
-        assert_eq!(telemetry.status().queued_spans, 1);
+        assert_eq!(telemetry.status().spans["otlp"].queued, 1);
         let metrics = Arc::downgrade(telemetry.metrics());
         let page = Arc::clone(telemetry.metrics());
         drop(telemetry);

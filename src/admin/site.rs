@@ -87,7 +87,7 @@ impl Site {
         match path {
             "/healthz" => health::alive(),
             "/readyz" => health::ready(&*self.control),
-            "/metrics" => metrics::page(Arc::clone(&self.control)).await,
+            "/metrics" => metrics::page(Arc::clone(&self.control), request.headers()).await,
             "/status" => status::page(&*self.control, self.started),
             _ => page::home(),
         }

@@ -4,12 +4,18 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
+
 use super::runtime;
 use super::signals::Signals;
 use crate::telemetry::diagnostics;
 
+/// What a command does until it ends. Boxed, so that it is compiled once: a runtime has three ways to wait for
+/// a future, and the binary would compile all that it awaits anew.
+pub type Work = Box<dyn FnOnce(Signals) -> LocalBoxFuture<'static, ExitCode>>;
+
 /// Does this work on so many workers, with diagnostics of this level unless `RUST_LOG` says otherwise.
-pub fn run(workers: Option<usize>, level: &str, work: impl AsyncFnOnce(Signals) -> ExitCode) -> ExitCode {
+pub fn run(workers: Option<usize>, level: &str, work: Work) -> ExitCode {
     if let Err(error) = diagnostics::start(level) {
         return failed(error);
     }

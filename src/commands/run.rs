@@ -13,7 +13,8 @@ use crate::gateway::{Gateway, Settings};
 pub fn run(paths: &[PathBuf]) -> ExitCode {
     match Sources::read(paths).and_then(|sources| load(&sources)) {
         Ok(settings) => {
-            foreground::run(settings.workers, "info", async |signals| serve(settings, signals).await)
+            let workers = settings.workers;
+            foreground::run(workers, "info", Box::new(|signals| Box::pin(serve(settings, signals))))
         }
         Err(problems) => {
             eprintln!("{problems}");

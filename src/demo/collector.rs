@@ -1,36 +1,20 @@
 //! A tiny OTLP receiver: spans over gRPC and over HTTP/protobuf on one loopback port.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use http::StatusCode;
 use prost::Message;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
-use tonic::{Status, async_trait};
-use tower::ServiceExt;
 
 use super::event::Event;
-use super::forward::Forward;
-use super::service::BOUNDS;
+use super::forward::{Export, Forward};
+use super::otlp::ExportTraceServiceRequest;
 use super::span::Span;
-use crate::net::serve::{Bounds, serve};
+use crate::net::collect;
 
 /// Where received spans go.
 #[derive(Debug, Clone)]
@@ -44,66 +28,28 @@ pub(super) struct Collector {
 impl Collector {
     /// Serves on a free loopback port until told to stop.
     pub(super) async fn start(self, stop: CancellationToken) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let grpc = TraceServiceServer::new(self.clone())
-            .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(MAX_EXPORT);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (collector, grpc) = (self.clone(), grpc.clone());
-            async move {
-                match (request.method(), request.uri().path()) {
-                    (&Method::POST, "/v1/traces") => Ok::<_, Infallible>(collector.posted(request).await),
-                    _ => grpc.oneshot(request).await,
-                }
-            }
-        });
-        Ok((address, tokio::spawn(serve(listener, service, Bounds { http2: true, ..BOUNDS }, stop))))
-    }
-
-    /// OTLP/HTTP: a POST of protobuf, uncompressed.
-    async fn posted(&self, request: Request<Incoming>) -> Response<Body> {
-        if request.headers().contains_key(CONTENT_ENCODING) {
-            return answer(StatusCode::UNSUPPORTED_MEDIA_TYPE, Bytes::new());
-        }
-        let body = Limited::new(request.into_body(), MAX_EXPORT).collect().await;
-        let export = body.ok().and_then(|body| ExportTraceServiceRequest::decode(body.to_bytes()).ok());
-        let Some(export) = export else {
-            return answer(StatusCode::BAD_REQUEST, Bytes::new());
+        let take = move |path, message| {
+            let collector = self.clone();
+            async move { collector.received(path, message).await }
         };
-        self.received(export).await;
-        answer(StatusCode::OK, ExportTraceServiceResponse::default().encode_to_vec().into())
+        collect::start(take, stop).await
     }
 
-    async fn received(&self, export: ExportTraceServiceRequest) {
+    async fn received(&self, path: String, message: Bytes) -> StatusCode {
+        if !["/v1/traces", collect::GRPC_PATH].contains(&&*path) {
+            return StatusCode::NOT_FOUND;
+        }
+        let Ok(export) = ExportTraceServiceRequest::decode(&*message) else { return StatusCode::BAD_REQUEST };
         if let Some(forward) = &self.forward {
-            forward.send(&export);
+            let scopes = export.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+            let spans = scopes.map(|scope| scope.spans.len() as u64).sum();
+            forward.send(Export { message: message.to_vec(), spans });
         }
         // nobody listens only when the demo has ended
         let _ = self.events.send(Event::Received(Span::received(export))).await;
+        StatusCode::OK
     }
 }
-
-#[async_trait]
-impl TraceService for Collector {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportTraceServiceRequest>,
-    ) -> Result<tonic::Response<ExportTraceServiceResponse>, Status> {
-        self.received(request.into_inner()).await;
-        Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-fn answer(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut answer = Response::new(Body::new(Full::new(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-    answer
-}
-
-/// The most bytes of one export.
-const MAX_EXPORT: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -116,10 +62,12 @@ mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
     use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-    use prost::Message;
+    use prost::Message as _;
     use tokio::sync::mpsc;
     use tokio_util::sync::{CancellationToken, DropGuard};
+    use tonic::Code;
     use tonic::codec::CompressionEncoding;
+    use tonic::transport::Endpoint;
 
     use super::Collector;
     use crate::demo::event::Event;
@@ -155,13 +103,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn spans_are_received_over_grpc_plain_and_compressed() {
+    async fn spans_are_received_over_grpc_but_for_compressed_ones() {
         let (address, mut received, _guard) = running(None).await;
-        let client = TraceServiceClient::connect(format!("http://{address}")).await.unwrap();
+        let channel = Endpoint::new(format!("http://{address}")).unwrap().connect_lazy();
+        let client = TraceServiceClient::new(channel);
         client.clone().export(export("plain")).await.unwrap();
         assert_eq!(names(&mut received).await, ["plain"]);
-        client.send_compressed(CompressionEncoding::Gzip).export(export("small")).await.unwrap();
-        assert_eq!(names(&mut received).await, ["small"]);
+        let refused = client.send_compressed(CompressionEncoding::Gzip).export(export("small")).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unimplemented);
+        assert!(received.try_recv().is_err());
     }
 
     #[tokio::test]
@@ -180,7 +130,7 @@ mod tests {
         let (jaeger, mut arrived, _guard) = running(None).await;
         for (target, sent, lost) in [(format!("http://{jaeger}"), 2, 0), ("http://127.0.0.1:1".into(), 0, 2)]
         {
-            let (forward, task) = Forward::start(&target.parse().unwrap());
+            let (forward, task) = Forward::start(&target.parse().unwrap()).unwrap();
             let (address, mut received, guard) = running(Some(forward)).await;
             assert_eq!(post(address, Request::post("/v1/traces"), export("one").encode_to_vec()).await, 200);
             assert_eq!(names(&mut received).await, ["one"]);

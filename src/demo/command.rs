@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::LocalBoxFuture;
 use http::Uri;
 
 use super::{Options, run};
@@ -23,8 +24,13 @@ pub struct Arguments {
     otlp: Option<Uri>,
 }
 
-/// Runs the demo on standard output until its last request, or until `stop` ends.
-pub async fn demo(arguments: Arguments, stop: impl Future<Output = ()>) -> ExitCode {
+/// Runs the demo on standard output until its last request, or until `stop` ends. Boxed, so that the library
+/// compiles it and not whoever awaits it.
+pub fn demo(arguments: Arguments, stop: LocalBoxFuture<'static, ()>) -> LocalBoxFuture<'static, ExitCode> {
+    Box::pin(show(arguments, stop))
+}
+
+async fn show(arguments: Arguments, stop: impl Future<Output = ()>) -> ExitCode {
     let rate = arguments.rate.unwrap_or(if arguments.requests.is_some() { 40 } else { 4 });
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let options = Options {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::otlp::SpanKind;
 use super::service::{Answer, Break, Call, Service};
 
 /// The MES API.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::otlp::SpanKind;
 use super::service::{Answer, Break, Call, Service};
 use crate::net::once;
 

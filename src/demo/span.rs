@@ -4,13 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1 as otlp;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-
+use super::otlp::{self, AnyValue, ExportTraceServiceRequest, KeyValue, SpanKind, StatusCode, Value};
 use crate::telemetry::context::{SpanId, TraceId};
 
 /// One received span.
@@ -105,10 +99,9 @@ fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
 
 fn text(value: AnyValue) -> Option<String> {
     match value.value? {
-        Value::StringValue(text) => Some(text),
-        Value::IntValue(number) => Some(number.to_string()),
-        Value::DoubleValue(number) => Some(number.to_string()),
-        Value::BoolValue(truth) => Some(truth.to_string()),
-        _ => None,
+        Value::String(text) => Some(text),
+        Value::Int(number) => Some(number.to_string()),
+        Value::Double(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
     }
 }

@@ -8,17 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Full;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::otlp::{
+    AnyValue, ExportTraceServiceRequest, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, SpanKind,
+    Status, StatusCode, Value,
+};
 use crate::net::once;
 use crate::telemetry::context::{Context, Flags, SpanId, TraceId, traceparent};
 
@@ -90,12 +87,12 @@ impl ActiveSpan {
 
     /// States an attribute.
     pub(super) fn set(&mut self, key: &str, value: &str) {
-        self.push(key, Value::StringValue(value.to_owned()));
+        self.push(key, Value::String(value.to_owned()));
     }
 
     /// States an attribute that is a number.
     pub(super) fn set_number(&mut self, key: &str, value: impl Into<i64>) {
-        self.push(key, Value::IntValue(value.into()));
+        self.push(key, Value::Int(value.into()));
     }
 
     /// Ends the span: it did what it should.
@@ -111,12 +108,12 @@ impl ActiveSpan {
 
     fn failed(&mut self, error_type: &str) {
         self.set("error.type", error_type);
-        self.span.status = Some(Status { code: StatusCode::Error.into(), message: String::new() });
+        self.span.status = Some(Status { code: StatusCode::Error.into() });
     }
 
     fn push(&mut self, key: &str, value: Value) {
         let value = Some(AnyValue { value: Some(value) });
-        self.span.attributes.push(KeyValue { key: key.to_owned(), value, ..KeyValue::default() });
+        self.span.attributes.push(KeyValue { key: key.to_owned(), value });
     }
 }
 
@@ -136,15 +133,13 @@ impl Drop for ActiveSpan {
 async fn export(service: &'static str, collector: SocketAddr, mut finished: mpsc::Receiver<Span>) {
     let mut spans = Vec::new();
     while finished.recv_many(&mut spans, BATCH).await > 0 {
-        let name = Value::StringValue(service.to_owned());
+        let name = Value::String(service.to_owned());
         let name = AnyValue { value: Some(name) };
-        let attributes =
-            vec![KeyValue { key: "service.name".into(), value: Some(name), ..KeyValue::default() }];
+        let attributes = vec![KeyValue { key: "service.name".into(), value: Some(name) }];
         let batch = ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
-                resource: Some(Resource { attributes, ..Resource::default() }),
-                scope_spans: vec![ScopeSpans { spans: std::mem::take(&mut spans), ..ScopeSpans::default() }],
-                ..ResourceSpans::default()
+                resource: Some(Resource { attributes }),
+                scope_spans: vec![ScopeSpans { spans: std::mem::take(&mut spans) }],
             }],
         };
         let request = Request::post("/v1/traces").header(CONTENT_TYPE, "application/x-protobuf");

@@ -9,6 +9,7 @@ use crate::http::policy;
 use crate::http::pool::Pool;
 use crate::http::route::{Route, Settings as RouteSettings};
 use crate::http::routes::Routes;
+use crate::http::timers::Timers;
 use crate::net::Resolver;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Settings as UpstreamSettings, Upstream};
@@ -76,6 +77,7 @@ fn route(settings: &RouteSettings, connected: &Connected) -> Arc<Route> {
         host: settings.host,
         attempt_timeout: settings.timeouts.attempt,
         stream_idle: settings.timeouts.stream_idle,
+        timers: Timers::default(),
     });
     Arc::new(Route {
         matches: settings.matches.clone(),

@@ -9,29 +9,33 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::body::RequestBody;
-use super::exchange::{Request, Response};
-use super::headers::{self, Peer};
+use super::exchange::Routed;
+use super::headers::{self, Fields, Peer};
 use super::path;
+use super::route::Answering;
 use super::routes::{Found, Routes};
 use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Limits;
 use crate::telemetry::Handle;
 
-/// Checks, routes and serves one request.
-pub(super) async fn dispatch(
-    routes: Arc<Routes>,
-    limits: Limits,
-    peer: Arc<Peer>,
+/// Checks and routes one request, and hands it to its route's stack.
+pub(super) fn dispatch(
+    routes: &Routes,
+    limits: &Limits,
+    peer: &Arc<Peer>,
     mut head: request::Parts,
+    fields: Fields,
     body: RequestBody,
-    handle: Handle,
-) -> Result<Response, Failure> {
-    check_size(&head, &limits)?;
+    handle: &Handle,
+) -> Result<Answering, Failure> {
+    check_size(&head, limits)?;
     check_method(&head.method)?;
-    check_length(&head)?;
+    if fields.have(Fields::TRANSFER_ENCODING) {
+        check_length(&head)?;
+    }
     let host = take_host(&mut head)?;
     take_path(&mut head)?;
-    if headers::is_loop(&head.headers) {
+    if fields.have(Fields::VIA) && headers::is_loop(&head.headers) {
         return Err(Reason::LoopDetected.into());
     }
     let (route, parameters) = match routes.find(&host, head.uri.path(), &head.method, &head.headers) {
@@ -42,10 +46,11 @@ pub(super) async fn dispatch(
         Found::Nothing => return Err(Reason::NoRoute.into()),
     };
     handle.route(&route.labels);
-    let deadline = route.request_timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = route.request_timeout.map(|timeout| Instant::from_std(handle.started()) + timeout);
+    let (handle, peer) = (handle.clone(), Arc::clone(peer));
+    let request = Routed { head, fields, body, handle, peer, parameters, deadline };
     // no `poll_ready`: every layer is always ready
-    let mut stack = route.stack.clone();
-    stack.call(Request { head, body, handle, peer, parameters, deadline }).await
+    Ok(route.stack.clone().call(Box::new(request)))
 }
 
 /// The listener's limits on the head. hyper's own are wider, so that these are the ones a client meets.
@@ -111,7 +116,7 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
         return Err(invalid());
     }
     if let (None, Some(host)) = (head.uri.authority(), field.and_then(plain_host)) {
-        return Ok(host.to_ascii_lowercase());
+        return Ok(host);
     }
     let authority = match (head.uri.authority(), field) {
         (Some(target), Some(field)) if head.version == Version::HTTP_2 => {
@@ -140,14 +145,21 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
     Ok(host.to_ascii_lowercase())
 }
 
-/// The name in a `Host` that is nothing but a name and perhaps a port: nearly all are.
-fn plain_host(field: &HeaderValue) -> Option<&str> {
-    let field = std::str::from_utf8(field.as_bytes()).ok()?;
-    let (name, port) = field.split_once(':').unwrap_or((field, "80"));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let number = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    let is_plain = !name.is_empty() && name.bytes().all(plain) && number;
-    is_plain.then(|| name.trim_end_matches('.'))
+/// The name in a `Host` that is nothing but a name and perhaps a port, as nearly all are: lower case.
+fn plain_host(field: &HeaderValue) -> Option<String> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let field = field.as_bytes();
+    let (name, rest) = field.split_at(field.iter().take_while(|byte| plain(byte)).count());
+    let port = match rest {
+        [] => 0,
+        [b':', digits @ ..] if (1..=5).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) => {
+            digits.iter().fold(0, |port, digit| port * 10 + u32::from(digit - b'0'))
+        }
+        _ => return None,
+    };
+    let mut name = String::from_utf8(name.to_ascii_lowercase()).ok()?;
+    name.truncate(name.trim_end_matches('.').len());
+    (!name.is_empty() && u16::try_from(port).is_ok()).then_some(name)
 }
 
 /// The target's path, normalised, in origin form. `OPTIONS *` asks about the server as a whole: it is routed

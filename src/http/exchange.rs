@@ -6,17 +6,22 @@ use http::request;
 use tokio::time::Instant;
 
 use super::body::{Body, RequestBody};
-use super::headers::Peer;
+use super::headers::{Fields, Peer};
 use crate::telemetry::Handle;
 
 /// An answer on its way to the client.
 pub type Response = http::Response<Body>;
 
-/// A request that has found its route.
+/// A request that has found its route. Boxed: it moves through every layer.
+pub type Request = Box<Routed>;
+
+/// What a [`Request`] is.
 #[derive(Debug)]
-pub struct Request {
+pub struct Routed {
     /// Method, target, version and header fields; the target's path is normalised.
     pub head: request::Parts,
+    /// What the gateway acts on of what the client sent in the header.
+    pub(super) fields: Fields,
     /// The body.
     pub body: RequestBody,
     /// Where facts are stated.

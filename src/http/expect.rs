@@ -1,4 +1,4 @@
-//! `Expect: 100-continue` end to end, and the informational answers (1xx) it lives by.
+//! `Expect: 100-continue` end to end.
 //!
 //! hyper sends `100 Continue` to the client at the first poll of the body, so the body is not polled until
 //! the upstream said 100 or has been silent for [`EXPECT_WAIT`] (RFC 9110 section 10.1.1). An upstream that
@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,58 +18,44 @@ use tokio::time::Sleep;
 /// How long an upstream may be silent before the body is sent all the same.
 pub const EXPECT_WAIT: Duration = Duration::from_secs(1);
 
-/// The most informational answers (1xx) taken from an upstream before one final answer.
-pub const MAX_INFORMATIONAL: u32 = 32;
-
-/// The informational answers of one attempt: read, counted, bounded, not passed on.
+/// Whether the upstream has asked for the body: the one thing that its informational answers are read for.
 #[derive(Debug, Default)]
-pub struct Informational {
-    count: AtomicU32,
-    continued: AtomicBool,
-    exchange: AtomicWaker,
+pub struct Continue {
+    came: AtomicBool,
     gate: AtomicWaker,
 }
 
-impl Informational {
+impl Continue {
     /// The upstream sent a 1xx.
-    pub fn came(&self, status: StatusCode) {
+    pub fn informed(&self, status: StatusCode) {
         if status == StatusCode::CONTINUE {
-            self.continued.store(true, Ordering::Release);
+            self.came.store(true, Ordering::Release);
             self.gate.wake();
         }
-        if self.count.fetch_add(1, Ordering::AcqRel) == MAX_INFORMATIONAL {
-            self.exchange.wake();
-        }
     }
 
-    /// Ready when there were more than [`MAX_INFORMATIONAL`].
-    pub fn poll_flood(&self, cx: &Context<'_>) -> Poll<()> {
-        self.exchange.register(cx.waker());
-        if self.count.load(Ordering::Acquire) > MAX_INFORMATIONAL { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    fn poll_continued(&self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_came(&self, cx: &Context<'_>) -> Poll<()> {
         self.gate.register(cx.waker());
-        if self.continued.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        if self.came.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 /// Holds a request's body back.
 #[derive(Debug)]
 pub struct Gate {
-    informational: Arc<Informational>,
+    asked: Arc<Continue>,
     wait: Pin<Box<Sleep>>,
 }
 
 impl Gate {
-    /// A gate that these informational answers open.
-    pub fn new(informational: &Arc<Informational>) -> Self {
-        Self { informational: Arc::clone(informational), wait: Box::pin(tokio::time::sleep(EXPECT_WAIT)) }
+    /// A gate that opens when the upstream has asked.
+    pub fn new(asked: &Arc<Continue>) -> Self {
+        Self { asked: Arc::clone(asked), wait: Box::pin(tokio::time::sleep(EXPECT_WAIT)) }
     }
 
     /// Ready when the body may be asked for.
     pub fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.informational.poll_continued(cx).is_ready() {
+        if self.asked.poll_came(cx).is_ready() {
             return Poll::Ready(());
         }
         self.wait.as_mut().poll(cx)

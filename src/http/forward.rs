@@ -4,7 +4,8 @@
 //! last, so that a client cannot cut the trace with `Connection: traceparent`.
 
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,14 +19,18 @@ use tokio::time::Instant;
 
 use super::body::{Body, BodyError, UpstreamBody};
 use super::context;
-use super::exchange::{Request, Response};
-use super::expect::{Gate, Informational};
-use super::headers;
+use super::exchange::{Request, Response, Routed};
+use super::expect::{Continue, Gate};
+use super::headers::{self, Fields};
 use super::pool::{Lease, Pool};
 use super::route::UpstreamHost;
+use super::timers::Timers;
 use crate::failure::{Detail, Failure, Reason};
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::{Endpoint, Picked, Upstream};
+
+/// How many fields a request gets on its way to an upstream, so that its header grows at most once.
+const ADDED_FIELDS: usize = 8;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -46,6 +51,8 @@ pub struct Plan {
     pub attempt_timeout: Option<Duration>,
     /// How long an answer's body may stand still.
     pub stream_idle: Option<Duration>,
+    /// What bounds its exchanges in time.
+    pub timers: Timers,
 }
 
 impl Forward {
@@ -76,14 +83,16 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
     let handle = request.handle.clone();
     let (deadline, detail) = plan.deadline(&request);
     let progress = request.body.progress();
-    let sending = send(&plan, &picked, request, &mut attempt);
-    let sent = match deadline {
-        None => sending.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
-            Ok(sent) => sent,
-            Err(_) if progress.is_clients_turn() => Err(Failure::new(Reason::ClientTimeout).detail(detail)),
-            Err(_) => Err(Failure::new(Reason::UpstreamTimeout).detail(detail)),
-        },
+    let sent = {
+        let sending = pin!(send(&plan, &picked, request, &mut attempt));
+        match deadline {
+            None => sending.await,
+            Some(deadline) => match plan.timers.until(deadline, sending).await {
+                Some(sent) => sent,
+                None if progress.is_clients_turn() => Err(Failure::new(Reason::ClientTimeout).detail(detail)),
+                None => Err(Failure::new(Reason::UpstreamTimeout).detail(detail)),
+            },
+        }
     };
     match sent {
         Ok((answer, lease)) => {
@@ -95,9 +104,7 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             let (head, incoming) = answer.into_parts();
             let body =
                 UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
-            let mut answer = Response::from_parts(head, Body::Upstream(Box::new(body)));
-            tell_client(&mut answer);
-            Ok(answer)
+            Ok(Response::from_parts(head, Body::Upstream(Box::new(body))))
         }
         Err(failure) => {
             attempt.fail(&failure);
@@ -128,37 +135,28 @@ async fn send(
 ) -> Result<(http::Response<Incoming>, Lease), Failure> {
     let pool = &plan.pools[picked.index];
     let handle = request.handle.clone();
-    let informational = Arc::new(Informational::default());
-    let mut message = message(plan, &picked.endpoint, pool, request, attempt, &informational);
+    let mut message = message(plan, &picked.endpoint, pool, request, attempt);
     loop {
-        let mut lease = pool.lend().await?;
-        attempt.connected(lease.facts());
-        let Some(sent) = unless_flooded(&informational, lease.send(message)).await else {
-            return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::InformationalFlood));
+        let mut lease = match pool.lend_kept() {
+            Some(lease) => lease,
+            None => Box::pin(pool.lend()).await?,
         };
-        match sent {
+        attempt.connected(lease.facts());
+        match lease.send(message).await {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
             }
             Ok(mut answer) => {
-                if !headers::settle_length(answer.headers_mut()) {
+                let fields = Fields::of(answer.headers());
+                if !headers::settle_length(answer.headers_mut(), fields) {
                     return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
                 }
+                tell_client(&mut answer, fields);
                 return Ok((answer, lease));
             }
             Err(error) => message = unsent(error, &handle, &lease)?,
         }
     }
-}
-
-/// What the work comes to; `None` where the endpoint sends informational answers without end.
-async fn unless_flooded<T>(informational: &Informational, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    poll_fn(|cx| match informational.poll_flood(cx) {
-        Poll::Ready(()) => Poll::Ready(None),
-        Poll::Pending => work.as_mut().poll(cx).map(Some),
-    })
-    .await
 }
 
 /// The request as it goes over the wire to this endpoint.
@@ -168,21 +166,18 @@ fn message(
     pool: &Pool,
     request: Request,
     attempt: &Attempt,
-    informational: &Arc<Informational>,
 ) -> http::Request<super::body::RequestBody> {
-    let Request { mut head, mut body, handle, .. } = request;
+    let Routed { mut head, mut body, handle, fields, .. } = *request;
     context::inject(&mut head.headers, &handle, attempt.span_id(), plan.upstream.propagate());
     if (plan.host == UpstreamHost::Endpoint || !head.headers.contains_key(header::HOST))
         && let Ok(host) = HeaderValue::from_str(&endpoint.authority)
     {
         head.headers.insert(header::HOST, host);
     }
-    if head
-        .headers
-        .get(header::EXPECT)
-        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-    {
-        body.hold(Gate::new(informational));
+    let waits = fields.have(Fields::EXPECT) && headers::expects_continue(&head.headers);
+    let asked = waits.then(Arc::<Continue>::default);
+    if let Some(asked) = &asked {
+        body.hold(Gate::new(asked));
     }
     if pool.is_http2() {
         head.version = Version::HTTP_2;
@@ -192,8 +187,9 @@ fn message(
         head.version = Version::HTTP_11;
     }
     let mut message = http::Request::from_parts(head, body);
-    let informational = Arc::clone(informational);
-    hyper::ext::on_informational(&mut message, move |answer| informational.came(answer.status()));
+    if let Some(asked) = asked {
+        hyper::ext::on_informational(&mut message, move |answer| asked.informed(answer.status()));
+    }
     message
 }
 
@@ -210,16 +206,15 @@ fn absolute(uri: &Uri, endpoint: &Endpoint, host: Option<HeaderValue>) -> Uri {
 /// What the upstream must know about the client's side, once for all attempts.
 fn tell_upstream(request: &mut Request) {
     let headers = &mut request.head.headers;
-    let trailers = headers::takes_trailers(headers);
-    headers::strip_hop_by_hop(headers);
+    headers.reserve(ADDED_FIELDS);
+    let trailers = request.fields.have(Fields::TE) && headers::takes_trailers(headers);
+    headers::strip_hop_by_hop(headers, request.fields);
     if trailers {
         headers::set_takes_trailers(headers);
     }
     request.peer.forwarded(headers);
     headers::add_via(headers, request.head.version);
-    if let Ok(id) = HeaderValue::from_str(&request.handle.request_id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    headers.insert(X_REQUEST_ID, request.handle.request_id.clone());
     if request.head.version == Version::HTTP_2 {
         join_cookies(headers);
     }
@@ -236,11 +231,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// What of the answer belongs to the upstream's connection stays there.
-fn tell_client(answer: &mut Response) {
+fn tell_client<B>(answer: &mut http::Response<B>, fields: Fields) {
     // the gateway speaks its own version (RFC 9110 section 6.2)
     let received = std::mem::replace(answer.version_mut(), Version::HTTP_11);
     let headers = answer.headers_mut();
-    headers::strip_hop_by_hop(headers);
+    headers::strip_hop_by_hop(headers, fields);
     headers::add_via(headers, received);
 }
 
@@ -263,8 +258,10 @@ fn unsent<T>(mut error: TrySendError<T>, handle: &Handle, lease: &Lease) -> Resu
 fn classify(error: &hyper::Error) -> Failure {
     let mut source = error.source();
     while let Some(cause) = source {
-        if let Some(body) = cause.downcast_ref::<BodyError>() {
-            return (*body).into();
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let stated = cause.downcast_ref().or_else(|| inner?.downcast_ref());
+        if let Some(stated) = stated {
+            return BodyError::into(*stated);
         }
         if let Some(error) = cause.downcast_ref::<h2::Error>() {
             return if error.is_reset() || error.is_go_away() {

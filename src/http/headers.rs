@@ -4,11 +4,66 @@
 //! the client was is told by `X-Forwarded-*` and `Forwarded` (RFC 7239), by a stated rule of trust.
 
 use std::net::IpAddr;
+use std::ops::BitOr;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
 use crate::telemetry::exchange::Scheme;
+
+/// Which of the fields that the gateway acts on are in a header: one look at all names costs less than to ask
+/// for each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fields(u16);
+
+impl Fields {
+    pub(super) const CONNECTION: Self = Self(1);
+    pub(super) const CONTENT_LENGTH: Self = Self(1 << 1);
+    pub(super) const CONTENT_TYPE: Self = Self(1 << 2);
+    pub(super) const EXPECT: Self = Self(1 << 3);
+    pub(super) const TE: Self = Self(1 << 4);
+    pub(super) const TRANSFER_ENCODING: Self = Self(1 << 5);
+    pub(super) const VIA: Self = Self(1 << 6);
+    /// One of those that belong to a connection without being named here.
+    const OTHER_HOP_BY_HOP: Self = Self(1 << 7);
+
+    /// Those of this header.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().fold(0, |seen, name| seen | Self::named(name.as_str()).0))
+    }
+
+    /// Whether one of these is among them.
+    pub(super) fn have(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    fn named(name: &str) -> Self {
+        // the length first: most names are none of these
+        match (name.len(), name) {
+            (2, "te") => Self::TE,
+            (3, "via") => Self::VIA,
+            (6, "expect") => Self::EXPECT,
+            (10, "connection") => Self::CONNECTION,
+            (12, "content-type") => Self::CONTENT_TYPE,
+            (14, "content-length") => Self::CONTENT_LENGTH,
+            (17, "transfer-encoding") => Self::TRANSFER_ENCODING,
+            (7, "upgrade")
+            | (10, "keep-alive")
+            | (14, "http2-settings")
+            | (16, "proxy-connection")
+            | (19, "proxy-authorization") => Self::OTHER_HOP_BY_HOP,
+            _ => Self(0),
+        }
+    }
+}
+
+impl BitOr for Fields {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1, and what has come to be treated alike).
 static HOP_BY_HOP: [HeaderName; 8] = [
@@ -37,21 +92,17 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Removes what belongs to the connection it came on: the fixed list and what `Connection` names.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // one look over the names, since most messages have few of these or none; `Connection` is the first
-    let mut present = [false; HOP_BY_HOP.len()];
-    for name in headers.keys() {
-        if let Some(index) = HOP_BY_HOP.iter().position(|known| known == name) {
-            present[index] = true;
-        }
-    }
-    if present[0] {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
+    if fields.have(Fields::CONNECTION) {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
+        headers.remove(header::CONNECTION);
     }
-    for (name, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, present)| *present) {
-        headers.remove(name);
+    if fields.have(Fields::TE | Fields::TRANSFER_ENCODING | Fields::OTHER_HOP_BY_HOP) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 
@@ -60,18 +111,26 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
+        .filter(|value| !is_option(value.as_bytes()))
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .map(<[u8]>::trim_ascii)
-        .filter(|name| !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close"))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !KEPT.contains(name))
         .collect()
 }
 
+/// `Connection` names fields and options; these options are what it nearly always holds.
+fn is_option(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+}
+
 /// Leaves an answer one way only to tell where its body ends (RFC 9112 section 6.3): the chunks', else one length.
 /// `false`: there is none that everybody reads alike.
 #[must_use]
-pub(super) fn settle_length(headers: &mut HeaderMap) -> bool {
+pub(super) fn settle_length(headers: &mut HeaderMap, fields: Fields) -> bool {
+    if !fields.have(Fields::TRANSFER_ENCODING | Fields::CONTENT_LENGTH) {
+        return true;
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -91,6 +150,11 @@ pub(super) fn settle_length(headers: &mut HeaderMap) -> bool {
     let length = length.clone();
     headers.insert(header::CONTENT_LENGTH, length);
     number && same
+}
+
+/// Whether the client waits with its body until it is asked for it (RFC 9110 section 10.1.1).
+pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Whether the client can take trailers: `TE: trailers` (RFC 9110 section 10.1.4).
@@ -182,23 +246,27 @@ impl Peer {
 
     /// Tells the upstream who asked. A trusted proxy's word is kept and added to; anybody else's is replaced.
     pub(super) fn forwarded(&self, headers: &mut HeaderMap) {
+        let host = headers.get(header::HOST).cloned();
         if self.trusted {
             append_element(headers, X_FORWARDED_FOR, &self.x_forwarded_for);
             append_element(headers, header::FORWARDED, &self.forwarded);
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| self.scheme());
+            if let (Entry::Vacant(entry), Some(host)) = (headers.entry(X_FORWARDED_HOST), host) {
+                entry.insert(host);
+            }
         } else {
             headers.insert(X_FORWARDED_FOR, self.x_forwarded_for.clone());
             headers.insert(header::FORWARDED, self.forwarded.clone());
-            headers.remove(X_FORWARDED_PROTO);
-            headers.remove(X_FORWARDED_HOST);
+            headers.insert(X_FORWARDED_PROTO, self.scheme());
+            match host {
+                Some(host) => headers.insert(X_FORWARDED_HOST, host),
+                None => headers.remove(X_FORWARDED_HOST),
+            };
         }
-        if let Entry::Vacant(entry) = headers.entry(X_FORWARDED_PROTO) {
-            entry.insert(HeaderValue::from_static(self.scheme.word()));
-        }
-        if !headers.contains_key(X_FORWARDED_HOST)
-            && let Some(host) = headers.get(header::HOST).cloned()
-        {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
+    }
+
+    fn scheme(&self) -> HeaderValue {
+        HeaderValue::from_static(self.scheme.word())
     }
 }
 
@@ -225,7 +293,7 @@ pub(super) fn allow(methods: &[Method]) -> HeaderValue {
 mod tests {
     use http::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{Peer, X_FORWARDED_FOR, is_loop, strip_hop_by_hop, takes_trailers};
+    use super::{Fields, HOP_BY_HOP, Peer, X_FORWARDED_FOR, is_loop, strip_hop_by_hop, takes_trailers};
     use crate::telemetry::exchange::Scheme;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -250,17 +318,30 @@ mod tests {
             ("x-kept", "1"),
         ]);
         assert!(takes_trailers(&map));
-        strip_hop_by_hop(&mut map);
+        let fields = Fields::of(&map);
+        strip_hop_by_hop(&mut map, fields);
         let mut left: Vec<&str> = map.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["trailer", "x-kept"]);
     }
 
     #[test]
+    fn every_field_of_one_connection_is_looked_for() {
+        for name in &HOP_BY_HOP {
+            let mut map = headers(&[("x-kept", "1")]);
+            map.insert(name.clone(), HeaderValue::from_static("x-other"));
+            let fields = Fields::of(&map);
+            strip_hop_by_hop(&mut map, fields);
+            assert_eq!(map.len(), 1, "{name}");
+        }
+    }
+
+    #[test]
     fn the_connection_field_cannot_take_away_the_host_or_the_length() {
         let mut map =
             headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
-        strip_hop_by_hop(&mut map);
+        let fields = Fields::of(&map);
+        strip_hop_by_hop(&mut map, fields);
         assert_eq!(map.len(), 2);
     }
 

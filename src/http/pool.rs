@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,14 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::body::request::{Progress, RequestBody};
+use super::headroom::{Bounded, Headroom, INFORMATIONAL_BYTES};
 use crate::failure::{Detail, Failure, Reason};
 use crate::net;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::operation::ConnectionFacts;
 use crate::upstream::{self, Endpoint, Protocol};
-
-/// The most fields of an answer's header.
-const MAX_HEADER_FIELDS: usize = 256;
 
 /// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
 const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
@@ -56,10 +55,25 @@ struct Shared {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
-    driven: Driven,
+    connection: Http1,
     facts: ConnectionFacts,
     since: Instant,
+}
+
+impl Idle {
+    /// Used again.
+    fn reused(self) -> (Sender, ConnectionFacts) {
+        let facts = ConnectionFacts { reused: true, peer: self.facts.peer, ..Default::default() };
+        (Sender::Http1(self.connection), facts)
+    }
+}
+
+/// An HTTP/1.1 connection.
+#[derive(Debug)]
+struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    headroom: Headroom,
+    _driven: Driven,
 }
 
 /// An HTTP/1.1 connection's task. It ends with this: what an early answer left of a request is not sent any more.
@@ -90,7 +104,7 @@ pub struct Lease {
 
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<RequestBody>, Driven),
+    Http1(Http1),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -108,6 +122,16 @@ impl Pool {
             idle: Mutex::default(),
             shared: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Lends a connection that is kept and can be used at once, if there is one and a place for it.
+    pub fn lend_kept(self: &Arc<Self>) -> Option<Lease> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let (sender, facts) = match self.protocol {
+            Protocol::Http1 => self.take_ready()?.reused(),
+            Protocol::Http2 => self.shared.try_lock().ok().and_then(|shared| self.known(&shared))?,
+        };
+        Some(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
     }
 
     /// Lends a connection: one that is kept, else a new one. Waits for a place if all are taken.
@@ -158,40 +182,46 @@ impl Pool {
     /// A kept connection that can be used at once, else the last one given back once it can be.
     async fn kept(&self) -> Option<(Sender, ConnectionFacts)> {
         while let Some(mut kept) = self.take() {
-            if kept.sender.ready().await.is_ok() {
-                let facts = ConnectionFacts { reused: true, peer: kept.facts.peer, ..Default::default() };
-                return Some((Sender::Http1(kept.sender, kept.driven), facts));
+            if kept.connection.sender.ready().await.is_ok() {
+                return Some(kept.reused());
             }
         }
         None
     }
 
-    fn take(&self) -> Option<Idle> {
+    /// One that can be used at once. Given back just now means: its task has not yet seen that the exchange is
+    /// over.
+    fn take_ready(&self) -> Option<Idle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // given back just now means: its task has not yet seen that the exchange is over
-        let ready = idle.iter().rposition(|kept| kept.sender.is_ready() && self.is_usable(kept));
-        if let Some(index) = ready {
-            return Some(idle.swap_remove(index));
+        let ready =
+            idle.iter().rposition(|kept| kept.connection.sender.is_ready() && self.is_usable(kept))?;
+        Some(idle.swap_remove(ready))
+    }
+
+    fn take(&self) -> Option<Idle> {
+        if let Some(ready) = self.take_ready() {
+            return Some(ready);
         }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|kept| self.is_usable(kept));
         idle.pop()
     }
 
     fn is_usable(&self, kept: &Idle) -> bool {
-        !kept.sender.is_closed()
+        !kept.connection.sender.is_closed()
             && kept.since.elapsed() < self.settings.idle
             && kept.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
     }
 
     async fn dial_http1(&self) -> Result<(Sender, ConnectionFacts), Failure> {
         let connected = self.endpoint.dial().await?;
+        let headroom = Headroom::default();
         let handshake = http1::Builder::new()
-            .max_headers(MAX_HEADER_FIELDS)
             .max_header_size(self.header_bytes)
-            .handshake(TokioIo::new(connected.stream));
+            .handshake(TokioIo::new(Bounded::new(connected.stream, headroom.clone())));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        let driven = Driven(self.drive(connection));
-        Ok((Sender::Http1(sender, driven), connected.facts))
+        let connection = Http1 { sender, headroom, _driven: Driven(self.drive(connection)) };
+        Ok((Sender::Http1(connection), connected.facts))
     }
 
     /// The shared connection. Those who waited while it was being dialled in vain share the failure too, or
@@ -199,9 +229,8 @@ impl Pool {
     async fn share(&self) -> Result<(Sender, ConnectionFacts), Failure> {
         let asked = Instant::now();
         let mut shared = self.shared.lock().await;
-        if let Some(known) = shared.connection.as_ref().filter(|known| self.is_shareable(known)) {
-            let facts = ConnectionFacts { reused: true, peer: known.facts.peer, ..Default::default() };
-            return Ok((Sender::Http2(known.sender.clone()), facts));
+        if let Some(known) = self.known(&shared) {
+            return Ok(known);
         }
         if let Some((_, failure)) = shared.failed.filter(|&(at, _)| at > asked) {
             return Err(failure.into());
@@ -216,6 +245,12 @@ impl Pool {
                 Err(failure)
             }
         }
+    }
+
+    fn known(&self, shared: &Shared) -> Option<(Sender, ConnectionFacts)> {
+        let known = shared.connection.as_ref().filter(|known| self.is_shareable(known))?;
+        let facts = ConnectionFacts { reused: true, peer: known.facts.peer, ..Default::default() };
+        Some((Sender::Http2(known.sender.clone()), facts))
     }
 
     fn is_shareable(&self, known: &SharedConnection) -> bool {
@@ -284,23 +319,32 @@ impl Lease {
     }
 
     /// Sends a request. What was not sent, because the connection had been closed meanwhile, comes back.
-    pub async fn send(
+    pub fn send(
         &mut self,
         request: http::Request<RequestBody>,
-    ) -> Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>>> + use<>
+    {
         self.request = Some(request.body().progress());
         match &mut self.sender {
-            Sender::Http1(sender, _) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http1(Http1 { sender, headroom, .. }) => {
+                headroom.await_head(self.pool.header_bytes + INFORMATIONAL_BYTES);
+                let (sent, headroom) = (sender.try_send_request(request), headroom.clone());
+                Either::Left(async move {
+                    let answer = sent.await;
+                    headroom.head_came();
+                    answer
+                })
+            }
+            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
     }
 
     /// Gives the connection back after the answer's last byte. It is kept if the request had been sent whole.
     pub fn give_back(self) {
-        let Sender::Http1(sender, driven) = self.sender else { return };
+        let Sender::Http1(connection) = self.sender else { return };
         let sent = self.request.is_none_or(|request| request.is_sent());
-        if sent && !sender.is_closed() {
-            let kept = Idle { sender, driven, facts: self.facts, since: Instant::now() };
+        if sent && !connection.sender.is_closed() {
+            let kept = Idle { connection, facts: self.facts, since: Instant::now() };
             self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         }
     }

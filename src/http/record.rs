@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version, request};
 use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -26,6 +26,8 @@ use crate::listener::activity::Activity;
 use crate::telemetry::context::{TraceId, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The longest `X-Request-Id` that is continued, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -61,17 +63,20 @@ fn version(version: Version) -> ProtocolVersion {
     }
 }
 
-/// `X-Request-Id`: the client's, if it is one plain word, else a new one.
-fn request_id(headers: &HeaderMap) -> Box<str> {
+/// `X-Request-Id`: the client's, if it is one plain word, else a new one. It is a copy: the record waits for its
+/// sinks, and a field as it came holds on to all that was read with it.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
     let sent = headers
         .get(X_REQUEST_ID)
-        .map(HeaderValue::as_bytes)
-        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.iter().all(plain));
-    match sent.and_then(|id| std::str::from_utf8(id).ok()) {
-        Some(id) => id.into(),
-        None => TraceId::random().to_string().into(),
-    }
+        .filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.as_bytes().iter().all(plain));
+    let copy = |id: &HeaderValue| HeaderValue::from_bytes(id.as_bytes()).expect("a value of a field");
+    sent.map_or_else(new_request_id, copy)
+}
+
+/// A random request id.
+pub(super) fn new_request_id() -> HeaderValue {
+    HeaderValue::from_bytes(&TraceId::random().digits()).expect("hexadecimal digits")
 }
 
 /// What every answer tells the client: the trace (`Server-Timing`, the W3C Trace Context response draft) and
@@ -82,10 +87,8 @@ pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
     let flags = context.flags(handle.decide().sampled());
     value[12..67].copy_from_slice(&traceparent::write(context.trace_id, context.span_id, flags));
     let value = HeaderValue::from_bytes(&value).expect("hexadecimal digits, dashes and a name");
-    headers.append("server-timing", value);
-    if let Ok(id) = HeaderValue::from_str(&handle.request_id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    headers.append(SERVER_TIMING, value);
+    headers.insert(X_REQUEST_ID, handle.request_id.clone());
 }
 
 /// "This connection ends with this answer" (HTTP/1.1 only).
@@ -134,13 +137,25 @@ impl<F: Future<Output = Response>> Future for Exchanging<F> {
         }
         let bodyless = handle.exchange.method == Method::Head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let is_stream = is_stream(answer.headers());
         let mut answer = answer.map(|body| RecordedBody::new(body, operation, activity));
+        let body = answer.body_mut();
         if bodyless {
             // hyper will not ask for it
-            answer.body_mut().end();
+            body.end();
+        } else if is_stream && !body.complete {
+            body.operation.handle().stream();
         }
         Poll::Ready(answer)
     }
+}
+
+/// Whether the answer says of itself that it has no end. (gRPC says the same of one message and of many: its
+/// streams show when they go on for long.)
+fn is_stream(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// One open exchange of a connection.
@@ -236,9 +251,9 @@ impl Drop for RecordedBody {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, HeaderValue};
 
-    use super::request_id;
+    use super::{X_REQUEST_ID, request_id};
 
     #[test]
     fn a_request_id_is_continued_only_if_it_is_one_plain_word() {
@@ -253,8 +268,16 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-request-id", sent.parse().expect("a header value"));
-            assert_eq!(&*request_id(&headers) == sent, kept, "{sent}");
+            assert_eq!(request_id(&headers) == sent, kept, "{sent}");
         }
         assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+    }
+
+    #[test]
+    fn a_request_id_that_is_continued_does_not_hold_on_to_the_whole_head() {
+        let headers = HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_static("req-42"))]);
+        let id = request_id(&headers);
+        assert_eq!(id, "req-42");
+        assert_ne!(id.as_bytes().as_ptr(), headers[X_REQUEST_ID].as_bytes().as_ptr());
     }
 }

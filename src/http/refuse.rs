@@ -3,11 +3,9 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
 
 use super::record;
 use super::rescue;
@@ -15,7 +13,7 @@ use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::connection::{Refusal, Refuse};
-use crate::telemetry::context::{Context, Origin, TraceId};
+use crate::telemetry::context::{Context, Origin};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
 
@@ -66,7 +64,7 @@ impl Refuser {
             port: self.port,
             context: Context::start(Origin::Started),
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
-            request_id: TraceId::random().to_string().into(),
+            request_id: record::new_request_id(),
             client,
             started: Instant::now(),
         });
@@ -84,7 +82,7 @@ impl Refuser {
         let mut answer = format!(
             "HTTP/1.1 {status}\r\ndate: {}\r\ncontent-type: application/problem+json\r\n\
              cache-control: no-store\r\ncontent-length: {}\r\n",
-            date(),
+            httpdate::fmt_http_date(SystemTime::now()),
             body.len()
         )
         .into_bytes();
@@ -101,11 +99,6 @@ impl Refuser {
         handle.complete();
         answer
     }
-}
-
-/// `Date` (RFC 9110 section 6.6.1), which hyper adds to all other answers.
-fn date() -> String {
-    rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&Timestamp::now()).unwrap_or_default()
 }
 
 fn failure(refusal: Refusal) -> Failure {

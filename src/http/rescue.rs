@@ -1,7 +1,7 @@
 //! Every failure becomes an answer here and nowhere else: above this line there is only [`Response`].
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -16,17 +16,25 @@ use crate::telemetry::Handle;
 /// How long a client is asked to wait before it comes again, in seconds, where nothing better is known.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// What a stage that does not wait comes to; a panic is a failure like any other.
+pub(super) fn caught<T>(stage: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // the panic hook has told the operator where; its text may hold anything and goes nowhere
+    catch_unwind(AssertUnwindSafe(stage)).unwrap_or_else(|_| Err(Reason::Panic.into()))
+}
+
 /// Answers, whatever the work below comes to: a failure or a panic becomes the gateway's own answer.
 pub(super) async fn rescue(
     handle: &Handle,
     grpc: bool,
-    work: impl Future<Output = Result<Response, Failure>>,
+    work: Result<impl Future<Output = Result<Response, Failure>>, Failure>,
 ) -> Response {
-    let failure = match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok(answer)) => return answer,
-        Ok(Err(failure)) => failure,
-        // the panic hook has told the operator where; its text may hold anything and goes nowhere
-        Err(_) => Failure::new(Reason::Panic),
+    let done = match work {
+        Ok(work) => AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Reason::Panic.into())),
+        Err(failure) => Err(failure),
+    };
+    let failure = match done {
+        Ok(answer) => return answer,
+        Err(failure) => failure,
     };
     handle.fail(&failure);
     if let Some(source) = std::error::Error::source(&failure) {

@@ -30,6 +30,9 @@ pub struct Route {
 /// A route's policies with the forwarding below them: the one place where types are erased.
 pub type Stack = BoxCloneSyncService<Request, Response, Failure>;
 
+/// An answer that a stack is working on.
+pub type Answering = <Stack as tower::Service<Request>>::Future;
+
 impl Route {
     /// What the records of a route with these settings carry.
     pub fn labels(settings: &Settings) -> RouteLabels {

@@ -18,10 +18,10 @@ use tokio_util::task::TaskTracker;
 
 use super::body::RequestBody;
 use super::dispatch;
-use super::headers::Peer;
+use super::headers::{Fields, Peer};
 use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
-use super::rescue::rescue;
+use super::rescue::{caught, rescue};
 use super::routes::Routes;
 use crate::failure::Reason;
 use crate::listener::activity::{Activity, Fate};
@@ -37,6 +37,9 @@ const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// How much more than the listener's limits hyper takes, so that the limits are what a client meets.
 const HEAD_ROOM: usize = 8 << 10;
+
+/// Up to so many fields hyper reads a head on the stack; with any bound of its own it allocates for every head.
+const INLINE_FIELDS: usize = 100;
 
 /// How often a quiet HTTP/2 connection is asked whether it is still there, and how long it may take to say so.
 const HTTP2_PING: Duration = Duration::from_secs(30);
@@ -63,12 +66,10 @@ impl Server {
         let limits = settings.limits;
         let head_room = HEAD_ROOM + 2 * (limits.header_bytes + limits.uri_bytes);
         let mut connections = auto::Builder::new(Tracked(tasks));
-        connections
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(None)
-            .max_headers(2 * limits.header_count)
-            .max_buf_size(head_room);
+        connections.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_room);
+        if limits.header_count > INLINE_FIELDS {
+            connections.http1().max_headers(2 * limits.header_count);
+        }
         connections
             .http2()
             .timer(TokioTimer::new())
@@ -96,16 +97,13 @@ impl Server {
         let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head);
         let handle = operation.handle().clone();
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
-        let grpc = dispatch::is_grpc(&head.headers);
+        let fields = Fields::of(&head.headers);
+        let grpc = fields.have(Fields::CONTENT_TYPE) && dispatch::is_grpc(&head.headers);
         let closes = head.version != Version::HTTP_2;
-        let work = dispatch::dispatch(
-            self.routes.current(),
-            self.settings.limits,
-            Arc::clone(peer),
-            head,
-            body,
-            handle.clone(),
-        );
+        let work = caught(|| {
+            let limits = &self.settings.limits;
+            dispatch::dispatch(&self.routes.current(), limits, peer, head, fields, body, &handle)
+        });
         let drain = drain.clone();
         Exchanging::new(operation, activity, async move {
             let mut answer = rescue(&handle, grpc, work).await;

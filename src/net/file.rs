@@ -1,11 +1,14 @@
-//! `[dns]` as written, and what it means.
+//! `[dns]`, and `tls` towards others, as written, and what they mean.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time;
 
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Deserializer};
 
-use super::DnsSettings;
+use super::tls::{ClientTls, client_config};
+use super::{DnsSettings, pem};
+use crate::problem::Key;
 use crate::setting::leaf::text;
 use crate::setting::{Check, Duration, Written};
 
@@ -52,5 +55,94 @@ impl Server {
 impl<'de> Deserialize<'de> for Server {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "an address", Self::parse)
+    }
+}
+
+/// TLS as a client, as written.
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ ca_file = \"…\", server_name = \"…\", certificate_file = \"…\", key_file = \"…\" }")]
+pub struct WrittenTls {
+    ca_file: Written<String>,
+    server_name: Written<CertificateName>,
+    certificate_file: Written<String>,
+    key_file: Written<String>,
+}
+
+impl WrittenTls {
+    /// TLS towards this host with these protocols, as used; `None` only after a problem has been noted. A
+    /// host that no certificate can be made out to is one of the endpoint's key.
+    pub fn check(self, (host, key): (&str, &Key), alpn: &[&[u8]], check: &Check<'_>) -> Option<ClientTls> {
+        let server_name = match self.server_name.into_option() {
+            Some(CertificateName(name)) => Some(name),
+            None => ServerName::try_from(host.to_owned()).ok(),
+        };
+        if server_name.is_none() {
+            let what = format!("no certificate can be made out to \"{host}\"");
+            check.wrong(key, what, "write the name in its certificate: tls = { server_name = \"…\" }");
+        }
+        let unusable = |key: &Key, error: String, help: &str| {
+            check.wrong(key, format!("the file cannot be used: {error}"), help);
+        };
+        let (ca_key, certificate_key) = (self.ca_file.key().clone(), self.certificate_file.key().clone());
+        let key_key = self.key_file.key().clone();
+        let ca_file = self.ca_file.into_option().map(|file| check.path(file));
+        if let Err(error) = client_config(ca_file.as_deref(), None, alpn) {
+            let help = "name a file with the trusted authorities' certificates in PEM";
+            unusable(&ca_key, error, help);
+            return None;
+        }
+        let certificate_file = self.certificate_file.into_option().map(|file| check.path(file));
+        let key_file = self.key_file.into_option().map(|file| check.path(file));
+        let client = match (&certificate_file, &key_file) {
+            (Some(certificate), Some(private)) => {
+                if let Err(error) = pem::certificates(certificate) {
+                    unusable(&certificate_key, error, "name a file with our own certificate in PEM");
+                    return None;
+                }
+                if let Err(error) = pem::private_key(private) {
+                    unusable(&key_key, error, "name a file with the certificate's private key in PEM");
+                    return None;
+                }
+                Some((&**certificate, &**private))
+            }
+            (None, None) => None,
+            (Some(_), None) => {
+                check.wrong(&certificate_key, "has no key", "write key_file beside it");
+                return None;
+            }
+            (None, Some(_)) => {
+                check.wrong(&key_key, "has no certificate", "write certificate_file beside it");
+                return None;
+            }
+        };
+        match client_config(ca_file.as_deref(), client, alpn) {
+            Ok(config) => Some(ClientTls { config, server_name: server_name? }),
+            Err(error) => {
+                unusable(&certificate_key, error, "name a certificate and its own private key");
+                None
+            }
+        }
+    }
+}
+
+/// The name in a certificate.
+#[derive(Debug)]
+pub struct CertificateName(ServerName<'static>);
+
+impl CertificateName {
+    /// The name.
+    pub fn into_inner(self) -> ServerName<'static> {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for CertificateName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a name", |name| {
+            let help = "write a name or an IP address, without a port: \"shop.internal\"";
+            ServerName::try_from(name.to_owned())
+                .map(Self)
+                .map_err(|_| format!("\"{name}\" is not a name\n{help}"))
+        })
     }
 }

@@ -11,6 +11,7 @@ use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -206,7 +207,8 @@ impl Resolver {
         if !addresses.is_empty() {
             return Ok(Answer { addresses, ttl: HOSTS_FILE_TTL });
         }
-        let found = self.dns.lookup_ip(host).await?;
+        // hosts are ASCII by now, and may hold what IDNA forbids, such as `shop_api`
+        let found = self.dns.lookup_ip(rr::Name::from_ascii(host)?).await?;
         // CNAME records on the way count too: the address is good for as long as the whole way is
         let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
         let addresses: Vec<IpAddr> = found.iter().take(MAX_ADDRESSES).collect();
@@ -480,6 +482,17 @@ mod tests {
         stub.answers(Some(Ipv4Addr::new(192, 0, 2, 2)));
         moved_to(&name, NEW).await;
         assert!(name.is_current(NEW) && !name.is_current(OLD));
+    }
+
+    #[tokio::test]
+    async fn a_name_in_ascii_form_is_asked_for_as_it_is_written() {
+        let stub = Stub::start(Some(Ipv4Addr::new(192, 0, 2, 1))).await;
+        for host in
+            ["xn--bcher-kva.test", "xn--p1ai", "XN--BCHER-KVA.test", "xn--0.test", "_shop.test", "a--b.test"]
+        {
+            let name = stub.resolver().name(host);
+            assert_eq!(*name.addresses(PATIENCE).await.unwrap(), [OLD], "{host}");
+        }
     }
 
     #[tokio::test]

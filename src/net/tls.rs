@@ -15,6 +15,15 @@ use tokio_rustls::client::TlsStream;
 use super::pem;
 use crate::failure::{Detail, Failure, Reason};
 
+/// TLS towards one peer.
+#[derive(Debug, Clone)]
+pub struct ClientTls {
+    /// Whom to trust, and who we are.
+    pub config: Arc<ClientConfig>,
+    /// The name that must be in the peer's certificate.
+    pub server_name: ServerName<'static>,
+}
+
 /// How we are a TLS client: TLS 1.2 and 1.3.
 ///
 /// The peer's certificate must be signed by an authority in `ca_file`, else by a public one. `client` is

@@ -176,7 +176,7 @@ mod tests {
 
     use super::AccessLog;
     use crate::telemetry::metrics::Metrics;
-    use crate::telemetry::settings::Privacy;
+    use crate::telemetry::settings::{self, Privacy};
     use crate::telemetry::testing::{self, Bench};
 
     fn soon() -> Instant {
@@ -187,7 +187,7 @@ mod tests {
     async fn every_line_is_written_before_it_ends() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
-        let balance = Metrics::new(&[]).line_balance();
+        let balance = Metrics::new(&settings::Metrics::default()).line_balance();
         let log = Arc::new(AccessLog::start(Some(path.clone()), Privacy::default(), balance).unwrap());
         let bench = Bench::new(Arc::clone(&log) as _);
         (0..1000).for_each(|_| testing::answer(bench.start("GET"), 200));
@@ -204,7 +204,7 @@ mod tests {
     async fn a_file_that_was_moved_away_is_made_anew_on_request() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("access.log");
-        let balance = Metrics::new(&[]).line_balance();
+        let balance = Metrics::new(&settings::Metrics::default()).line_balance();
         let log = Arc::new(AccessLog::start(Some(path.clone()), Privacy::default(), balance).unwrap());
         fs::rename(&path, directory.path().join("access.log.1")).unwrap();
         log.reopen();
@@ -225,7 +225,7 @@ mod tests {
                 Ok(())
             }
         }
-        let balance = Metrics::new(&[]).line_balance();
+        let balance = Metrics::new(&settings::Metrics::default()).line_balance();
         let log = Arc::new(AccessLog::spawn(Full, None, Privacy::default(), balance).unwrap());
         testing::answer(Bench::new(Arc::clone(&log) as _).start("GET"), 200);
         log.shutdown(soon()).await;

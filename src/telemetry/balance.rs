@@ -1,8 +1,9 @@
 //! The balance of telemetry: what became of every span and every line of the access log. The sums add up.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ::metrics::Counter;
+use ::metrics::{Counter, Gauge};
 use serde::Serialize;
 
 use super::sampling::Unsampled;
@@ -32,6 +33,43 @@ impl Tally {
     }
 }
 
+/// A gauge of the metrics page that can be read again.
+#[derive(Debug)]
+pub struct Level {
+    level: AtomicU64,
+    gauge: Gauge,
+}
+
+impl Level {
+    /// A level of 0 that also moves this gauge.
+    pub fn new(gauge: Gauge) -> Self {
+        gauge.set(0);
+        Self { level: AtomicU64::new(0), gauge }
+    }
+
+    /// So many more.
+    pub fn rise(&self, count: usize) {
+        self.level.fetch_add(count as u64, Ordering::Relaxed);
+        self.gauge.increment(exact(count));
+    }
+
+    /// So many less.
+    pub fn fall(&self, count: usize) {
+        self.level.fetch_sub(count as u64, Ordering::Relaxed);
+        self.gauge.decrement(exact(count));
+    }
+
+    /// How high it is.
+    pub fn get(&self) -> u64 {
+        self.level.load(Ordering::Relaxed)
+    }
+}
+
+/// A gauge counts in floating point; no queue here holds more than this.
+fn exact(count: usize) -> f64 {
+    u32::try_from(count).unwrap_or(u32::MAX).into()
+}
+
 /// Why spans were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
@@ -59,58 +97,85 @@ impl Dropped {
     }
 }
 
-/// What became of the spans meant for one receiver.
+/// What became of the spans meant for one receiver: each is unsampled, or queued until it has been exported
+/// or dropped.
 #[derive(Debug)]
 pub struct SpanBalance {
     exported: Tally,
     unsampled: [Tally; Unsampled::ALL.len()],
     dropped: [Tally; Dropped::ALL.len()],
+    queued: Level,
 }
 
 impl SpanBalance {
-    /// A balance over the counters that `counter` makes for an outcome and a reason.
-    pub fn new(counter: impl Fn(&str, &str) -> Counter) -> Self {
+    /// A balance over the counters that `counter` makes for an outcome and a reason, and this gauge.
+    pub fn new(counter: impl Fn(&str, &str) -> Counter, queued: Gauge) -> Self {
         Self {
             exported: Tally::new(counter("exported", "")),
             unsampled: Unsampled::ALL.map(|reason| Tally::new(counter("unsampled", reason.word()))),
             dropped: Dropped::ALL.map(|reason| Tally::new(counter("dropped", reason.word()))),
+            queued: Level::new(queued),
         }
     }
 
-    /// The receiver has accepted so many.
-    pub fn exported(&self, spans: usize) {
-        self.exported.add(spans);
-    }
-
-    /// So many were not to be exported.
+    /// So many are not to be exported.
     pub fn unsampled(&self, spans: usize, reason: Unsampled) {
         self.unsampled[reason as usize].add(spans);
     }
 
-    /// So many are lost.
+    /// So many are to be exported.
+    pub fn queued(&self, spans: usize) {
+        self.queued.rise(spans);
+    }
+
+    /// The receiver has accepted so many that were queued.
+    pub fn exported(&self, spans: usize) {
+        self.exported.add(spans);
+        self.queued.fall(spans);
+    }
+
+    /// So many that were queued are lost.
     pub fn dropped(&self, spans: usize, reason: Dropped) {
         self.dropped[reason as usize].add(spans);
+        self.queued.fall(spans);
     }
 
     /// The sums so far.
     pub fn sums(&self) -> SpanSums {
+        let unsampled = Unsampled::ALL.map(|reason| (reason.word(), self.unsampled[reason as usize].get()));
+        let dropped = Dropped::ALL.map(|reason| (reason.word(), self.dropped[reason as usize].get()));
         SpanSums {
             exported: self.exported.get(),
-            unsampled: self.unsampled.iter().map(Tally::get).sum(),
-            dropped: self.dropped.iter().map(Tally::get).sum(),
+            unsampled: unsampled.into(),
+            dropped: dropped.into(),
+            queued: self.queued.get(),
         }
     }
 }
 
-/// The sums of a [`SpanBalance`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The sums of a [`SpanBalance`]. Together they are the spans that were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SpanSums {
     /// Accepted by the receiver.
     pub exported: u64,
-    /// Not to be exported.
-    pub unsampled: u64,
-    /// Lost.
-    pub dropped: u64,
+    /// Not to be exported, by reason.
+    pub unsampled: BTreeMap<&'static str, u64>,
+    /// Lost, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Waiting, or on their way.
+    pub queued: u64,
+}
+
+impl SpanSums {
+    /// Not to be exported, for any reason.
+    pub fn all_unsampled(&self) -> u64 {
+        self.unsampled.values().sum()
+    }
+
+    /// Lost, for any reason.
+    pub fn all_dropped(&self) -> u64 {
+        self.dropped.values().sum()
+    }
 }
 
 /// What became of the lines of the access log.

@@ -2,9 +2,11 @@
 
 use std::io;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::util::TryInitError;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// Why diagnostics could not be set up.
 #[derive(Debug)]
@@ -16,18 +18,36 @@ pub enum DiagnosticsError {
 }
 
 /// Writes diagnostics to standard error from now on. The level is `RUST_LOG` if that is set, else the
-/// argument. A bare level is that of tracegate's own messages; libraries stay at `warn`.
+/// argument. A bare level is that of tracegate's own messages. Libraries stay at `warn`, whatever is asked
+/// for: above it hyper, h2 and rustls print what clients send.
 pub fn start(level: &str) -> Result<(), DiagnosticsError> {
-    let environment = std::env::var(EnvFilter::DEFAULT_ENV).ok();
-    let filter = filter(environment.as_deref().unwrap_or(level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    tracing_subscriber::util::SubscriberInitExt::try_init(builder.finish()).map_err(DiagnosticsError::Twice)
+    let environment = std::env::var("RUST_LOG").ok();
+    start_into(environment.as_deref().unwrap_or(level), io::stderr)
 }
 
-fn filter(text: &str) -> Result<EnvFilter, DiagnosticsError> {
-    let is_level = text.parse::<tracing::level_filters::LevelFilter>().is_ok();
-    let directives = if is_level { format!("warn,tracegate={text}") } else { text.to_owned() };
-    EnvFilter::builder().parse(directives).map_err(DiagnosticsError::Filter)
+/// Writes diagnostics of this level there from now on.
+pub fn start_into<W>(level: &str, to: W) -> Result<(), DiagnosticsError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(to).with_ansi(false);
+    let subscriber = tracing_subscriber::registry().with(filter(level)?).with(lines);
+    subscriber.try_init().map_err(DiagnosticsError::Twice)
+}
+
+/// The levels of these directives, separated by commas: `level` or `target=level`.
+fn filter(text: &str) -> Result<Targets, DiagnosticsError> {
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let directives = if directives.is_empty() { "error".to_owned() } else { directives.join(",") };
+    let written: Targets = directives.parse().map_err(DiagnosticsError::Filter)?;
+    let filter = match written.default_level() {
+        Some(level) => Targets::new().with_default(LIBRARIES).with_target(OWN, level),
+        None => Targets::new(),
+    };
+    Ok(filter.with_targets(written.iter().map(|(target, level)| {
+        let own = target.split("::").next() == Some(OWN);
+        (target.to_owned(), if own { level } else { level.min(LIBRARIES) })
+    })))
 }
 
 impl std::fmt::Display for DiagnosticsError {
@@ -48,21 +68,40 @@ impl std::error::Error for DiagnosticsError {
     }
 }
 
+const OWN: &str = "tracegate";
+/// The most that libraries may say.
+const LIBRARIES: LevelFilter = LevelFilter::WARN;
+
 #[cfg(test)]
 mod tests {
     use super::filter;
 
     #[test]
     fn a_bare_level_is_that_of_our_own_messages() {
-        let cases = [
+        for (text, expected) in [
             ("debug", Some("tracegate=debug,warn")),
+            ("TRACE", Some("tracegate=trace,warn")),
             ("off", Some("tracegate=off,warn")),
-            ("hyper=trace,tracegate=info", Some("tracegate=info,hyper=trace")),
+            ("", Some("tracegate=error,warn")),
+            ("tracegate::net=debug, info", Some("tracegate::net=debug,tracegate=info,warn")),
+            ("hyper=error,tracegate=info", Some("tracegate=info,hyper=error")),
             ("tracegate=loud", None),
-        ];
-        for (text, expected) in cases {
+            ("tracegate=debug=info", None),
+        ] {
             let filter = filter(text).ok().map(|filter| filter.to_string());
             assert_eq!(filter.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn libraries_cannot_be_made_to_print_what_clients_send() {
+        for text in
+            ["trace", "hyper=trace,h2=debug,rustls", "=trace", "trace,tracegate=off", "hyper=5,h=5,r=5"]
+        {
+            let filter = filter(text).unwrap();
+            for target in ["hyper::proto::h1", "h2::codec", "rustls"] {
+                assert!(!filter.would_enable(target, &tracing::Level::INFO), "{text}: {target}");
+            }
         }
     }
 }

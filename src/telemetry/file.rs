@@ -1,18 +1,18 @@
 //! `[telemetry]` and `[metrics]` as written, and what they mean.
 
-use std::collections::BTreeMap;
-use std::time;
+mod receivers;
 
-use http::{HeaderName, Uri};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 
+use self::receivers::{WrittenOtlp, WrittenZipkin};
 use super::sampling::{Force, Keep, Sampling};
-use super::settings::{AccessLog, ClientAddress, Otlp, OtlpProtocol, Privacy, Settings};
-use crate::net;
-use crate::problem::Key;
+use super::settings::{self, AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
 use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Count, Duration, OrOff, Ratio, Written};
+use http::HeaderName;
 
 /// `[telemetry]` as written.
 #[derive(Debug, Deserialize)]
@@ -20,6 +20,7 @@ pub struct Telemetry {
     service_name: Written<String>,
     resource: BTreeMap<String, Written<String>>,
     otlp: OrOff<WrittenOtlp>,
+    zipkin: Option<OrOff<WrittenZipkin>>,
     sampling: WrittenSampling,
     privacy: WrittenPrivacy,
     access_log: WrittenAccessLog,
@@ -29,26 +30,8 @@ pub struct Telemetry {
 #[derive(Debug, Deserialize)]
 pub struct Metrics {
     buckets: Written<Vec<Written<f64>>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(expecting = "a table with endpoint, protocol …, or \"off\"")]
-struct WrittenOtlp {
-    endpoint: Written<String>,
-    protocol: Written<OtlpProtocol>,
-    headers: BTreeMap<String, WrittenSecret>,
-    compression: Written<Compression>,
-    timeout: Written<Duration>,
-    tls: WrittenTls,
-    queue: Written<Count>,
-    batch: Written<Count>,
-    delay: Written<Duration>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(expecting = "{ ca_file = \"…\" }")]
-struct WrittenTls {
-    ca_file: Written<String>,
+    max_series: Written<Count>,
+    stream_after: Written<OrOff<Duration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,96 +84,15 @@ impl Telemetry {
             service_name: service_name.into(),
             resource: self.resource.into_iter().filter_map(resource).collect(),
             otlp: self.otlp.into_option().and_then(|otlp| otlp.check(check)),
+            zipkin: self.zipkin.and_then(OrOff::into_option).and_then(|zipkin| zipkin.check(check)),
             sampling: self.sampling.check(check),
             privacy: Privacy { client_address: self.privacy.client_address.or(ClientAddress::Off) },
             access_log: AccessLog {
                 enabled: self.access_log.enabled.or(true),
                 file: self.access_log.file.into_option().map(|file| check.path(file)),
             },
-            buckets: metrics.check(check),
+            metrics: metrics.check(check),
         }
-    }
-}
-
-impl WrittenOtlp {
-    /// The receiver as used; `None` only after a problem has been noted.
-    fn check(self, check: &Check<'_>) -> Option<Otlp> {
-        let protocol = self.protocol.or(OtlpProtocol::Grpc);
-        let key = self.endpoint.key().clone();
-        let endpoint = self.endpoint.or(default_endpoint(protocol).to_owned());
-        let endpoint = check_endpoint(&endpoint, protocol, &key, check);
-        let header = |(name, secret): (String, WrittenSecret)| {
-            let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-            if parsed.is_none() {
-                let what = format!("\"{name}\" is not the name of a header field");
-                check.wrong(&secret.key(), what, "write a name such as \"authorization\"");
-            }
-            let value = secret.read(check)?;
-            if http::HeaderValue::from_str(value.expose()).is_err() {
-                check.wrong(
-                    &secret.key(),
-                    "cannot be sent in a header field",
-                    "leave out line breaks in the secret",
-                );
-            }
-            Some((parsed?, value))
-        };
-        let headers = self.headers.into_iter().filter_map(header).collect();
-        let ca_key = self.tls.ca_file.key().clone();
-        let ca_file = self.tls.ca_file.into_option().map(|file| check.path(file));
-        if let Some(Err(error)) =
-            ca_file.as_deref().map(|file| net::tls::client_config(Some(file), None, &[]))
-        {
-            let what = format!("the file cannot be used: {error}");
-            check.wrong(&ca_key, what, "name a file with the trusted authorities' certificates in PEM");
-        }
-        let (queue, batch) = (self.queue.or(16_384), self.batch.key().clone());
-        let batch_size = self.batch.or(512);
-        if batch_size > queue {
-            let what = format!("{batch_size} spans never gather in a queue of {queue}");
-            check.wrong(&batch, what, format!("write at most {queue}"));
-        }
-        Some(Otlp {
-            endpoint: endpoint?,
-            protocol,
-            headers,
-            gzip: self.compression.or(Compression::None) == Compression::Gzip,
-            timeout: self.timeout.or(time::Duration::from_secs(10)),
-            ca_file,
-            queue,
-            batch: batch_size,
-            delay: self.delay.or(time::Duration::from_secs(1)),
-        })
-    }
-}
-
-fn default_endpoint(protocol: OtlpProtocol) -> &'static str {
-    match protocol {
-        OtlpProtocol::Grpc => "http://127.0.0.1:4317",
-        OtlpProtocol::Http => "http://127.0.0.1:4318",
-    }
-}
-
-/// The URL as used. Over HTTP, one without a path gets the path of the standard.
-fn check_endpoint(written: &str, protocol: OtlpProtocol, key: &Key, check: &Check<'_>) -> Option<Box<str>> {
-    let wrong = |what: &str| {
-        let help = format!("write scheme, host and port: \"{}\"", default_endpoint(protocol));
-        check.wrong(key, what, help);
-        None
-    };
-    let Ok(uri) = written.parse::<Uri>() else { return wrong("is not a URL") };
-    let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return wrong("does not begin with http:// or https://");
-    };
-    if authority.as_str().contains('@') {
-        return wrong("names a user; credentials belong into headers, as a secret");
-    }
-    let has_path = written.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
-    match protocol {
-        OtlpProtocol::Grpc if uri.path() != "/" => wrong("has a path, which gRPC does not take"),
-        OtlpProtocol::Grpc => Some(written.trim_end_matches('/').into()),
-        OtlpProtocol::Http if has_path => Some(written.into()),
-        OtlpProtocol::Http => Some(format!("{written}/v1/traces").into()),
     }
 }
 
@@ -236,32 +138,36 @@ impl WrittenForce {
 }
 
 impl Metrics {
-    fn check(self, check: &Check<'_>) -> Vec<f64> {
-        let key = self.buckets.key().clone();
-        let Some(buckets) = self.buckets.into_option() else { return BUCKETS.to_vec() };
-        if buckets.is_empty() || buckets.len() > MOST_BUCKETS {
-            let what = format!("has {} bounds", buckets.len());
-            check.wrong(&key, what, format!("write 1 to {MOST_BUCKETS}, or leave it out"));
+    fn check(self, check: &Check<'_>) -> settings::Metrics {
+        let default = settings::Metrics::default();
+        settings::Metrics {
+            max_series: self.max_series.or(default.max_series),
+            stream_after: self.stream_after.or(default.stream_after),
+            buckets: check_buckets(self.buckets, check),
         }
-        let mut below = 0.0;
-        for bucket in &buckets {
-            let Some(&bound) = bucket.get() else { continue };
-            if !bound.is_finite() || bound <= below {
-                let what = format!("{bound} is not above {below}");
-                check.wrong(bucket.key(), what, "write finite numbers of seconds above 0, ascending");
-            } else {
-                below = bound;
-            }
-        }
-        buckets.into_iter().filter_map(Written::into_option).collect()
     }
 }
 
-/// In seconds: a superset of what the semantic conventions advise.
-const BUCKETS: [f64; 20] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
-    60.0, 120.0, 300.0,
-];
+/// The bounds as used; none where none are written.
+fn check_buckets(written: Written<Vec<Written<f64>>>, check: &Check<'_>) -> Vec<f64> {
+    let key = written.key().clone();
+    let Some(buckets) = written.into_option() else { return Vec::new() };
+    if buckets.is_empty() || buckets.len() > MOST_BUCKETS {
+        let what = format!("has {} bounds", buckets.len());
+        check.wrong(&key, what, format!("write 1 to {MOST_BUCKETS}, or leave it out"));
+    }
+    let mut below = 0.0;
+    for bucket in &buckets {
+        let Some(&bound) = bucket.get() else { continue };
+        if !bound.is_finite() || bound <= below {
+            let what = format!("{bound} is not above {below}");
+            check.wrong(bucket.key(), what, "write finite numbers of seconds above 0, ascending");
+        } else {
+            below = bound;
+        }
+    }
+    buckets.into_iter().filter_map(Written::into_option).collect()
+}
 
 /// How fields begin that the gateway reads or writes.
 const TAKEN: [&str; 3] = ["x-b3-", "x-forwarded-", "x-request-id"];
@@ -271,24 +177,6 @@ const SHORTEST_TOKEN: usize = 16;
 
 /// Each bucket is a series for every combination of labels.
 const MOST_BUCKETS: usize = 64;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
-    Gzip,
-    None,
-}
-
-impl<'de> Deserialize<'de> for Compression {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("gzip", Self::Gzip), ("none", Self::None)])
-    }
-}
-
-impl<'de> Deserialize<'de> for OtlpProtocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("grpc", Self::Grpc), ("http/protobuf", Self::Http)])
-    }
-}
 
 impl<'de> Deserialize<'de> for ClientAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

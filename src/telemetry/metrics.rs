@@ -5,8 +5,12 @@
 
 pub mod connections;
 pub mod dns;
+pub mod exemplar;
 pub mod family;
 pub mod histogram;
+mod owned;
+mod page;
+mod process;
 pub mod registry;
 
 use std::borrow::Cow;
@@ -18,7 +22,9 @@ use ::metrics::{Counter, Gauge};
 
 use self::connections::{Connections, OpenConnection};
 use self::dns::Lookups;
+use self::exemplar::Exemplar;
 use self::histogram::Histogram;
+pub use self::page::Format;
 use self::registry::Registry;
 use super::balance::{LineBalance, SpanBalance, Tally};
 use super::context::Origin;
@@ -26,7 +32,8 @@ use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
 use super::sampling::RouteSampling;
-use super::series::{EndpointHandles, RouteHandles, RouteSeries, Table};
+use super::series::{EndpointHandles, RouteHandles, RouteSeries, StreamHandles, Table};
+use super::settings;
 use crate::failure::{Blame, Reason};
 
 /// The metrics of one gateway.
@@ -40,9 +47,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics with these upper bounds of the duration histograms in seconds, ascending.
-    pub fn new(buckets: &[f64]) -> Arc<Self> {
-        let registry = Registry::new(buckets);
+    /// Metrics by these settings.
+    pub fn new(settings: &settings::Metrics) -> Arc<Self> {
+        let registry = Registry::new(settings);
         registry.gauge(family::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         let context = |origin: Origin| registry.counter(family::CONTEXT, &[("outcome", origin.word())]);
         Arc::new(Self {
@@ -55,9 +62,14 @@ impl Metrics {
         })
     }
 
-    /// The page in Prometheus' text format. Takes milliseconds at many series: not on a worker thread.
-    pub fn render(&self) -> String {
-        self.registry.render()
+    /// The page. Takes milliseconds at many series: not on a worker thread.
+    pub fn page(&self, format: Format) -> String {
+        self.registry.render(format)
+    }
+
+    #[cfg(test)]
+    pub(super) fn render(&self) -> String {
+        self.page(Format::Text)
     }
 
     /// The series of a listener's connections.
@@ -83,12 +95,18 @@ impl Metrics {
         self.registry.target_info(resource);
     }
 
+    /// The spans that are made.
+    pub fn spans_made(&self) -> Tally {
+        Tally::new(self.registry.counter(family::SPANS_MADE, &[]))
+    }
+
     /// The balance of spans meant for this receiver.
     pub fn span_balance(&self, receiver: &str) -> SpanBalance {
-        SpanBalance::new(|outcome, reason| {
+        let counter = |outcome: &str, reason: &str| {
             let labels = [("receiver", receiver), ("outcome", outcome), ("reason", reason)];
             self.registry.counter(family::SPANS, &labels)
-        })
+        };
+        SpanBalance::new(counter, self.registry.gauge(family::SPANS_QUEUED, &[("receiver", receiver)]))
     }
 
     /// The balance of the access log's lines.
@@ -129,8 +147,18 @@ impl Metrics {
                 response_size: histogram(family::RESPONSE_SIZE),
                 first_byte: histogram(family::FIRST_BYTE),
                 overhead: histogram(family::OVERHEAD),
-                retries: self.registry.counter(family::RETRIES, &[("tracegate_route", &route.route)]),
+                retries: self.registry.owned_counter(family::RETRIES, &[("tracegate_route", &route.route)]),
                 operation: self.operation_number(route.operation.as_deref().unwrap_or_default()),
+            }
+        })
+    }
+
+    fn streams<'a>(&self, route: &'a RouteLabels) -> &'a StreamHandles {
+        route.series.streams.get_or_init(|| {
+            let labels = [("http_route", &*route.template)];
+            StreamHandles {
+                active: self.registry.owned_gauge(family::STREAMS_ACTIVE, &labels),
+                age: self.registry.histogram(family::STREAM_AGE, &labels),
             }
         })
     }
@@ -139,9 +167,9 @@ impl Metrics {
         endpoint.series.own.get_or_init(|| {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint)];
             EndpointHandles {
-                requests: self.registry.counter(family::ENDPOINT_REQUESTS, &labels),
-                active: self.registry.gauge(family::ENDPOINT_ACTIVE, &labels),
-                connections: self.registry.gauge(family::ENDPOINT_CONNECTIONS, &labels),
+                requests: self.registry.owned_counter(family::ENDPOINT_REQUESTS, &labels),
+                active: self.registry.owned_gauge(family::ENDPOINT_ACTIVE, &labels),
+                connections: self.registry.owned_gauge(family::ENDPOINT_CONNECTIONS, &labels),
             }
         })
     }
@@ -166,12 +194,9 @@ impl Metrics {
         })
     }
 
-    fn attempt_duration<'a>(
-        &self,
-        endpoint: &'a EndpointLabels,
-        route: &RouteLabels,
-        key: Key,
-    ) -> Cow<'a, Histogram> {
+    fn attempt_duration<'a>(&self, record: &Record, attempt: &'a AttemptRecord) -> Cow<'a, Histogram> {
+        let (endpoint, route) = (&attempt.endpoint, self.labels(record));
+        let key = Key::of_attempt(record, attempt, self.route(route).operation);
         endpoint.series.durations.get(key.number(), || {
             let port = endpoint.port.to_string();
             let labels = [("server_address", &*endpoint.address), ("server_port", &*port)];
@@ -196,14 +221,14 @@ impl Metrics {
                 ("tracegate_reason", reason.map_or("", Reason::word)),
                 ("tracegate_blame", reason.map_or("", |reason| reason.blame().word())),
             ];
-            self.registry.counter(family::REQUESTS, &labels)
+            self.registry.owned_counter(family::REQUESTS, &labels)
         })
     }
 
     fn endpoint_failures<'a>(&self, endpoint: &'a EndpointLabels, reason: Reason) -> Cow<'a, Counter> {
         endpoint.series.failures.get(reason_number(Some(reason)), || {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint), ("tracegate_reason", reason.word())];
-            self.registry.counter(family::ENDPOINT_FAILURES, &labels)
+            self.registry.owned_counter(family::ENDPOINT_FAILURES, &labels)
         })
     }
 
@@ -222,14 +247,6 @@ impl Sink for Metrics {
         self.active(record.exchange).decrement(1);
         let route = self.labels(record);
         let (status, duration) = (record.status(), record.duration());
-        let key = Key {
-            method: record.exchange.method,
-            scheme: Some(record.exchange.scheme),
-            status,
-            error: ErrorType::of_operation(record),
-            operation: 0,
-        };
-        self.duration(route, key).record_duration(duration);
         self.requests(route, status, record.failure().map(|(reason, _)| reason)).increment(1);
 
         let own = self.route(route);
@@ -238,8 +255,39 @@ impl Sink for Metrics {
         if let Some(first_byte) = record.time_to_first_byte() {
             own.first_byte.record_duration(first_byte);
         }
-        let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
-        own.overhead.record_duration(duration.saturating_sub(in_attempts));
+        if record.is_stream() {
+            let streams = self.streams(route);
+            streams.age.record_duration(duration);
+            if record.was_stream_told() {
+                streams.active.decrement(1);
+            }
+        } else {
+            self.duration(route, Key::of_operation(record)).record_duration(duration);
+            let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
+            own.overhead.record_duration(duration.saturating_sub(in_attempts));
+        }
+    }
+
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        self.streams(self.labels(opening)).active.increment(1);
+    }
+
+    fn operation_exported(&self, record: &Record) {
+        let exemplar = |span_id, duration, ended| Exemplar {
+            trace_id: record.context.trace_id,
+            span_id,
+            duration,
+            at: record.started_at + ended,
+        };
+        if !record.is_stream() {
+            let duration = record.duration();
+            let own = exemplar(record.context.span_id, duration, duration);
+            self.duration(self.labels(record), Key::of_operation(record)).exemplify(own);
+        }
+        for attempt in record.attempts().filter(|attempt| !attempt.stream) {
+            let own = exemplar(attempt.span_id, attempt.duration(), attempt.ended);
+            self.attempt_duration(record, attempt).exemplify(own);
+        }
     }
 
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
@@ -255,15 +303,9 @@ impl Sink for Metrics {
     fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
         self.endpoint(&attempt.endpoint).active.decrement(1);
         self.attempts_active(record.exchange.method, &attempt.endpoint).decrement(1);
-        let route = self.labels(record);
-        let key = Key {
-            method: record.exchange.method,
-            scheme: None,
-            status: attempt.status,
-            error: ErrorType::of_attempt(attempt),
-            operation: self.route(route).operation,
-        };
-        self.attempt_duration(&attempt.endpoint, route, key).record_duration(attempt.duration());
+        if !attempt.stream {
+            self.attempt_duration(record, attempt).record_duration(attempt.duration());
+        }
         // a 4xx is the endpoint's right, and a client that leaves is not its fault
         let refused = attempt.failure.is_some_and(|(reason, _)| reason == Reason::UpstreamStatus)
             && attempt.status.is_some_and(|status| status < 500);
@@ -299,6 +341,26 @@ impl Default for Key {
 }
 
 impl Key {
+    fn of_operation(record: &Record) -> Self {
+        Self {
+            method: record.exchange.method,
+            scheme: Some(record.exchange.scheme),
+            status: record.status(),
+            error: ErrorType::of_operation(record),
+            operation: 0,
+        }
+    }
+
+    fn of_attempt(record: &Record, attempt: &AttemptRecord, operation: u32) -> Self {
+        Self {
+            method: record.exchange.method,
+            scheme: None,
+            status: attempt.status,
+            error: ErrorType::of_attempt(attempt),
+            operation,
+        }
+    }
+
     /// The key of a [`Table`].
     fn number(self) -> u64 {
         let scheme = self.scheme.map_or(0, |scheme| 1 + scheme.index());
@@ -375,10 +437,11 @@ mod tests {
     use super::family;
     use crate::failure::{Failure, Reason};
     use crate::telemetry::operation::Attempt;
+    use crate::telemetry::settings;
     use crate::telemetry::testing::{self, Bench};
 
     fn bench() -> (Arc<Metrics>, Bench) {
-        let metrics = Metrics::new(&[0.5, 60.0]);
+        let metrics = Metrics::new(&settings::Metrics { buckets: vec![0.5, 60.0], ..Default::default() });
         (Arc::clone(&metrics), Bench::new(metrics))
     }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, O
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
+
 use super::context::{Context, SpanId};
 use super::exchange::Exchange;
 use super::sampling::{Decision, RouteSampling};
@@ -71,6 +73,17 @@ pub trait Sink: Send + Sync {
     /// An operation is over, and all its attempts; its record will not change any more.
     fn operation_ended(&self, record: &Arc<Record>);
 
+    /// An answer turns out to be a stream. What is known of it so far, as a record of its own that will not
+    /// change any more: [`Record::opening`].
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        let _ = opening;
+    }
+
+    /// A receiver has accepted the spans of an operation that is over. Called by threads that export.
+    fn operation_exported(&self, record: &Record) {
+        let _ = record;
+    }
+
     /// An attempt begins.
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {
         let _ = (record, attempt);
@@ -102,11 +115,14 @@ pub struct Record {
     /// What the exchange is.
     pub exchange: Exchange,
     /// `X-Request-Id`, continued if valid, else made.
-    pub request_id: Box<str>,
+    pub request_id: HeaderValue,
     /// The client's address by the listener's trust rule. Personal data: leaves only if allowed.
     pub client: IpAddr,
     /// The one wall-clock reading.
     pub started_at: SystemTime,
+    /// The span that tells of a stream's opening; only in the record of that.
+    pub opening: Option<SpanId>,
+    stream_after: Option<Duration>,
     /// The same moment on the clock that durations are measured by.
     pub started: Instant,
     sink: Arc<dyn Records>,
@@ -117,9 +133,12 @@ pub struct Record {
     failure: AtomicU32,
     status: AtomicU16,
     complete: AtomicBool,
+    stream: AtomicBool,
+    stream_told: AtomicBool,
     first_byte: AtomicU64,
     ended: AtomicU64,
     request_bytes: AtomicU64,
+    request_sent: AtomicU64,
     response_bytes: AtomicU64,
     attempts_started: AtomicU8,
     attempts: [OnceLock<Box<AttemptRecord>>; MAX_ATTEMPTS],
@@ -163,7 +182,7 @@ pub struct Start {
     /// What the exchange is.
     pub exchange: Exchange,
     /// The request's id.
-    pub request_id: Box<str>,
+    pub request_id: HeaderValue,
     /// The client's address.
     pub client: IpAddr,
     /// When the head's last byte had been read.
@@ -172,7 +191,9 @@ pub struct Start {
 
 impl Operation {
     /// Begins an operation that this sink is told of.
-    pub(super) fn start(sink: Arc<dyn Records>, start: Start) -> Self {
+    ///
+    /// An answer whose body goes on for longer than `stream_after` is a stream.
+    pub(super) fn start(sink: Arc<dyn Records>, stream_after: Option<Duration>, start: Start) -> Self {
         let record = Record {
             listener: start.listener,
             port: start.port,
@@ -181,6 +202,8 @@ impl Operation {
             request_id: start.request_id,
             client: start.client,
             started_at: SystemTime::now(),
+            opening: None,
+            stream_after,
             started: start.started,
             sink,
             route: OnceLock::new(),
@@ -190,9 +213,12 @@ impl Operation {
             failure: AtomicU32::new(0),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
+            stream: AtomicBool::new(false),
+            stream_told: AtomicBool::new(false),
             first_byte: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             request_bytes: AtomicU64::new(0),
+            request_sent: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
@@ -217,7 +243,11 @@ impl Drop for Operation {
             // the default: only a seen end, or a stated reason, says otherwise
             self.handle.fail(&Failure::new(Reason::ClientGone));
         }
-        record.ended.store(record.nanoseconds_since_start(), Ordering::Relaxed);
+        let ended = record.nanoseconds_since_start();
+        record.ended.store(ended, Ordering::Relaxed);
+        if record.is_long(ended) {
+            record.stream.store(true, Ordering::Relaxed);
+        }
         record.verdict();
         record.sink.operation_ended(record);
     }
@@ -277,9 +307,26 @@ impl Handle {
         self.0.request_bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
 
+    /// The upstream's connection has taken the request's last byte.
+    pub fn request_sent(&self) {
+        self.0.request_sent.store(self.0.nanoseconds_since_start(), Ordering::Relaxed);
+    }
+
     /// So many bytes of the answer's body have been handed to the connection.
     pub fn response_bytes(&self, count: usize) {
-        self.0.response_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let before = self.0.response_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        // the first ones come with the head, and most answers have no more: they need not look at the clock
+        if before > 0 && !self.0.is_stream() && self.0.is_long(self.0.nanoseconds_since_start()) {
+            self.stream();
+        }
+    }
+
+    /// The answer, whose head has been stated, is a stream. Every sink hears of it now.
+    pub fn stream(&self) {
+        self.0.stream.store(true, Ordering::Relaxed);
+        if !self.0.stream_told.swap(true, Ordering::Relaxed) {
+            self.0.sink.stream_opened(&Arc::new(self.0.opened()));
+        }
     }
 }
 
@@ -325,9 +372,66 @@ impl Record {
         self.complete.load(Ordering::Relaxed)
     }
 
+    /// Whether it is a stream: its answer's head said so, or its body went on for long enough. How long it
+    /// takes says nothing of the service, and a client that leaves is its regular end.
+    pub fn is_stream(&self) -> bool {
+        self.stream.load(Ordering::Relaxed)
+    }
+
+    /// Whether the sinks have heard of a stream before its end.
+    pub fn was_stream_told(&self) -> bool {
+        self.stream_told.load(Ordering::Relaxed)
+    }
+
+    /// Whether the answer's body has been going on for longer than an answer that is no stream.
+    fn is_long(&self, now: u64) -> bool {
+        let first_byte = self.first_byte.load(Ordering::Relaxed);
+        let body = Duration::from_nanos(now.saturating_sub(first_byte));
+        first_byte != 0 && self.stream_after.is_some_and(|bound| body > bound)
+    }
+
+    /// What is known of a stream that has just opened, as an operation of one span.
+    fn opened(&self) -> Self {
+        self.decide();
+        Self {
+            listener: Arc::clone(&self.listener),
+            port: self.port,
+            context: self.context.clone(),
+            exchange: self.exchange,
+            request_id: self.request_id.clone(),
+            client: self.client,
+            started_at: self.started_at,
+            opening: Some(SpanId::random()),
+            stream_after: self.stream_after,
+            started: self.started,
+            sink: Arc::clone(&self.sink),
+            route: self.route.clone(),
+            attributes: self.attributes.clone(),
+            begun: self.begun.clone(),
+            verdict: OnceLock::new(),
+            failure: AtomicU32::new(0),
+            status: AtomicU16::new(self.status.load(Ordering::Relaxed)),
+            complete: AtomicBool::new(true),
+            stream: AtomicBool::new(true),
+            stream_told: AtomicBool::new(true),
+            first_byte: AtomicU64::new(self.first_byte.load(Ordering::Relaxed)),
+            ended: AtomicU64::new(self.nanoseconds_since_start()),
+            request_bytes: AtomicU64::new(self.request_body_bytes()),
+            request_sent: AtomicU64::new(self.request_sent.load(Ordering::Relaxed)),
+            response_bytes: AtomicU64::new(self.response_body_bytes()),
+            attempts_started: AtomicU8::new(0),
+            attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
+        }
+    }
+
     /// The status sent to the client; `None` where nothing was answered.
     pub fn status(&self) -> Option<u16> {
         Some(self.status.load(Ordering::Relaxed)).filter(|&status| status != 0)
+    }
+
+    /// When the head's last byte had been read.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// From the start to the answer's head; `None` where nothing was answered.
@@ -354,6 +458,16 @@ impl Record {
     /// The finished attempts, in the order in which they were started.
     pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
         self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
+    }
+
+    /// A receiver has accepted all its spans: told to every sink.
+    pub fn exported(&self) {
+        self.sink.operation_exported(self);
+    }
+
+    /// How many spans tell of it: its own, and one an attempt.
+    pub fn spans(&self) -> usize {
+        1 + self.attempts().count()
     }
 
     fn nanoseconds_since_start(&self) -> u64 {
@@ -389,16 +503,26 @@ pub struct AttemptRecord {
     pub resend_count: u8,
     /// When it began.
     pub started: Duration,
+    /// When its connection had taken the request's last byte; `None` where it never did.
+    pub request_sent: Option<Duration>,
     /// When its answer's head came.
     pub first_byte: Option<Duration>,
+    /// When its answer's last byte came; `None` where it never did.
+    pub last_byte: Option<Duration>,
     /// When its answer's last byte came, or it broke.
     pub ended: Duration,
+    /// Bytes of the request's body that its connection has taken.
+    pub request_bytes: u64,
+    /// Bytes of the answer's body that came.
+    pub response_bytes: u64,
     /// The endpoint's status, if it answered.
     pub status: Option<u16>,
     /// Why it failed; `upstream_status` from 400 on.
     pub failure: Option<(Reason, Option<Detail>)>,
     /// The connection it used, if it came by one.
     pub connection: Option<ConnectionFacts>,
+    /// Whether its answer was a stream, as [`Record::is_stream`] has it.
+    pub stream: bool,
 }
 
 impl AttemptRecord {
@@ -414,6 +538,10 @@ pub struct Attempt {
     handle: Handle,
     index: usize,
     complete: bool,
+    /// When the connection was there, in nanoseconds from the operation's start; 0 before.
+    connected: u64,
+    /// What had been read of the request's body before this attempt.
+    request_bytes_before: u64,
     record: Option<Box<AttemptRecord>>,
 }
 
@@ -426,14 +554,25 @@ impl Attempt {
             endpoint: Arc::clone(endpoint),
             resend_count: index,
             started: Duration::from_nanos(handle.nanoseconds_since_start()),
+            request_sent: None,
             first_byte: None,
+            last_byte: None,
             ended: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
             status: None,
             failure: None,
             connection: None,
+            stream: false,
         });
-        let attempt =
-            Self { handle: handle.clone(), index: usize::from(index), complete: false, record: Some(record) };
+        let attempt = Self {
+            handle: handle.clone(),
+            index: usize::from(index),
+            complete: false,
+            connected: 0,
+            request_bytes_before: handle.request_body_bytes(),
+            record: Some(record),
+        };
         // told once it has an owner, so that whatever happens its end is told, too
         handle.sink.attempt_started(handle, attempt.record());
         attempt
@@ -446,7 +585,13 @@ impl Attempt {
 
     /// The attempt has its connection.
     pub fn connected(&mut self, facts: ConnectionFacts) {
+        self.connected = self.handle.nanoseconds_since_start();
         self.record_mut().connection = Some(facts);
+    }
+
+    /// So many bytes of the answer's body came.
+    pub fn response_bytes(&mut self, count: usize) {
+        self.record_mut().response_bytes += count as u64;
     }
 
     /// The endpoint's head came, with this status.
@@ -462,6 +607,8 @@ impl Attempt {
 
     /// The endpoint's last byte came.
     pub fn complete(&mut self) {
+        let now = Duration::from_nanos(self.handle.nanoseconds_since_start());
+        self.record_mut().last_byte = Some(now);
         self.complete = true;
     }
 
@@ -483,11 +630,21 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let Some(mut record) = self.record.take() else { return };
-        record.ended = Duration::from_nanos(self.handle.nanoseconds_since_start());
+        let now = || Duration::from_nanos(self.handle.nanoseconds_since_start());
+        record.ended = record.last_byte.unwrap_or_else(now);
+        record.request_bytes = self.handle.request_body_bytes() - self.request_bytes_before;
+        let sent = self.handle.request_sent.load(Ordering::Relaxed);
+        if sent != 0 && self.connected != 0 {
+            // a request without a body is sent as soon as there is a connection
+            record.request_sent = Some(Duration::from_nanos(sent.max(self.connected)));
+        }
         if !self.complete {
             // cut off from outside: by whatever ended the operation, if that was stated, else by the client
             record.failure = Some(self.handle.failure().unwrap_or((Reason::ClientGone, None)));
         }
+        let body = record.first_byte.map_or(Duration::ZERO, |first| record.ended.saturating_sub(first));
+        let is_long = self.handle.stream_after.is_some_and(|bound| body > bound);
+        record.stream = is_long || self.handle.is_stream();
         self.handle.sink.attempt_ended(&self.handle, &record);
         if let Some(place) = self.handle.0.attempts.get(self.index) {
             let _ = place.set(record);

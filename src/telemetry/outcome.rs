@@ -14,10 +14,13 @@ pub enum ErrorType {
 
 impl ErrorType {
     /// The error of an operation. 1xx to 4xx answers are none, 5xx and broken exchanges are (OpenTelemetry
-    /// HTTP conventions, server side).
+    /// HTTP conventions, server side); nor is a stream that its client leaves.
     pub fn of_operation(record: &Record) -> Option<Self> {
         let reason = record.failure().map(|(reason, _)| reason);
-        let answered = record.is_complete() && record.status().is_some_and(|status| status < 500);
+        // whoever listens to a stream leaves when it has heard enough
+        let left = record.is_stream() && reason == Some(Reason::ClientGone);
+        let ended = record.is_complete() || left;
+        let answered = ended && record.status().is_some_and(|status| status < 500);
         let at_fault = reason.is_some_and(|reason| reason.blame() != Blame::Client);
         if answered && !at_fault {
             return None;
@@ -29,10 +32,11 @@ impl ErrorType {
         }
     }
 
-    /// The error of an attempt: a status from 400 on, or a failure.
+    /// The error of an attempt: a status from 400 on, or a failure; a stream that its client leaves is none.
     pub fn of_attempt(attempt: &AttemptRecord) -> Option<Self> {
         match (attempt.failure?.0, attempt.status) {
             (Reason::UpstreamStatus, Some(status)) => Some(Self::Status(status)),
+            (Reason::ClientGone, Some(_)) if attempt.stream => None,
             (reason, _) => Some(Self::Reason(reason)),
         }
     }

@@ -1,20 +1,27 @@
-//! Receivers of spans: what every one of them answers.
+//! Receivers of spans: what every one of them does and answers.
 
+mod client;
 pub mod otlp;
+pub mod zipkin;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use opentelemetry_sdk::trace::SpanData;
+use bytes::Bytes;
+
+use super::span::Span;
 
 /// Takes batches of spans, one at a time.
 pub trait Receiver: Send {
     /// The word for it in labels and logs.
     fn name(&self) -> &'static str;
 
+    /// A batch as it is sent, compressed if that is wanted. It may be sent several times.
+    fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes;
+
     /// Sends a batch once and says what became of it. It ends by itself within the receiver's timeout.
-    fn export(&mut self, spans: Vec<SpanData>) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
+    fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
 }
 
 /// What became of a batch.
@@ -22,15 +29,20 @@ pub trait Receiver: Send {
 pub enum Answer {
     /// All of it was taken in.
     Accepted,
-    /// So many of its spans were refused for good, the others taken in.
-    Rejected {
-        /// The number of refused spans.
-        spans: usize,
-        /// What the receiver said, in the exporting library's words.
+    /// It was taken in, but for some of its spans, if any.
+    Partly {
+        /// The number of spans that were refused for good; 0 if there is only something to say.
+        rejected: usize,
+        /// What the receiver said.
         why: String,
     },
-    /// Nothing was taken in, and it is not to be sent again before this time is over.
-    RetryAfter(Duration),
+    /// All of it was refused for good.
+    Refused(String),
     /// Nothing is known to be taken in; it may be sent again.
-    Failed(String),
+    Later {
+        /// The time for which the receiver wants nothing more, if it said.
+        wait: Option<Duration>,
+        /// What the receiver said, or what stood in the way.
+        why: String,
+    },
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::operation::{AttemptRecord, Operation, Record, Records, Sink, Start};
 use super::outcome::ErrorType;
@@ -10,18 +11,24 @@ use super::sampling::{Decision, End, Force, RouteSampling, Sampler, Sampling};
 /// Starts operations, has them sampled, and hands the finished ones to every sink.
 pub struct Recorder {
     sampler: Sampler,
+    stream_after: Option<Duration>,
     sinks: Box<[Arc<dyn Sink>]>,
 }
 
 impl Recorder {
-    /// A recorder that samples by this rule and tells these sinks.
-    pub fn new(sampling: Sampling, sinks: impl IntoIterator<Item = Arc<dyn Sink>>) -> Arc<Self> {
-        Arc::new(Self { sampler: Sampler::new(sampling), sinks: sinks.into_iter().collect() })
+    /// A recorder that samples by this rule, takes for a stream what goes on for longer than this after its
+    /// head, and tells these sinks.
+    pub fn new(
+        sampling: Sampling,
+        stream_after: Option<Duration>,
+        sinks: impl IntoIterator<Item = Arc<dyn Sink>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { sampler: Sampler::new(sampling), stream_after, sinks: sinks.into_iter().collect() })
     }
 
     /// Begins an operation; it ends when the returned owner drops.
     pub fn start(self: &Arc<Self>, start: Start) -> Operation {
-        Operation::start(Arc::clone(self) as Arc<dyn Records>, start)
+        Operation::start(Arc::clone(self) as Arc<dyn Records>, self.stream_after, start)
     }
 
     /// How an authorised caller can demand that its trace is recorded.
@@ -37,6 +44,14 @@ impl Sink for Recorder {
 
     fn operation_ended(&self, record: &Arc<Record>) {
         self.sinks.iter().for_each(|sink| sink.operation_ended(record));
+    }
+
+    fn stream_opened(&self, opening: &Arc<Record>) {
+        self.sinks.iter().for_each(|sink| sink.stream_opened(opening));
+    }
+
+    fn operation_exported(&self, record: &Record) {
+        self.sinks.iter().for_each(|sink| sink.operation_exported(record));
     }
 
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {

@@ -14,6 +14,7 @@ pub struct RouteSeries {
     pub(super) durations: Table<Histogram>,
     pub(super) requests: Table<Counter>,
     pub(super) own: OnceLock<RouteHandles>,
+    pub(super) streams: OnceLock<StreamHandles>,
 }
 
 /// The series of one endpoint.
@@ -34,6 +35,13 @@ pub(super) struct RouteHandles {
     pub(super) retries: Counter,
     /// Stands for the business operation in the keys of [`EndpointSeries::durations`].
     pub(super) operation: u32,
+}
+
+/// What a route has one of, once it has had a stream.
+#[derive(Debug)]
+pub(super) struct StreamHandles {
+    pub(super) active: Gauge,
+    pub(super) age: Histogram,
 }
 
 /// What an endpoint has one of.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sampling::Sampling;
+use crate::net::tls::ClientTls;
 use crate::setting::Secret;
 
 /// All settings of telemetry.
@@ -15,37 +16,65 @@ pub struct Settings {
     pub resource: Vec<(Box<str>, Box<str>)>,
     /// The OTLP receiver; `None` is off.
     pub otlp: Option<Otlp>,
+    /// The Zipkin receiver; `None` is off.
+    pub zipkin: Option<Receiver>,
     /// Which traces are exported.
     pub sampling: Sampling,
     /// What of the client may leave.
     pub privacy: Privacy,
     /// The access log.
     pub access_log: AccessLog,
-    /// Upper bounds of the duration histograms' buckets in seconds, ascending.
+    /// The metrics.
+    pub metrics: Metrics,
+}
+
+/// The metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Upper bounds of the duration histograms' buckets in seconds, ascending; none: the default ones.
     pub buckets: Vec<f64>,
+    /// The most series of one metric; what comes later counts as `_other`.
+    pub max_series: usize,
+    /// An answer whose body goes on for longer is a stream; `None`: only if its head says so.
+    pub stream_after: Option<Duration>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { buckets: Vec::new(), max_series: 10_000, stream_after: Some(Duration::from_secs(30)) }
+    }
 }
 
 /// An OTLP receiver.
 #[derive(Debug, Clone)]
 pub struct Otlp {
-    /// `http://host:port` or `https://…`; with HTTP the full URL that spans are posted to.
-    pub endpoint: Box<str>,
     /// gRPC or HTTP/protobuf.
     pub protocol: OtlpProtocol,
+    /// What it has in common with others; with gRPC the endpoint is `http://host:port` or `https://…`.
+    pub receiver: Receiver,
+}
+
+/// What all receivers of spans have.
+#[derive(Debug, Clone)]
+pub struct Receiver {
+    /// The full URL that spans are posted to.
+    pub endpoint: Box<str>,
+    /// How it is trusted, and told who we are, if the endpoint is `https://…`.
+    pub tls: Option<ClientTls>,
     /// Further header fields; their values are secrets.
     pub headers: Vec<(http::HeaderName, Secret)>,
     /// Whether batches are compressed.
     pub gzip: bool,
     /// How long one export may take.
     pub timeout: Duration,
-    /// The authorities trusted with `https`; `None` takes the public ones.
-    pub ca_file: Option<PathBuf>,
     /// The most spans that wait to be exported.
     pub queue: usize,
     /// The most spans of one export.
     pub batch: usize,
     /// How long a span waits for its batch to fill.
     pub delay: Duration,
+    /// How long a batch is tried.
+    pub give_up_after: Duration,
 }
 
 /// How OTLP is spoken.

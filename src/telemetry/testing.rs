@@ -1,8 +1,10 @@
-//! What the tests of sinks share: a recorder, a route, an endpoint, and exchanges that end well.
+//! What the tests of sinks share: a recorder, a route, an endpoint, exchanges that end well, a receiver.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
 
 use super::context::Context;
 use super::exchange::{Exchange, Method, Scheme, Version};
@@ -10,6 +12,7 @@ use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, St
 use super::recorder::Recorder;
 use super::sampling::{RouteSampling, Sampling};
 use super::series::{EndpointSeries, RouteSeries};
+use super::settings::Receiver;
 
 /// A recorder with one sink, and what exchanges need.
 pub(super) struct Bench {
@@ -24,7 +27,7 @@ impl Bench {
     }
 
     pub(super) fn sampling(sink: Arc<dyn Sink>, ratio: f64) -> Self {
-        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, [sink]))
+        Self::with(&Recorder::new(Sampling { ratio, ..Sampling::default() }, None, [sink]))
     }
 
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {
@@ -68,7 +71,7 @@ impl Bench {
                 scheme: Scheme::Http,
                 version: Version::Http11,
             },
-            request_id: "from-the-client".into(),
+            request_id: HeaderValue::from_static("from-the-client"),
             port: 443,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
             started: Instant::now(),
@@ -87,4 +90,19 @@ pub(super) fn answer(operation: Operation, status: u16) {
     operation.handle().head(status);
     operation.handle().complete();
     drop(operation);
+}
+
+/// A receiver that gets a batch of ten spans, or what there is at shutdown.
+pub(super) fn receiver(endpoint: &str) -> Receiver {
+    Receiver {
+        endpoint: endpoint.into(),
+        tls: None,
+        headers: Vec::new(),
+        gzip: false,
+        timeout: Duration::from_secs(5),
+        queue: 100,
+        batch: 10,
+        delay: Duration::from_hours(1),
+        give_up_after: Duration::from_secs(30),
+    }
 }

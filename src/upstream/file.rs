@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Address, Balance, Pool, Protocol, Settings, Tls};
 use crate::net;
+use crate::net::file::CertificateName;
 use crate::problem::Key;
 use crate::setting::leaf::{text, word};
 use crate::setting::{Check, Count, Duration, Size, Written};
@@ -33,7 +34,7 @@ pub struct Upstream {
 #[serde(expecting = "{ ca_file = \"…\", server_name = \"…\" }")]
 struct WrittenTls {
     ca_file: Written<String>,
-    server_name: Written<Name>,
+    server_name: Written<CertificateName>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,7 +120,7 @@ fn check_tls(
     let path = ca_file.as_ref().map(|file| check.path(file));
     match net::tls::client_config(path.as_deref(), None, &[protocol.alpn()]) {
         Ok(config) => {
-            let server_name = server_name.and_then(Written::into_option).map(|Name(name)| name);
+            let server_name = server_name.and_then(Written::into_option).map(CertificateName::into_inner);
             Some(Tls { config, server_name })
         }
         Err(error) => {
@@ -265,21 +266,6 @@ impl<'de> Deserialize<'de> for Balance {
 impl<'de> Deserialize<'de> for Protocol {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         word(deserializer, &[("http/1.1", Self::Http1), ("h2", Self::Http2)])
-    }
-}
-
-/// The name in a certificate.
-#[derive(Debug)]
-struct Name(ServerName<'static>);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a name", |name| {
-            let help = "write a name or an IP address, without a port: \"shop.internal\"";
-            ServerName::try_from(name.to_owned())
-                .map(Self)
-                .map_err(|_| format!("\"{name}\" is not a name\n{help}"))
-        })
     }
 }
 

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
 mod clients;
+mod conservation;
 mod context;
 mod forwarding;
 mod lifecycle;
@@ -12,10 +13,13 @@ mod panics;
 mod parsers;
 mod process;
 mod reasons;
+mod receivers;
 mod routing;
 mod sampling;
+mod streams;
 mod structure;
 mod support;
+mod timing;
 mod tls;
 mod tracing;
 mod upstreams;

@@ -6,7 +6,9 @@ use http::Method;
 
 use crate::support::client::{get, request};
 use crate::support::gateway::upstream;
-use crate::support::{Answer, Client, Gateway, Metrics, Origin, Raw, Seen, Stage, body, within};
+use crate::support::{
+    Answer, Client, Collector, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within,
+};
 
 const ORDERS: &str = "
 [routes.order_read]
@@ -88,6 +90,102 @@ async fn buckets_are_settable() {
     let metrics = stage.gateway.metrics().await;
     let buckets = metrics.label_values("http_server_request_duration_seconds_bucket", "le");
     assert_eq!(buckets, ["0.5", "2", "+Inf"].map(str::to_owned).into());
+}
+
+/// Prometheus asks for OpenMetrics first: it gets every series of the other format, and `# EOF`.
+#[tokio::test]
+async fn the_page_is_openmetrics_for_those_who_ask_for_it() {
+    let stage = stage(Answer::ok()).await;
+    stage.get("/shop/orders/42").await;
+    stage.gateway.log(1).await;
+    let open = stage.gateway.open_metrics().await;
+    assert!(open.text.ends_with("\n# EOF\n") && !open.text.contains("\n\n"), "{}", open.text);
+    for line in [
+        "# TYPE tracegate_requests counter",
+        "# TYPE http_server_request_duration_seconds histogram",
+        "# UNIT http_server_request_duration_seconds seconds",
+        "# UNIT http_server_response_body_size_bytes bytes",
+        "# TYPE target info",
+        "# TYPE process_cpu_seconds counter",
+        "# UNIT process_cpu_seconds seconds",
+    ] {
+        assert!(open.text.lines().any(|other| other == line), "{line}\n{}", open.text);
+    }
+    let bounds =
+        |metrics: &Metrics| metrics.label_values("http_server_request_duration_seconds_bucket", "le");
+    let text = stage.gateway.metrics().await;
+    assert!(bounds(&open).contains("1.0") && bounds(&text).contains("1"));
+    let but_bounds = |metrics: &Metrics| {
+        let series = metrics.series().into_iter();
+        series.filter(|series| !series.contains("\"le\"")).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(but_bounds(&open), but_bounds(&text));
+}
+
+/// A click on an exemplar must open a trace: its ids are those of spans that a receiver has accepted.
+#[tokio::test]
+async fn exemplars_are_published_once_their_spans_are_accepted() {
+    const SERVER: &str = "http_server_request_duration_seconds_bucket";
+    const CLIENT: &str = "http_client_request_duration_seconds_bucket";
+    let stage = stage(Answer::ok()).await;
+    stage.collector.mode(Mode::Stall);
+    let first = stage.get("/shop/orders/1").await;
+    stage.collector.wait_for_spans(2).await;
+    let page = stage.gateway.open_metrics().await;
+    assert!(!page.text.contains("trace_id"), "the collector has not said yet: {}", page.text);
+
+    stage.collector.mode(Mode::Accept);
+    let page = stage
+        .gateway
+        .open_metrics_when("two exemplars", |page| {
+            page.exemplars(SERVER).len() == 1 && page.exemplars(CLIENT).len() == 1
+        })
+        .await;
+    let told = stage.told(&first.trace_id(), 1).await;
+    for (name, span) in [(SERVER, &told.server), (CLIENT, &told.attempts[0])] {
+        let exemplar = page.exemplars(name).remove(0);
+        assert_eq!((&exemplar["trace_id"], &exemplar["span_id"]), (&span.trace_id, &span.id));
+    }
+    assert!(!stage.gateway.metrics().await.text.contains("trace_id"), "the text format has no exemplars");
+}
+
+#[tokio::test]
+async fn what_is_not_exported_is_no_exemplar() {
+    let (origin, collector) = (Origin::start(Answer::ok()).await, Collector::start().await);
+    let upstream = upstream("shop", origin.address);
+    let ratio = "[telemetry.sampling]\nratio = 0.0\n";
+    let gateway = Gateway::start(&[&upstream, ORDERS, ratio, &collector.http()]).await;
+    gateway.get("/shop/orders/1").await;
+    // the batch is refused in part, and nobody knows which part
+    collector.mode(Mode::Partial(1));
+    let sampled = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
+    gateway.ask(request(Method::GET, "/shop/orders/2", &sampled, body::empty())).await;
+    let accounted = |metrics: &Metrics| {
+        let spans = |outcome| metrics.count("tracegate_telemetry_spans_total", &[("outcome", outcome)]);
+        (spans("unsampled"), spans("exported"), spans("dropped")) == (2, 1, 1)
+    };
+    gateway.metrics_when("both requests are accounted for", accounted).await;
+    let page = gateway.open_metrics().await;
+    assert!(!page.text.contains("trace_id"), "{}", page.text);
+}
+
+/// Whatever the labels, a metric is no larger than its budget, and every request is still counted.
+#[tokio::test]
+async fn a_metric_that_is_full_counts_what_comes_as_other() {
+    let stage = Stage::and(Answer::ok(), "[metrics]\nmax_series = 2\n").await;
+    let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH];
+    for method in &methods {
+        stage.gateway.ask(request(method.clone(), "/", &[], body::empty())).await;
+    }
+    stage.gateway.log(methods.len()).await;
+    let metrics = stage.gateway.metrics().await;
+    let count = "http_server_request_duration_seconds_count";
+    assert_eq!(metrics.count(count, &[]), 5);
+    let other = [("http_request_method", "_other"), ("http_route", "_other"), ("status_class", "_other")];
+    assert_eq!(metrics.count(count, &other), 3);
+    for (metric, series) in [("http_server_request_duration_seconds", 3), ("tracegate_requests_total", 1)] {
+        assert_eq!(metrics.count("tracegate_telemetry_series", &[("metric", metric)]), series, "{metric}");
+    }
 }
 
 /// A request like no other: to the route, by a method that it does not have, to no route.

@@ -1,5 +1,6 @@
 //! What the sentences are told with: a gateway and everything around it, in process, on free ports.
 
+pub mod balance;
 pub mod body;
 pub mod certificates;
 pub mod client;
@@ -7,6 +8,7 @@ pub mod collector;
 pub mod dns;
 pub mod gateway;
 pub mod link;
+pub mod load;
 pub mod metrics;
 pub mod origin;
 pub mod process;
@@ -18,9 +20,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+pub use balance::Balance;
 pub use certificates::Authority;
 pub use client::{Client, Raw, Reply};
-pub use collector::{Collector, Mode};
+pub use collector::{Collector, Mode, Protocol};
 pub use dns::Dns;
 pub use gateway::{Gateway, Log};
 pub use link::{Link, TcpLink};

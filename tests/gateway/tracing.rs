@@ -5,7 +5,9 @@ use http::Method;
 use crate::support::body::{self};
 use crate::support::client::request;
 use crate::support::gateway::{all_to, route, upstream};
-use crate::support::{Answer, Client, Collector, Gateway, Mode, Origin, Reply, Stage, Told, within};
+use crate::support::{
+    Answer, Client, Collector, Gateway, Mode, Origin, Protocol, Reply, Stage, Told, within,
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -283,9 +285,9 @@ async fn spans_end_with_the_last_byte() {
 #[tokio::test]
 async fn both_protocols_of_otlp_bring_the_same() {
     let origin = Origin::start(Answer::ok()).await;
-    for grpc in [true, false] {
+    for protocol in [Protocol::Grpc, Protocol::Http] {
         let collector = Collector::start().await;
-        let otlp = if grpc { collector.grpc() } else { collector.http() };
+        let otlp = collector.table(protocol);
         let headers = "[telemetry.otlp.headers]\nx-tenant = { env = 'OTEL_BSP_SCHEDULE_DELAY' }\n";
         let gateway = Gateway::start(&[&all_to(origin.address), &otlp, headers]).await;
         let reply = gateway.get("/").await;
@@ -293,7 +295,7 @@ async fn both_protocols_of_otlp_bring_the_same() {
         assert_eq!(spans.len(), 2);
         let batches = collector.batches();
         assert!(
-            batches.iter().all(|batch| batch.grpc == grpc && batch.headers["x-tenant"] == "10"),
+            batches.iter().all(|batch| batch.protocol == protocol && batch.headers["x-tenant"] == "10"),
             "{batches:?}"
         );
     }

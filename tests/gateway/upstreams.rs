@@ -17,7 +17,7 @@ const HTTP2: &str = "[upstreams.shop]\nprotocol = 'h2'\n";
 #[tokio::test]
 async fn what_breaks_before_the_head_is_answered_with_its_reason() {
     let long = "a".repeat(256 << 10);
-    let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(200);
+    let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(10_000);
     let garbage = |text: &str| (Answer::raw(text.to_owned()), "", 502, "upstream_protocol_error");
     for (answer, text, status, reason) in [
         (Answer::reset(), "", 502, "upstream_reset"),

@@ -3,15 +3,16 @@
 
     tests/real/run.py [target/release/tracegate] [WORD…]
 
-nginx and `python3 -m http.server` stand behind the gateway; curl, wrk and h2load ask; promtool reads the
-metrics; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
-Needs Linux, Python 3.9 or later, and from Debian: nginx wrk nghttp2-client curl prometheus.
+nginx and `python3 -m http.server` stand behind the gateway; curl, wrk and h2load ask; Prometheus scrapes
+the metrics; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
+Needs Linux, Python 3.9 or later with prometheus_client, and from Debian: nginx wrk nghttp2-client curl prometheus.
 Only loopback addresses and free ports; every count and every wait is bounded; all that was started is stopped.
 """
 
 import concurrent.futures
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -24,8 +25,8 @@ import time
 from pathlib import Path
 
 from collector import Collector
-from stage import (PROJECT, Failed, Gateway, Nginx, PythonServer, clean_environment, eventually, expect, needed,
-                   raise_file_limit, run)
+from stage import (PROJECT, Failed, Gateway, Nginx, Prometheus, PythonServer, clean_environment, eventually, expect,
+                   needed, raise_file_limit, run)
 
 MIB = 1 << 20
 LARGE = 1024 * MIB
@@ -175,6 +176,57 @@ def promtool_accepts_the_metrics(stage):
     run("promtool", "check", "metrics", send=page.encode())
     expect("quantile=" not in page, "there is a summary on the page")
     return f"{len(page.splitlines())} lines"
+
+
+OPEN_METRICS = "application/openmetrics-text;version=1.0.0"
+
+
+def the_reference_parsers_read_both_formats_of_the_metrics(stage):
+    from prometheus_client import parser as text_parser
+    from prometheus_client.openmetrics import parser as open_parser
+
+    gateway = stage.gateway
+    curl("-o", "/dev/null", gateway.url("/nginx/small.txt"))
+    eventually("an exemplar", lambda: "trace_id" in gateway.page("/metrics", accept=OPEN_METRICS))
+    text = list(text_parser.text_string_to_metric_families(gateway.page("/metrics")))
+    families = list(open_parser.text_string_to_metric_families(gateway.page("/metrics", accept=OPEN_METRICS)))
+    exemplars = sum(sample.exemplar is not None for family in families for sample in family.samples)
+    expect(exemplars > 0, "no exemplar")
+    # the text parser calls families of counters as OpenMetrics does, but not those of infos
+    names = {family.name + "_info" * (family.type == "info") for family in families}
+    expect(names == {family.name for family in text}, names ^ {family.name for family in text})
+    return f"{len(families)} families, {exemplars} exemplars"
+
+
+def prometheus_leads_from_a_bucket_to_a_trace_that_was_received(stage):
+    gateway, collector = stage.gateway, stage.collector
+    for path in ("/nginx/small.txt", "/python/small.txt", "/elsewhere"):
+        curl("-o", "/dev/null", gateway.url(path))
+    prometheus, begun = stage.keep(Prometheus(stage.directory, gateway)), time.time()
+
+    def up():
+        return [one["value"][1] for one in prometheus.ask("query", query="up").get("result", [])] == ["1"]
+
+    eventually("prometheus scrapes the gateway", up)
+    about = prometheus.ask("metadata", metric="http_server_request_duration_seconds")
+    expect([(one["type"], one["unit"]) for one in about.get("http_server_request_duration_seconds", [])]
+           == [("histogram", "seconds")], f"it is told something else: {about}")
+
+    def exemplars(name):
+        found = prometheus.ask("query_exemplars", query=f"{name}_bucket", start=begun - 600, end=time.time() + 60)
+        return [exemplar["labels"] for series in found for exemplar in series["exemplars"]]
+
+    figures = []
+    for name, kept in (("http_server_request_duration_seconds", collector.servers),
+                       ("http_client_request_duration_seconds", collector.clients)):
+        stored = eventually(f"exemplars of {name}", lambda: exemplars(name))
+        ids = {(bytes.fromhex(labels["trace_id"]), bytes.fromhex(labels["span_id"])) for labels in stored}
+        with collector.lock:
+            unknown = ids - kept.keys()
+        expect(not unknown, f"{name}: {len(unknown)} of {len(ids)} spans never came to the collector")
+        figures.append(f"{len(ids)} of {name}")
+    prometheus.stop()
+    return "exemplars stored and read back, each of a span received: " + ", ".join(figures)
 
 
 def a_gibibyte_passes_both_ways_and_memory_stays_flat(stage):
@@ -371,6 +423,8 @@ SENTENCES = [
     a_hundred_thousand_requests_leave_no_unexplained_error_and_two_spans_each,
     wrk_sees_no_error_and_leaves_only_what_it_abandons,
     promtool_accepts_the_metrics,
+    the_reference_parsers_read_both_formats_of_the_metrics,
+    prometheus_leads_from_a_bucket_to_a_trace_that_was_received,
     a_gibibyte_passes_both_ways_and_memory_stays_flat,
     two_thousand_idle_connections_are_closed_in_time_and_their_files_return,
     sigterm_under_load_loses_no_request,
@@ -385,7 +439,9 @@ def main():
     binary = Path(arguments[0] if arguments else PROJECT / "target/release/tracegate").resolve()
     if not binary.is_file():
         sys.exit(f"{binary} is not there: cargo build --release")
-    needed("nginx", "wrk", "h2load", "curl", "promtool")
+    needed("nginx", "wrk", "h2load", "curl", "promtool", "prometheus")
+    if not importlib.util.find_spec("prometheus_client"):
+        sys.exit("not found: prometheus_client. pip install prometheus_client, or Debian's python3-prometheus-client")
     raise_file_limit()
     words = arguments[1:]
     chosen = [test for test in SENTENCES if not words or any(word in test.__name__ for word in words)]

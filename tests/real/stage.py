@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -156,6 +157,36 @@ class PythonServer(Process):
         self.listens(self.port)
 
 
+class Prometheus(Process):
+    """Prometheus as Debian has it: scrapes one gateway every second and stores exemplars."""
+
+    def __init__(self, directory, gateway):
+        self.port = free_port()
+        configuration = directory / "prometheus.yml"
+        configuration.write_text(f"""
+global: {{ scrape_interval: 1s, scrape_timeout: 1s }}
+scrape_configs:
+  - job_name: tracegate
+    static_configs: [{{ targets: ["127.0.0.1:{gateway.admin}"] }}]
+""")
+        super().__init__("prometheus", [
+            "prometheus", "--config.file", configuration, "--storage.tsdb.path", directory / "prometheus",
+            "--web.listen-address", f"127.0.0.1:{self.port}", "--enable-feature=exemplar-storage",
+        ], directory)
+        self.listens(self.port)
+
+    def ask(self, path, **parameters):
+        """What its API has to say; nothing while it is still starting."""
+        self.expect_alive()
+        query = urllib.parse.urlencode(parameters)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10) as answer:
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            expect(error.code == 503, f"prometheus answers {error.code} to {path}")
+            return {}
+
+
 class Gateway(Process):
     """The built binary, with a configuration of its own."""
 
@@ -214,9 +245,10 @@ strip_prefix = "/python"
     def url(self, path, tls=False):
         return f"https://127.0.0.1:{self.secure}{path}" if tls else f"http://127.0.0.1:{self.plain}{path}"
 
-    def page(self, path):
+    def page(self, path, **fields):
         self.expect_alive()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}{path}", timeout=10) as answer:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", headers=fields)
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
 
     def ready(self):

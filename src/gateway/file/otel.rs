@@ -28,16 +28,19 @@ pub(super) fn read(environment: &[(String, String)], merged: &Dict, source: usiz
     let mut reader = Reader { environment, source, otel: Otel::default() };
     reader.resource();
     reader.sampling();
-    if reader.is_disabled() {
-        if let Some(name) = reader.first(&["OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER"]) {
-            reader.set(&["otlp"], "off", name);
-        }
-        return reader.otel;
+    let otlp = reader.is_otlp_on();
+    if reader.is_zipkin_on(merged) {
+        reader.zipkin();
+        reader.batches("zipkin");
     }
-    reader.exporter();
-    reader.endpoint(merged);
-    reader.headers();
-    reader.batches();
+    if otlp {
+        reader.exporter();
+        reader.endpoint(merged);
+        reader.headers();
+        reader.batches("otlp");
+    } else if let Some(name) = reader.first(&["OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER"]) {
+        reader.set(&["otlp"], "off", name);
+    }
     reader.otel
 }
 
@@ -83,24 +86,41 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_disabled(&mut self) -> bool {
-        let disabled = match self.variable("OTEL_SDK_DISABLED") {
-            Some((_, text)) if text.eq_ignore_ascii_case("true") => true,
+    /// Whether spans go to an OTLP receiver.
+    fn is_otlp_on(&mut self) -> bool {
+        match self.variable("OTEL_SDK_DISABLED") {
+            Some((_, text)) if text.eq_ignore_ascii_case("true") => return false,
             Some((name, text)) if !text.eq_ignore_ascii_case("false") => {
                 self.wrong(&["otlp"], name, text, &alternatives(["true", "false"]));
-                false
             }
-            _ => false,
-        };
-        let exporter = match self.variable("OTEL_TRACES_EXPORTER") {
-            Some((_, "none")) => true,
-            Some((name, text)) if text != "otlp" => {
-                self.wrong(&["otlp"], name, text, &alternatives(["otlp", "none"]));
-                false
-            }
-            _ => false,
-        };
-        disabled || exporter
+            _ => {}
+        }
+        let Some((name, text)) = self.variable("OTEL_TRACES_EXPORTER") else { return true };
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        if words.iter().any(|word| !["otlp", "zipkin", "none"].contains(word)) {
+            let known = alternatives(["otlp", "zipkin", "otlp,zipkin", "none"]);
+            self.wrong(&["otlp"], name, text, &known);
+            return true;
+        }
+        if words.contains(&"zipkin") {
+            self.set(&["zipkin", "endpoint"], ZIPKIN_ENDPOINT, name);
+        }
+        words.contains(&"otlp")
+    }
+
+    /// Whether spans go to a Zipkin receiver.
+    fn is_zipkin_on(&self, merged: &Dict) -> bool {
+        [merged, &self.otel.layer.values].into_iter().any(|layer| {
+            let zipkin = layer.get("telemetry").and_then(|telemetry| telemetry.find_ref("zipkin"));
+            zipkin.is_some_and(|zipkin| zipkin.as_dict().is_some())
+        })
+    }
+
+    fn zipkin(&mut self) {
+        if let Some((name, url)) = self.variable("OTEL_EXPORTER_ZIPKIN_ENDPOINT") {
+            self.set(&["zipkin", "endpoint"], url, name);
+        }
+        self.milliseconds(&["zipkin", "timeout"], self.variable("OTEL_EXPORTER_ZIPKIN_TIMEOUT"));
     }
 
     fn exporter(&mut self) {
@@ -116,11 +136,17 @@ impl<'a> Reader<'a> {
             }
         }
         let timeout = self.exporter_variable("TIMEOUT").or_else(|| self.variable("OTEL_BSP_EXPORT_TIMEOUT"));
-        self.milliseconds("timeout", timeout);
-        if let Some((name, file)) = self.exporter_variable("CERTIFICATE") {
-            // Relative to where the process runs, as everywhere in OpenTelemetry, not to routes.toml.
-            let file = path::absolute(file).unwrap_or_else(|_| file.into());
-            self.set(&["otlp", "tls", "ca_file"], file.display().to_string(), name);
+        self.milliseconds(&["otlp", "timeout"], timeout);
+        for (key, suffix) in [
+            ("ca_file", "CERTIFICATE"),
+            ("certificate_file", "CLIENT_CERTIFICATE"),
+            ("key_file", "CLIENT_KEY"),
+        ] {
+            if let Some((name, file)) = self.exporter_variable(suffix) {
+                // Relative to where the process runs, as everywhere in OpenTelemetry, not to routes.toml.
+                let file = path::absolute(file).unwrap_or_else(|_| file.into());
+                self.set(&["otlp", "tls", key], file.display().to_string(), name);
+            }
         }
     }
 
@@ -158,23 +184,24 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn batches(&mut self) {
-        self.milliseconds("delay", self.variable("OTEL_BSP_SCHEDULE_DELAY"));
+    /// The batch processor's variables, which count for every receiver.
+    fn batches(&mut self, receiver: &str) {
+        self.milliseconds(&[receiver, "delay"], self.variable("OTEL_BSP_SCHEDULE_DELAY"));
         for (key, name) in [("queue", "OTEL_BSP_MAX_QUEUE_SIZE"), ("batch", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE")]
         {
             let Some((name, text)) = self.variable(name) else { continue };
             match text.parse::<u32>() {
-                Ok(count @ 1..) => self.set(&["otlp", key], count, name),
-                _ => self.wrong(&["otlp", key], name, text, "a whole number from 1"),
+                Ok(count @ 1..) => self.set(&[receiver, key], count, name),
+                _ => self.wrong(&[receiver, key], name, text, "a whole number from 1"),
             }
         }
     }
 
-    fn milliseconds(&mut self, key: &str, variable: Option<(&'a str, &'a str)>) {
+    fn milliseconds(&mut self, path: &[&str], variable: Option<(&'a str, &'a str)>) {
         let Some((name, text)) = variable else { return };
         match text.parse::<u64>() {
-            Ok(1..) => self.set(&["otlp", key], format!("{text}ms"), name),
-            _ => self.wrong(&["otlp", key], name, text, "a whole number of milliseconds from 1"),
+            Ok(1..) => self.set(path, format!("{text}ms"), name),
+            _ => self.wrong(path, name, text, "a whole number of milliseconds from 1"),
         }
     }
 
@@ -227,3 +254,6 @@ impl<'a> Reader<'a> {
 fn key(path: &[&str]) -> Key {
     std::iter::once("telemetry").chain(path.iter().copied()).collect()
 }
+
+/// Where the standard says that a Zipkin receiver is.
+const ZIPKIN_ENDPOINT: &str = "http://localhost:9411/api/v2/spans";

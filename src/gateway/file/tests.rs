@@ -566,10 +566,12 @@ fn otel_variables_count_where_the_file_is_silent() {
     assert!((telemetry.sampling.ratio - 0.5).abs() < f64::EPSILON);
     assert!(!format!("{telemetry:?}").contains("hunter2"));
     let otlp = telemetry.otlp.expect("it is on");
-    let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let receiver = otlp.receiver;
+    let headers: Vec<_> =
+        receiver.headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-a", "b")]);
-    assert_eq!((otlp.timeout, otlp.gzip), (Duration::from_secs(1), true));
-    assert_eq!((otlp.queue, otlp.batch), (2048, 100));
+    assert_eq!((receiver.timeout, receiver.gzip), (Duration::from_secs(1), true));
+    assert_eq!((receiver.queue, receiver.batch), (2048, 100));
 }
 
 #[test]
@@ -590,7 +592,7 @@ fn the_endpoint_of_traces_is_made_as_the_standard_says() {
         (&[http], "endpoint = \"http://b:4318/otlp\"", "http://b:4318/otlp"),
     ] {
         let found = otlp(environment, &format!("[telemetry.otlp]\n{file}\n")).expect("it is on");
-        assert_eq!(&*found.endpoint, endpoint, "{environment:?} {file}");
+        assert_eq!(&*found.receiver.endpoint, endpoint, "{environment:?} {file}");
     }
 }
 
@@ -609,6 +611,32 @@ fn export_is_switched_off_by_the_file_or_where_it_is_silent_by_the_environment()
 }
 
 #[test]
+fn a_zipkin_receiver_is_on_where_the_file_or_the_environment_names_it() {
+    let exporter = |words| ("OTEL_TRACES_EXPORTER", words);
+    let endpoint = ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "http://a:9411/x");
+    let table = "[telemetry.zipkin]\n";
+    for (environment, more, otlp, zipkin) in [
+        (&[][..], "", true, None),
+        (&[endpoint], "", true, None),
+        (&[exporter("zipkin")], "", false, Some("http://localhost:9411/api/v2/spans")),
+        (&[exporter("otlp, zipkin"), endpoint], "", true, Some("http://a:9411/x")),
+        (&[exporter("zipkin")], "[telemetry]\nzipkin = \"off\"\n", false, None),
+        (&[], table, true, Some("http://127.0.0.1:9411/api/v2/spans")),
+        (&[endpoint], table, true, Some("http://a:9411/x")),
+        (&[endpoint], "[telemetry]\nzipkin.endpoint = \"http://b:9411\"\n", true, {
+            Some("http://b:9411/api/v2/spans")
+        }),
+    ] {
+        let telemetry = loaded(&[&format!("{SMALL}{more}")], environment).telemetry;
+        let found = telemetry.zipkin.as_ref().map(|zipkin| &*zipkin.endpoint);
+        assert_eq!((telemetry.otlp.is_some(), found), (otlp, zipkin), "{environment:?} {more}");
+    }
+    let batches = [("OTEL_BSP_MAX_QUEUE_SIZE", "600"), ("OTEL_EXPORTER_ZIPKIN_TIMEOUT", "250")];
+    let zipkin = loaded(&[&format!("{SMALL}{table}")], &batches).telemetry.zipkin.expect("it is on");
+    assert_eq!((zipkin.queue, zipkin.timeout), (600, Duration::from_millis(250)));
+}
+
+#[test]
 fn what_is_wrong_in_an_otel_variable_names_it() {
     for (name, value, key) in [
         ("OTEL_SDK_DISABLED", "yes", "telemetry.otlp"),
@@ -618,6 +646,9 @@ fn what_is_wrong_in_an_otel_variable_names_it() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2", "telemetry.otlp.headers"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "a:4317", "telemetry.otlp.endpoint"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/none.pem", "telemetry.otlp.tls.ca_file"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/none.pem", "telemetry.otlp.tls.certificate_file"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/none.pem", "telemetry.otlp.tls.key_file"),
+        ("OTEL_TRACES_EXPORTER", "otlp,console", "telemetry.otlp"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "telemetry.otlp.queue"),
     ] {
         let found = problems(&[SMALL], &[(name, value)]);
@@ -629,8 +660,8 @@ fn what_is_wrong_in_an_otel_variable_names_it() {
     }
 }
 
-#[test]
-fn certificates_and_secrets_are_loaded_as_run_would() {
+/// A certificate, its key, another one's key and a secret.
+fn certificates() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
@@ -642,6 +673,12 @@ fn certificates_and_secrets_are_loaded_as_run_would() {
     ] {
         std::fs::write(directory.path().join(name), text).expect("a file");
     }
+    directory
+}
+
+#[test]
+fn certificates_and_secrets_are_loaded_as_run_would() {
+    let directory = certificates();
     let text = |key: &str| {
         let tls = format!("{{ certificate_file = \"cert.pem\", key_file = \"{key}\" }}");
         format!(
@@ -655,12 +692,48 @@ fn certificates_and_secrets_are_loaded_as_run_would() {
 
     let settings = load("key.pem").unwrap_or_else(|problems| panic!("{problems}"));
     assert!(settings.listeners[0].tls.is_some() && settings.upstreams[0].tls.is_some());
-    assert_eq!(settings.telemetry.otlp.expect("it is on").headers[0].1.expose(), "Bearer hunter2");
+    assert_eq!(settings.telemetry.otlp.expect("it is on").receiver.headers[0].1.expose(), "Bearer hunter2");
     for (key, place) in [
         ("other.pem", "3:28: listeners.a.tls.certificate_file"),
         ("none.pem", "3:51: listeners.a.tls.key_file"),
     ] {
         let problems = load(key).expect_err(key).to_string();
         assert!(problems.starts_with(&format!("routes.toml:{place}: ")), "{problems}");
+    }
+}
+
+#[test]
+fn a_receivers_certificates_are_loaded_and_each_fault_is_named() {
+    let directory = certificates();
+    for (tls, fault) in [
+        ("", None),
+        ("ca_file = 'cert.pem', server_name = 'localhost'", None),
+        ("certificate_file = 'cert.pem', key_file = 'key.pem'", None),
+        ("certificate_file = 'cert.pem'", Some("certificate_file: has no key")),
+        ("key_file = 'key.pem'", Some("key_file: has no certificate")),
+        ("ca_file = 'key.pem'", Some("ca_file: the file cannot be used")),
+        (
+            "certificate_file = 'cert.pem', key_file = 'other.pem'",
+            Some("certificate_file: the file cannot be used"),
+        ),
+        ("certificate_file = 'cert.pem', key_file = 'none.pem'", Some("key_file: the file cannot be used")),
+        ("certificate_file = 'key.pem', key_file = 'key.pem'", Some("certificate_file: the file cannot be")),
+    ] {
+        for receiver in ["otlp", "zipkin"] {
+            let table = format!("[telemetry.{receiver}]\nendpoint = 'https://a'\ntls = {{ {tls} }}\n");
+            let sources = sources(&[&format!("{SMALL}{table}")], &[]);
+            match (load(&Sources { directory: directory.path().into(), ..sources }), fault) {
+                (Ok(settings), None) => {
+                    let (otlp, zipkin) = (settings.telemetry.otlp, settings.telemetry.zipkin);
+                    let otlp = otlp.is_some_and(|otlp| otlp.receiver.tls.is_some());
+                    assert!(otlp || zipkin.is_some_and(|zipkin| zipkin.tls.is_some()), "{tls}");
+                }
+                (Err(problems), Some(fault)) => {
+                    let fault = format!("telemetry.{receiver}.tls.{fault}");
+                    assert!(problems.to_string().contains(&fault), "{tls}: {problems}");
+                }
+                (other, _) => panic!("{tls}: {:?}", other.err()),
+            }
+        }
     }
 }

@@ -35,6 +35,7 @@ impl RequestBody {
         let progress = Progress::default();
         if incoming.is_end_stream() {
             progress.set(Progress::SENT);
+            handle.request_sent();
         }
         Self { incoming, handle, stall: Stall::new(Some(stall)), remaining: None, gate: None, progress }
     }
@@ -56,6 +57,11 @@ impl RequestBody {
     /// How far the body has come, to be asked when it is no longer at hand.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+
+    fn sent(&self) {
+        self.progress.set(Progress::SENT);
+        self.handle.request_sent();
     }
 
     fn broken(&self, reason: Reason, detail: Detail) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -91,7 +97,7 @@ impl http_body::Body for RequestBody {
         self.progress.set(Progress::UPSTREAMS_TURN);
         match frame {
             None => {
-                self.progress.set(Progress::SENT);
+                self.sent();
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
@@ -109,7 +115,7 @@ impl http_body::Body for RequestBody {
                     }
                 }
                 if frame.is_trailers() || self.incoming.is_end_stream() {
-                    self.progress.set(Progress::SENT);
+                    self.sent();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

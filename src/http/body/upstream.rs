@@ -99,6 +99,9 @@ impl http_body::Body for UpstreamBody {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
+                if let (Some(attempt), Some(data)) = (&mut self.attempt, frame.data_ref()) {
+                    attempt.response_bytes(data.len());
+                }
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.end();
                 }

@@ -3,9 +3,8 @@
 //! Not in it, because it is the client's text: the path, the query, header values, `X-Request-Id`. The
 //! client's address is there only if [`Privacy`] allows it.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::failure::{Detail, Reason};
@@ -28,7 +27,7 @@ impl Serialize for Line<'_> {
         let upstream = attempts.iter().map(|attempt| attempt.duration()).sum();
 
         let mut line = Fields(serializer.serialize_map(None)?);
-        line.add_some("time", time(record))?;
+        line.add("time", &time(record))?;
         line.add("trace_id", &record.context.trace_id.to_string())?;
         line.add("span_id", &record.context.span_id.to_string())?;
         line.add("listener", &*record.listener)?;
@@ -80,8 +79,8 @@ impl Serialize for Attributes<'_> {
 }
 
 /// When it began: RFC 3339, UTC, microseconds.
-fn time(record: &Record) -> Option<String> {
-    Timestamp::try_from(record.started_at).ok().map(|time| format!("{time:.6}"))
+fn time(record: &Record) -> String {
+    humantime::format_rfc3339_micros(record.started_at.max(UNIX_EPOCH)).to_string()
 }
 
 /// The status sent; 499 where the client left before there was one.

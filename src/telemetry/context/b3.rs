@@ -1,6 +1,6 @@
 //! B3 (openzipkin/b3-propagation), in one field and in several.
 
-use super::id::{Flags, SpanId, TraceId, read_hex, write_hex};
+use super::id::{Flags, SpanId, TraceId, read_hex, text, write_hex};
 use super::remote::{Received, Remote, Single, Wish};
 
 /// Reads `b3`: `{trace id}-{span id}-{state}-{parent's span id}`, of which the last two may be missing, or a
@@ -100,15 +100,16 @@ pub fn write(trace_id: TraceId, span_id: SpanId, wish: Wish, out: &mut [u8; LENG
 
 /// The digits of a trace id, sixteen or thirty-two.
 pub fn write_trace_id(trace_id: TraceId, out: &mut [u8]) -> &str {
-    match trace_id.as_short() {
-        Some(short) => write_hex(short, &mut out[..16]),
-        None => write_hex(&trace_id.0, &mut out[..32]),
-    }
+    let bytes = trace_id.as_short().unwrap_or(&trace_id.0);
+    let digits = &mut out[..2 * bytes.len()];
+    write_hex(bytes, digits);
+    text(digits)
 }
 
 /// The digits of a span id.
 pub fn write_span_id(span_id: SpanId, out: &mut [u8; 16]) -> &str {
-    write_hex(&span_id.0, out)
+    write_hex(&span_id.0, out);
+    text(out)
 }
 
 /// The longest value that is written: a trace id, a span id and a state.

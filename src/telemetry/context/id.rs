@@ -20,6 +20,13 @@ impl TraceId {
         Self(rand::random::<u128>().max(1).to_be_bytes())
     }
 
+    /// Its 32 lower-case hexadecimal digits.
+    pub fn digits(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        write_hex(&self.0, &mut digits);
+        digits
+    }
+
     /// Its right-most 56 bits, which sampling takes for random (W3C Trace Context level 2, "random").
     pub fn randomness(self) -> u64 {
         let last = self.0.last_chunk().expect("sixteen bytes end with eight");
@@ -60,15 +67,15 @@ impl Flags {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 32];
-        f.write_str(write_hex(&self.0, &mut text))
+        f.write_str(text(&self.digits()))
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 16];
-        f.write_str(write_hex(&self.0, &mut text))
+        let mut digits = [0; 16];
+        write_hex(&self.0, &mut digits);
+        f.write_str(text(&digits))
     }
 }
 
@@ -105,15 +112,29 @@ pub(super) fn digit(byte: u8) -> Option<u8> {
 }
 
 /// Writes two lower-case digits a byte.
-pub(super) fn write_hex<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a str {
-    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+pub(super) fn write_hex(bytes: &[u8], out: &mut [u8]) {
+    for (pair, &byte) in out.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = HEX[usize::from(byte)];
     }
-    std::str::from_utf8(out).expect("digits are ASCII")
+}
+
+/// Digits as text.
+pub(super) fn text(digits: &[u8]) -> &str {
+    std::str::from_utf8(digits).expect("digits are ASCII")
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The two digits of every byte.
+static HEX: [[u8; 2]; 256] = {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 /// The value of each byte that is a lower-case digit; more than 15 of any other.
 static VALUES: [u8; 256] = {

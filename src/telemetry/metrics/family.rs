@@ -18,8 +18,14 @@ pub enum Kind {
     Counter,
     /// Rises and falls.
     Gauge,
+    /// Always 1; says what it has to say in its labels.
+    Info,
     /// A histogram of seconds, with the configured buckets.
     Seconds,
+    /// A histogram of seconds, with buckets for what takes microseconds.
+    Short,
+    /// A histogram of seconds, with buckets for what lasts hours.
+    Long,
     /// A histogram of bytes.
     Bytes,
 }
@@ -36,18 +42,21 @@ macro_rules! families {
 
 families! {
     SERVER_DURATION = Seconds "http_server_request_duration_seconds",
-        "Duration of requests, from the head to the last byte of the answer.";
+        "Duration of requests that were no streams, from the head to the last byte of the answer.";
     SERVER_ACTIVE = Gauge "http_server_active_requests", "Requests in progress.";
     REQUEST_SIZE = Bytes "http_server_request_body_size_bytes", "Size of request bodies that were read.";
     RESPONSE_SIZE = Bytes "http_server_response_body_size_bytes", "Size of answers' bodies that were sent.";
     CLIENT_DURATION = Seconds "http_client_request_duration_seconds",
-        "Duration of attempts at endpoints, from their start to the last byte of the answer.";
+        "Duration of attempts at endpoints that were no streams, from their start to the last byte of the answer.";
     CLIENT_ACTIVE = Gauge "http_client_active_requests", "Attempts in progress.";
     REQUESTS = Counter "tracegate_requests_total", "Requests by route, status class, reason and blame.";
     FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
         "From the head of the request to the head of the answer.";
-    OVERHEAD = Seconds "tracegate_overhead_seconds",
-        "The gateway's own time: the duration of a request less the time spent in attempts.";
+    OVERHEAD = Short "tracegate_overhead_seconds",
+        "The gateway's own time: the duration of a request, no stream, less the time spent in attempts.";
+    STREAMS_ACTIVE = Gauge "tracegate_streams_active", "Open streams.";
+    STREAM_AGE = Long "tracegate_stream_age_seconds",
+        "How old streams became, from the head of the request to their end.";
     RETRIES = Counter "tracegate_retries_total", "Attempts after the first of a request.";
     ENDPOINT_REQUESTS = Counter "tracegate_endpoint_requests_total", "Attempts at this endpoint.";
     ENDPOINT_FAILURES = Counter "tracegate_endpoint_failures_total", "Failed attempts at this endpoint.";
@@ -59,9 +68,14 @@ families! {
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
+    SPANS_MADE = Counter "tracegate_telemetry_spans_made_total",
+        "Spans of operations and attempts that have ended and of streams that have opened, sampled or not.";
+    SPANS_QUEUED = Gauge "tracegate_telemetry_spans_queued",
+        "Spans that wait for this receiver or are on their way to it.";
     ACCESS_RECORDS = Counter "tracegate_access_records_total", "Access log lines written and dropped.";
-    TARGET_INFO = Gauge "target_info", "The resource that these metrics are of; always 1.";
-    BUILD_INFO = Gauge "tracegate_build_info", "The running version; always 1.";
+    SERIES = Gauge "tracegate_telemetry_series", "Series of each metric on this page, histograms counted once.";
+    TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";
+    BUILD_INFO = Info "tracegate_build_info", "The running version; always 1.";
 }
 
 /// Upper bounds of the histograms of seconds, unless others are set: a superset of the convention's.
@@ -70,8 +84,18 @@ pub const SECOND_BUCKETS: [f64; 20] = [
     60.0, 120.0, 300.0,
 ];
 
+/// Upper bounds of the histograms of what takes microseconds, in seconds.
+pub const SHORT_BUCKETS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0,
+];
+
+/// Upper bounds of the histograms of what lasts hours, in seconds: up to a day.
+pub const LONG_BUCKETS: [f64; 14] =
+    [1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 43_200.0, 86_400.0];
+
 /// Upper bounds of the byte histograms: 256 × 4ⁿ up to 1 GiB.
-pub const BYTE_BUCKETS: [u64; 12] = {
+pub const BYTE_BUCKETS: [u32; 12] = {
     let mut bounds = [256; 12];
     let mut index = 1;
     while index < bounds.len() {

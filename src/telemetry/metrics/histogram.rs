@@ -1,48 +1,45 @@
 //! Histograms of fixed buckets: atomics alone, nothing waits and nothing is lost.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::family::{self, Family, Kind};
+use super::exemplar::{Exemplar, Exemplars};
+use super::family;
+use super::page::{Format, Page};
 
 /// A handle to one series. Recording takes no lock and allocates nothing.
 #[derive(Clone)]
 pub struct Histogram(Arc<Series>);
 
-/// All histograms: every family of them with its series.
-#[derive(Debug)]
-pub(super) struct Histograms(Vec<Group>);
-
-#[derive(Debug)]
-struct Group {
-    family: Family,
-    scale: Arc<Scale>,
-    /// Ascending by their labels.
-    series: Mutex<Vec<Histogram>>,
-}
-
 struct Series {
     scale: Arc<Scale>,
-    /// As on the page, without braces.
-    labels: Box<str>,
     /// Samples in each bucket alone, not below it; the last is for those above every bound. The count is
     /// their sum, so that it never differs from the bucket `+Inf`.
     buckets: Box<[AtomicU64]>,
     /// Of all samples, in [`Unit`]s. Past 2⁶⁴ it begins anew, which Prometheus takes for a restart: with
     /// 10,000 requests always in flight every three weeks.
     sum: AtomicU64,
+    exemplars: Exemplars,
 }
 
 /// What the series of a family share.
 #[derive(Debug)]
-struct Scale {
+pub(super) struct Scale {
     unit: Unit,
     /// Upper bounds of the buckets, ascending, each within its bucket.
     bounds: Box<[u64]>,
     /// The bounds as on the page, `+Inf` at the end.
-    words: Box<[Box<str>]>,
+    words: Box<[Word]>,
+}
+
+/// A bound as each format has it: OpenMetrics asks for one spelling of the usual ones, Prometheus' text format
+/// never had it.
+#[derive(Debug)]
+struct Word {
+    text: Box<str>,
+    canonical: Box<str>,
 }
 
 /// What samples are counted in.
@@ -64,6 +61,44 @@ impl Histogram {
         self.record(count);
     }
 
+    /// An example of a histogram of seconds, which has been recorded before.
+    pub fn exemplify(&self, exemplar: Exemplar) {
+        let series = &*self.0;
+        let bucket = series.scale.bucket(nanoseconds(exemplar.duration));
+        series.exemplars.keep(bucket, series.buckets.len(), exemplar);
+    }
+
+    /// A series without samples.
+    pub(super) fn new(scale: &Arc<Scale>) -> Self {
+        let buckets = scale.words.iter().map(|_| AtomicU64::new(0)).collect();
+        let (sum, exemplars) = (AtomicU64::new(0), Exemplars::default());
+        Self(Arc::new(Series { scale: Arc::clone(scale), buckets, sum, exemplars }))
+    }
+
+    /// How many handles there are.
+    pub(super) fn owners(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
+    /// How many samples there have been.
+    pub(super) fn count(&self) -> u64 {
+        self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Writes the series with these labels.
+    pub(super) fn render(&self, labels: &str, page: &mut Page) {
+        let series = &*self.0;
+        let exemplars = series.exemplars.get();
+        let mut count = 0;
+        for (place, (bucket, word)) in series.buckets.iter().zip(&series.scale.words).enumerate() {
+            count += bucket.load(Ordering::Relaxed);
+            let exemplar = exemplars.get(place).and_then(Option::as_ref);
+            page.bucket(labels, word.of(page.format), count, exemplar);
+        }
+        page.sample("_sum", labels, series.scale.unit.word(series.sum.load(Ordering::Relaxed)));
+        page.sample("_count", labels, count);
+    }
+
     fn record(&self, sample: u64) {
         let series = &*self.0;
         series.sum.fetch_add(sample, Ordering::Relaxed);
@@ -73,93 +108,26 @@ impl Histogram {
 
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Histogram").field(&self.0.labels).finish()
-    }
-}
-
-impl Histograms {
-    /// Every family of histograms, those of seconds with these bounds.
-    pub(super) fn new(seconds: &[f64]) -> Self {
-        let (seconds, bytes) = (Arc::new(Scale::seconds(seconds)), Arc::new(Scale::bytes()));
-        let group = |family: &Family| {
-            let scale = match family.kind {
-                Kind::Counter | Kind::Gauge => return None,
-                Kind::Seconds => &seconds,
-                Kind::Bytes => &bytes,
-            };
-            Some(Group { family: *family, scale: Arc::clone(scale), series: Mutex::default() })
-        };
-        Self(family::ALL.iter().filter_map(group).collect())
-    }
-
-    /// The series with these labels, made if it is not there.
-    pub(super) fn get(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
-        let group = self.0.iter().find(|group| group.family.name == family.name);
-        let group = group.expect("only families of seconds and bytes are asked for");
-        let labels = label_text(labels);
-        let mut series = group.series.lock().unwrap_or_else(PoisonError::into_inner);
-        match series.binary_search_by(|known| (*known.0.labels).cmp(&labels)) {
-            Ok(place) => series[place].clone(),
-            Err(place) => {
-                let made = Histogram(Arc::new(Series::new(&group.scale, labels.into())));
-                series.insert(place, made.clone());
-                made
-            }
-        }
-    }
-
-    /// Writes every family that has series, in Prometheus' text format 0.0.4.
-    pub(super) fn render(&self, page: &mut String) {
-        for group in &self.0 {
-            // copied, so that a new series need not wait for the page
-            let series = group.series.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let Family { name, help, .. } = group.family;
-            if series.is_empty() {
-                continue;
-            }
-            writeln!(page, "# HELP {name} {help}\n# TYPE {name} histogram").expect(TO_MEMORY);
-            for histogram in &series {
-                histogram.0.render(name, page);
-            }
-            page.push('\n');
-        }
-    }
-}
-
-impl Series {
-    fn new(scale: &Arc<Scale>, labels: Box<str>) -> Self {
-        let buckets = scale.words.iter().map(|_| AtomicU64::new(0)).collect();
-        Self { scale: Arc::clone(scale), labels, buckets, sum: AtomicU64::new(0) }
-    }
-
-    fn render(&self, name: &str, page: &mut String) {
-        let labels = &self.labels;
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut count = 0;
-        for (bucket, word) in self.buckets.iter().zip(&self.scale.words) {
-            count += bucket.load(Ordering::Relaxed);
-            writeln!(page, "{name}_bucket{{{labels}{comma}le=\"{word}\"}} {count}").expect(TO_MEMORY);
-        }
-        let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
-        let sum = self.scale.unit.word(self.sum.load(Ordering::Relaxed));
-        writeln!(page, "{name}_sum{open}{labels}{close} {sum}").expect(TO_MEMORY);
-        writeln!(page, "{name}_count{open}{labels}{close} {count}").expect(TO_MEMORY);
+        f.debug_struct("Histogram").finish_non_exhaustive()
     }
 }
 
 impl Scale {
-    fn seconds(bounds: &[f64]) -> Self {
+    /// Of seconds, with these bounds.
+    pub(super) fn seconds(bounds: &[f64]) -> Self {
         let nanoseconds = |bound: &f64| Duration::try_from_secs_f64(*bound).map_or(u64::MAX, nanoseconds);
         Self::new(Unit::Nanoseconds, bounds.iter().map(nanoseconds).collect(), bounds)
     }
 
-    fn bytes() -> Self {
-        Self::new(Unit::Bytes, family::BYTE_BUCKETS.into(), &family::BYTE_BUCKETS)
+    /// Of bytes.
+    pub(super) fn bytes() -> Self {
+        let bounds = family::BYTE_BUCKETS;
+        Self::new(Unit::Bytes, bounds.map(u64::from).into(), &bounds.map(f64::from))
     }
 
-    fn new(unit: Unit, bounds: Box<[u64]>, words: &[impl ToString]) -> Self {
-        let words = words.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-        Self { unit, bounds, words: words.map(Into::into).collect() }
+    fn new(unit: Unit, bounds: Box<[u64]>, told: &[f64]) -> Self {
+        let words = told.iter().copied().chain([f64::INFINITY]).map(Word::new).collect();
+        Self { unit, bounds, words }
     }
 
     /// The bucket of this sample: the first whose bound is not below it.
@@ -177,39 +145,57 @@ impl Unit {
     }
 }
 
+impl Word {
+    fn new(bound: f64) -> Self {
+        if bound.is_infinite() {
+            return Self { text: "+Inf".into(), canonical: "+Inf".into() };
+        }
+        Self { text: bound.to_string().into(), canonical: canonical(bound).into() }
+    }
+
+    fn of(&self, format: Format) -> &str {
+        match format {
+            Format::Text => &self.text,
+            Format::OpenMetrics => &self.canonical,
+        }
+    }
+}
+
+/// A positive number as OpenMetrics wants bounds: `1.0`, `0.25`, `1e-05`, `1.048576e+06` (OpenMetrics 1.0,
+/// "Considerations: Canonical Numbers").
+fn canonical(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').expect("it was asked for");
+    match exponent.parse().unwrap_or(0) {
+        -4..6 if number.fract() == 0.0 => format!("{number}.0"),
+        -4..6 => number.to_string(),
+        exponent => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, i32::abs(exponent)),
+    }
+}
+
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
-
-/// Labels as on the page, in this order, without braces.
-fn label_text(labels: &[(&'static str, &str)]) -> String {
-    let mut text = String::new();
-    for (key, value) in labels {
-        let comma = if text.is_empty() { "" } else { "," };
-        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        write!(text, "{comma}{key}=\"{value}\"").expect(TO_MEMORY);
-    }
-    text
-}
-
-const TO_MEMORY: &str = "writing to memory does not fail";
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Histograms, family, label_text};
+    use std::sync::Arc;
 
-    /// The page of one histogram of seconds without labels, bounds 0.001, 0.25 and 10.
-    fn page(samples: &[Duration]) -> String {
-        let histograms = Histograms::new(&[0.001, 0.25, 10.0]);
-        let histogram = histograms.get(family::OVERHEAD, &[]);
-        for sample in samples {
-            histogram.record_duration(*sample);
-        }
-        let mut page = String::new();
-        histograms.render(&mut page);
-        page
+    use super::{Format, Histogram, Page, Scale, canonical};
+    use crate::telemetry::metrics::family::{Family, OVERHEAD, REQUEST_SIZE};
+
+    fn seconds(bounds: &[f64]) -> Histogram {
+        Histogram::new(&Arc::new(Scale::seconds(bounds)))
+    }
+
+    /// The page of one histogram.
+    fn page(family: Family, labels: &str, histogram: &Histogram) -> String {
+        let mut page = Page::new(Format::Text);
+        page.family(family.name, family.kind, family.help);
+        histogram.render(labels, &mut page);
+        page.end()
     }
 
     #[test]
@@ -233,22 +219,22 @@ mod tests {
                  tracegate_overhead_seconds_bucket{{le=\"10\"}} {third}\n\
                  tracegate_overhead_seconds_bucket{{le=\"+Inf\"}} {all}\n\
                  tracegate_overhead_seconds_sum {sum}\n\
-                 tracegate_overhead_seconds_count 1\n\n",
-                family::OVERHEAD.help
+                 tracegate_overhead_seconds_count 1\n",
+                OVERHEAD.help
             );
-            assert_eq!(page(&[sample]), expected, "{sample:?}");
+            let histogram = seconds(&[0.001, 0.25, 10.0]);
+            histogram.record_duration(sample);
+            assert_eq!(page(OVERHEAD, "", &histogram), expected, "{sample:?}");
         }
     }
 
     #[test]
     fn bounds_that_nanoseconds_cannot_tell_apart_still_count_every_sample() {
-        let histograms = Histograms::new(&[1e-12, 1e-10, 1.0, 1e30]);
-        let histogram = histograms.get(family::OVERHEAD, &[]);
+        let histogram = seconds(&[1e-12, 1e-10, 1.0, 1e30]);
         for sample in [Duration::ZERO, Duration::from_secs(1), Duration::MAX] {
             histogram.record_duration(sample);
         }
-        let mut page = String::new();
-        histograms.render(&mut page);
+        let page = page(OVERHEAD, "", &histogram);
         let counts: Vec<&str> = page
             .lines()
             .filter(|line| line.contains("_bucket"))
@@ -259,13 +245,11 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_exactly() {
-        let histograms = Histograms::new(&[1.0]);
-        let histogram = histograms.get(family::REQUEST_SIZE, &[("http_route", "/")]);
+        let histogram = Histogram::new(&Arc::new(Scale::bytes()));
         for count in [0, 256, 257, 1 << 30, (1 << 53) + 1] {
             histogram.record_bytes(count);
         }
-        let mut page = String::new();
-        histograms.render(&mut page);
+        let page = page(REQUEST_SIZE, "http_route=\"/\"", &histogram);
         let sum = 256 + 257 + (1_u64 << 30) + (1 << 53) + 1;
         for line in [
             "_bucket{http_route=\"/\",le=\"256\"} 2",
@@ -281,42 +265,30 @@ mod tests {
     }
 
     #[test]
-    fn labels_keep_their_order_and_hide_no_quote() {
-        let cases: [(&[(&'static str, &str)], &str); 4] = [
-            (&[], ""),
-            (&[("b", "1"), ("a", "")], r#"b="1",a="""#),
-            (&[("a", r#"say "hi""#)], r#"a="say \"hi\"""#),
-            (&[("a", "back\\slash\nline")], r#"a="back\\slash\nline""#),
-        ];
-        for (labels, text) in cases {
-            assert_eq!(label_text(labels), text);
+    fn bounds_are_spelled_as_openmetrics_wants_them() {
+        for (bound, word) in [
+            (1.0, "1.0"),
+            (2.5, "2.5"),
+            (300.0, "300.0"),
+            (0.001, "0.001"),
+            (0.0001, "0.0001"),
+            (0.000_025, "2.5e-05"),
+            (0.000_01, "1e-05"),
+            (65536.0, "65536.0"),
+            (1_048_576.0, "1.048576e+06"),
+            (1e30, "1e+30"),
+        ] {
+            assert_eq!(canonical(bound), word);
         }
-    }
-
-    #[test]
-    fn the_same_labels_are_the_same_series() {
-        let histograms = Histograms::new(&[1.0]);
-        for route in ["/b", "/a", "/c", "/a"] {
-            histograms.get(family::FIRST_BYTE, &[("http_route", route)]).record_duration(Duration::ZERO);
-        }
-        let mut page = String::new();
-        histograms.render(&mut page);
-        let counts: Vec<&str> = page.lines().filter(|line| line.contains("_count")).collect();
-        let line = |route, count| {
-            format!("tracegate_time_to_first_byte_seconds_count{{http_route=\"{route}\"}} {count}")
-        };
-        assert_eq!(counts, [line("/a", 2), line("/b", 1), line("/c", 1)]);
     }
 
     #[test]
     fn nothing_is_lost_however_many_record_and_read_at_once() {
         const THREADS: u64 = 4;
         const SAMPLES: u64 = 100_000;
-        let histograms = Histograms::new(&[1e-6, 5e-5]);
-        let histogram = histograms.get(family::OVERHEAD, &[]);
+        let histogram = seconds(&[1e-6, 5e-5]);
         let render = || {
-            let mut page = String::new();
-            histograms.render(&mut page);
+            let page = page(OVERHEAD, "", &histogram);
             let value = |name: &str| {
                 let line = page.lines().find_map(|line| line.strip_prefix(name)).unwrap();
                 line.trim().to_owned()

@@ -1,37 +1,43 @@
 //! The registry: series are made here and rendered from here. It is our own; nothing is installed globally.
 
+use std::time::Instant;
+
 use ::metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use metrics_process::Collector;
 
 use super::family::{self, Family, Kind};
-use super::histogram::{Histogram, Histograms};
+use super::histogram::Histogram;
+use super::owned::Owned;
+use super::page::{Format, Page};
+use super::process;
+use crate::telemetry::settings;
 
-/// Makes series and renders them. Histograms are our own: the exporter's lose samples while they are read.
+/// Makes series and renders them.
+///
+/// The exporter has the series that are there from the start to the end: of listeners, receivers and the process.
+/// Those of routes and endpoints have owners, and histograms are our own: the exporter neither caps nor removes
+/// series, and its histograms lose samples while they are read.
 pub struct Registry {
     recorder: PrometheusRecorder,
-    page: PrometheusHandle,
-    histograms: Histograms,
-    process: Collector,
+    exporter: PrometheusHandle,
+    owned: Owned,
 }
 
 impl Registry {
-    /// A registry with every family described, and histograms of seconds with these bounds, or without any
-    /// the default ones.
-    pub(super) fn new(seconds: &[f64]) -> Self {
-        let seconds = if seconds.is_empty() { &family::SECOND_BUCKETS } else { seconds };
+    /// A registry with every family described; without any bounds histograms of seconds have the default ones.
+    pub(super) fn new(settings: &settings::Metrics) -> Self {
+        let bounds = &settings.buckets[..];
+        let bounds = if bounds.is_empty() { &family::SECOND_BUCKETS } else { bounds };
         let recorder = PrometheusBuilder::new().build_recorder();
         for family in family::ALL {
             let name = KeyName::from_const_str(family.name);
             match family.kind {
                 Kind::Counter => recorder.describe_counter(name, None, family.help.into()),
-                Kind::Gauge => recorder.describe_gauge(name, None, family.help.into()),
-                Kind::Seconds | Kind::Bytes => {}
+                Kind::Gauge | Kind::Info => recorder.describe_gauge(name, None, family.help.into()),
+                Kind::Seconds | Kind::Short | Kind::Long | Kind::Bytes => {}
             }
         }
-        let process = Collector::default();
-        ::metrics::with_local_recorder(&recorder, || process.describe());
-        Self { page: recorder.handle(), recorder, histograms: Histograms::new(seconds), process }
+        Self { exporter: recorder.handle(), recorder, owned: Owned::new(bounds, settings.max_series) }
     }
 
     /// The counter with these labels.
@@ -44,9 +50,19 @@ impl Registry {
         self.recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
-    /// The histogram with these labels.
+    /// The counter with these labels, there for as long as somebody holds it.
+    pub fn owned_counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
+        self.owned.counter(family, labels)
+    }
+
+    /// The gauge with these labels, there for as long as somebody holds it.
+    pub fn owned_gauge(&self, family: Family, labels: &[(&'static str, &str)]) -> Gauge {
+        self.owned.gauge(family, labels)
+    }
+
+    /// The histogram with these labels, there for as long as somebody holds it.
     pub fn histogram(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
-        self.histograms.get(family, labels)
+        self.owned.histogram(family, labels)
     }
 
     /// A gauge of 1 whose labels are the resource's attributes.
@@ -57,12 +73,32 @@ impl Registry {
         self.recorder.register_gauge(&key, &METADATA).set(1);
     }
 
-    /// The page of all series, the process's own read now. Takes milliseconds at many series.
-    pub(super) fn render(&self) -> String {
-        ::metrics::with_local_recorder(&self.recorder, || self.process.collect());
-        let mut page = self.page.render();
-        self.histograms.render(&mut page);
-        page
+    /// The page of all series, the process's own read now; what nobody owns any more is forgotten in time.
+    /// Takes milliseconds at many series.
+    pub(super) fn render(&self, format: Format) -> String {
+        let mut page = Page::new(format);
+        copy(&self.exporter.render(), &mut page);
+        self.owned.expire(Instant::now());
+        self.owned.render(&mut page);
+        page.count_series(family::SERIES);
+        process::render(&mut page);
+        page.end()
+    }
+}
+
+/// Copies what the exporter has written, in its text format, onto the page in whichever format that has.
+fn copy(text: &str, page: &mut Page) {
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
+            let family = family::ALL.iter().find(|family| family.name == name);
+            let Family { name, kind, help } = family.expect("series are made of known families");
+            page.family(name, *kind, help);
+        } else if !line.starts_with('#')
+            && let Some((series, value)) = line.rsplit_once(' ')
+        {
+            let labels = series.split_once('{').and_then(|(_, labels)| labels.strip_suffix('}'));
+            page.sample("", labels.unwrap_or_default(), value);
+        }
     }
 }
 

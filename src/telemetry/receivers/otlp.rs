@@ -1,81 +1,86 @@
-//! The OTLP receiver: opentelemetry-otlp over gRPC and over HTTP/protobuf, its own retries off.
+//! The OTLP receiver, over gRPC and over HTTP/protobuf: <https://opentelemetry.io/docs/specs/otlp/>.
 //!
-//! The library answers with text. Over HTTP our own client sees status, `Retry-After` and partial success;
-//! over gRPC the status code stands in the text, and a partial success shows only in the library's own log.
+//! gRPC is one unary call here: a message with five bytes before it, posted by HTTP/2, and a status in the
+//! trailers (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-mod http_client;
+mod answer;
+mod encode;
+mod protobuf;
 
-use std::collections::HashMap;
-use std::error::Error;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
-use opentelemetry_otlp::{
-    Compression, Protocol, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
-    WithTonicConfig as _,
-};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::time::timeout;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, ClientTlsConfig};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, TE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use self::http_client::HttpClient;
+use self::encode::Encoder;
+use super::client::{Client, Version, gzip};
 use super::{Answer, Receiver};
 use crate::telemetry::settings::{Otlp, OtlpProtocol};
+use crate::telemetry::span::Span;
 
 /// A receiver that speaks OTLP.
 #[derive(Debug)]
 pub struct OtlpReceiver {
-    exporter: SpanExporter,
-    /// What sees the answers over HTTP.
-    http: Option<Arc<HttpClient>>,
-    timeout: Duration,
+    encoder: Encoder,
+    protocol: OtlpProtocol,
+    gzip: bool,
+    client: Client,
 }
 
 impl OtlpReceiver {
-    /// A receiver by these settings. It connects when there is something to export. To be called inside the
-    /// runtime that exports.
-    pub fn new(settings: &Otlp, resource: &Resource) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let (mut exporter, http) = match settings.protocol {
-            OtlpProtocol::Grpc => (grpc(settings)?, None),
+    /// A receiver by these settings for spans of this resource. It connects when there is something to send.
+    pub fn new(settings: &Otlp, resource: &BTreeMap<String, String>) -> Result<Self, http::Error> {
+        let mut fields = HeaderMap::new();
+        let (version, path) = match settings.protocol {
+            OtlpProtocol::Grpc => {
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                fields.insert(TE, HeaderValue::from_static("trailers"));
+                (Version::Http2, Some(PathAndQuery::from_static(GRPC_PATH)))
+            }
             OtlpProtocol::Http => {
-                let client = Arc::new(HttpClient::new(&settings.endpoint, settings.ca_file.as_deref())?);
-                (http(settings, Arc::clone(&client))?, Some(client))
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+                (Version::Http1, None)
             }
         };
-        exporter.set_resource(resource);
-        Ok(Self { exporter, http, timeout: settings.timeout })
+        if settings.receiver.gzip {
+            let encoding = match settings.protocol {
+                OtlpProtocol::Grpc => HeaderName::from_static("grpc-encoding"),
+                OtlpProtocol::Http => CONTENT_ENCODING,
+            };
+            fields.insert(encoding, HeaderValue::from_static("gzip"));
+        }
+        Ok(Self {
+            encoder: Encoder::new(resource),
+            protocol: settings.protocol,
+            gzip: settings.receiver.gzip,
+            client: Client::new(&settings.receiver, version, path, fields)?,
+        })
     }
 
-    async fn answer(&mut self, spans: Vec<SpanData>) -> Answer {
-        let count = spans.len();
-        let Ok(result) = timeout(self.timeout, self.exporter.export(spans)).await else {
-            return Answer::Failed(format!("no answer within {:?}", self.timeout));
-        };
-        let seen = self.http.as_ref().and_then(|client| client.take_seen());
-        match (result, seen) {
-            (Ok(()), None) => Answer::Accepted,
-            (Ok(()), Some(seen)) => match seen.rejected_spans {
-                0 => Answer::Accepted,
-                rejected => {
-                    Answer::Rejected { spans: rejected.min(count), why: "partial success".to_owned() }
-                }
-            },
-            (Err(error), Some(seen)) => match (seen.status, seen.retry_after) {
-                (429 | 502..=504, Some(wait)) => Answer::RetryAfter(wait),
-                (429 | 502..=504, None) => Answer::Failed(text(error)),
-                _ => Answer::Rejected { spans: count, why: text(error) },
-            },
-            (Err(error), None) => {
-                let why = text(error);
-                if is_final(&why) { Answer::Rejected { spans: count, why } } else { Answer::Failed(why) }
+    /// An `ExportTraceServiceRequest` that somebody has encoded, as it is sent.
+    pub fn pack(&self, message: Vec<u8>) -> Bytes {
+        let message = if self.gzip { gzip(&message) } else { message };
+        match self.protocol {
+            OtlpProtocol::Http => message.into(),
+            OtlpProtocol::Grpc => {
+                let length = u32::try_from(message.len()).expect("a batch has less than 4 GiB");
+                let prefix = [&[u8::from(self.gzip)][..], &length.to_be_bytes()].concat();
+                [prefix, message].concat().into()
             }
+        }
+    }
+
+    async fn post(&mut self, batch: Bytes) -> Answer {
+        match self.client.post(batch).await {
+            Err(why) => Answer::Later { wait: None, why },
+            Ok(reply) => match self.protocol {
+                OtlpProtocol::Grpc => answer::grpc(&reply),
+                OtlpProtocol::Http => answer::http(&reply),
+            },
         }
     }
 }
@@ -85,105 +90,123 @@ impl Receiver for OtlpReceiver {
         NAME
     }
 
-    fn export(&mut self, spans: Vec<SpanData>) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
-        Box::pin(self.answer(spans))
+    fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes {
+        self.pack(self.encoder.encode(spans))
+    }
+
+    fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        Box::pin(self.post(batch))
     }
 }
 
 /// The word for this receiver in labels and logs.
 pub const NAME: &str = "otlp";
 
-fn grpc(settings: &Otlp) -> Result<SpanExporter, Box<dyn Error + Send + Sync>> {
-    let mut headers = HeaderMap::new();
-    for (name, secret) in &settings.headers {
-        let mut value = HeaderValue::from_str(secret.expose())?;
-        value.set_sensitive(true);
-        headers.append(name, value);
-    }
-    let mut builder = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(&*settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_metadata(MetadataMap::from_headers(headers))
-        .with_retry_policy(RetryPolicy::disabled());
-    if settings.gzip {
-        builder = builder.with_compression(Compression::Gzip);
-    }
-    if settings.endpoint.starts_with("https:") {
-        let tls = match &settings.ca_file {
-            None => ClientTlsConfig::new().with_webpki_roots(),
-            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(file)?)),
-        };
-        builder = builder.with_tls_config(tls);
-    }
-    Ok(builder.build()?)
-}
-
-fn http(settings: &Otlp, client: Arc<HttpClient>) -> Result<SpanExporter, Box<dyn Error + Send + Sync>> {
-    let headers: HashMap<String, String> = settings
-        .headers
-        .iter()
-        .map(|(name, secret)| (name.as_str().to_owned(), secret.expose().to_owned()))
-        .collect();
-    let mut builder = SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(&*settings.endpoint)
-        .with_timeout(settings.timeout)
-        .with_headers(headers)
-        .with_retry_policy(RetryPolicy::disabled())
-        .with_shared_http_client(client);
-    if settings.gzip {
-        builder = builder.with_compression(Compression::Gzip);
-    }
-    Ok(builder.build()?)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn text(error: OTelSdkError) -> String {
-    match error {
-        OTelSdkError::InternalFailure(text) => text,
-        other => other.to_string(),
-    }
-}
-
-/// Whether the gRPC status in the library's text says that sending again is of no use (OTLP specification,
-/// "Failures"). `Unknown` is what a broken connection looks like, so it is tried again.
-fn is_final(why: &str) -> bool {
-    const FINAL: [&str; 8] = [
-        "InvalidArgument",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "FailedPrecondition",
-        "Unimplemented",
-        "Internal",
-        "Unauthenticated",
-    ];
-    let code = why.split_once("gRPC code: ").map_or("", |(_, code)| code);
-    let code = code.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
-    FINAL.contains(&code)
-}
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 #[cfg(test)]
 mod tests {
-    use super::is_final;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    #[test]
-    fn only_some_status_codes_are_final() {
-        let cases = [
-            ("TonicTracesClient export failed with gRPC code: Unauthenticated", true),
-            ("TonicTracesClient export failed with gRPC code: InvalidArgument: x", true),
-            ("TonicTracesClient export failed with gRPC code: Unavailable: tcp connect error", false),
-            ("TonicTracesClient export failed with gRPC code: ResourceExhausted", false),
-            ("TonicTracesClient export failed with gRPC code: Unknown: transport error", false),
-            ("something else that mentions Internal", false),
-        ];
-        for (why, expected) in cases {
-            assert_eq!(is_final(why), expected, "{why}");
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use hyper_util::service::TowerToHyperService;
+    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+        TraceService, TraceServiceServer,
+    };
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+    };
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tonic::codec::CompressionEncoding;
+    use tonic::{Code, Status, async_trait};
+
+    use super::OtlpReceiver;
+    use crate::telemetry::receivers::{Answer, Receiver as _};
+    use crate::telemetry::settings::{Otlp, OtlpProtocol, Receiver};
+    use crate::telemetry::testing;
+
+    type Result = std::result::Result<ExportTraceServiceResponse, Status>;
+
+    /// A service as gRPC's own library for Rust has it.
+    struct Service {
+        answer: Box<dyn Fn() -> Result + Send + Sync>,
+        received: mpsc::UnboundedSender<ExportTraceServiceRequest>,
+    }
+
+    #[async_trait]
+    impl TraceService for Service {
+        async fn export(
+            &self,
+            request: tonic::Request<ExportTraceServiceRequest>,
+        ) -> std::result::Result<tonic::Response<ExportTraceServiceResponse>, Status> {
+            let _ = self.received.send(request.into_inner());
+            (self.answer)().map(tonic::Response::new)
         }
+    }
+
+    /// What the receiver makes of this answer to the same batch twice, plain and compressed.
+    async fn exchange(answer: impl Fn() -> Result + Send + Sync + 'static) -> Answer {
+        let (sender, mut requests) = mpsc::unbounded_channel();
+        let service =
+            TraceServiceServer::from_arc(Arc::new(Service { answer: Box::new(answer), received: sender }))
+                .accept_compressed(CompressionEncoding::Gzip);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let service = TowerToHyperService::new(service.clone());
+                tokio::spawn(async move {
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        let mut answers = Vec::new();
+        for gzip in [false, true] {
+            let receiver = Receiver { gzip, ..testing::receiver(&endpoint) };
+            let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver };
+            let mut receiver = OtlpReceiver::new(&settings, &BTreeMap::new()).unwrap();
+            let batch = receiver.encode(&mut std::iter::empty());
+            for _ in 0..2 {
+                answers.push(receiver.send(batch.clone()).await);
+                assert_eq!(requests.recv().await.unwrap().resource_spans[0].scope_spans.len(), 1);
+            }
+        }
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        answers.remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_make_is_understood() {
+        let accepted = exchange(|| Ok(ExportTraceServiceResponse::default())).await;
+        assert_eq!(accepted, Answer::Accepted);
+        let partial = exchange(|| {
+            let partial =
+                ExportTracePartialSuccess { rejected_spans: 3, error_message: "too old".to_owned() };
+            Ok(ExportTraceServiceResponse { partial_success: Some(partial) })
+        });
+        assert_eq!(partial.await, Answer::Partly { rejected: 3, why: "too old".to_owned() });
+        let refused = exchange(|| Err(Status::invalid_argument("no such tenant: ü")));
+        assert_eq!(refused.await, Answer::Refused("INVALID_ARGUMENT: no such tenant: ü".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn the_wait_that_a_server_of_another_make_asks_for_is_understood() {
+        // google.rpc.Status with a RetryInfo of five seconds
+        let delay = [0x0a, 2, 0x08, 5];
+        let mut details = vec![0x1a, 46, 0x0a, 40];
+        details.extend(b"type.googleapis.com/google.rpc.RetryInfo");
+        details.extend([0x12, 4]);
+        details.extend(delay);
+        details[1] = u8::try_from(details.len() - 2).unwrap();
+        let exhausted = exchange(move || {
+            Err(Status::with_details(Code::ResourceExhausted, "later", details.clone().into()))
+        });
+        let wait = Some(Duration::from_secs(5));
+        assert_eq!(exhausted.await, Answer::Later { wait, why: "RESOURCE_EXHAUSTED: later".to_owned() });
     }
 }

@@ -1,17 +1,18 @@
 //! The exporter: batches from the queue to the receiver, again and again while it is away, each span counted.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::assemble::assemble;
+use super::trouble::Trouble;
 use crate::telemetry::backlog::Backlog;
 use crate::telemetry::balance::{Dropped, SpanBalance};
 use crate::telemetry::operation::Record;
 use crate::telemetry::receivers::{Answer, Receiver};
-use crate::telemetry::settings::Privacy;
+use crate::telemetry::settings::{self, Privacy};
 
 /// Exports until its queue is closed and empty.
 pub(super) struct Exporter {
@@ -20,23 +21,42 @@ pub(super) struct Exporter {
     balance: Arc<SpanBalance>,
     privacy: Privacy,
     delay: Duration,
-    trouble: Trouble,
+    give_up_after: Duration,
+    /// Nothing is sent before: the receiver failed, or asked for it.
+    not_before: Instant,
+    pause: Duration,
+    /// What stood in the way last.
+    why: String,
+    away: Trouble,
+    refusing: Trouble,
 }
 
 impl Exporter {
-    /// An exporter that waits this long for a batch to fill.
+    /// An exporter by these settings.
     pub(super) fn new(
         receiver: Box<dyn Receiver>,
+        settings: &settings::Receiver,
         backlog: Arc<Backlog<Arc<Record>>>,
         balance: Arc<SpanBalance>,
         privacy: Privacy,
-        delay: Duration,
     ) -> Self {
-        Self { receiver, backlog, balance, privacy, delay, trouble: Trouble::default() }
+        Self {
+            receiver,
+            backlog,
+            balance,
+            privacy,
+            delay: settings.delay,
+            give_up_after: settings.give_up_after,
+            not_before: Instant::now(),
+            pause: FIRST_PAUSE,
+            why: "no answer".to_owned(),
+            away: Trouble::default(),
+            refusing: Trouble::default(),
+        }
     }
 
     /// Runs until the queue is closed and empty, or the deadline has come; what is left then is dropped.
-    pub(super) async fn run(mut self, deadline: watch::Receiver<Option<Instant>>) {
+    pub(super) async fn run(mut self, deadline: watch::Receiver<Option<std::time::Instant>>) {
         let (backlog, balance) = (Arc::clone(&self.backlog), Arc::clone(&self.balance));
         tokio::select! {
             () = self.export_all() => {}
@@ -56,98 +76,116 @@ impl Exporter {
 
     /// Sends one batch until the receiver takes or refuses it, or it is too old.
     async fn deliver(&mut self, records: &[Arc<Record>]) {
-        let begun = Instant::now();
-        let mut batch = Batch::new(Arc::clone(&self.balance), records);
-        let mut pause = FIRST_PAUSE;
+        let mut open = Open::new(Arc::clone(&self.balance), records);
+        let privacy = &self.privacy;
+        let batch = self.receiver.encode(&mut records.iter().flat_map(|record| assemble(record, privacy)));
+        let give_up_at = Instant::now() + self.give_up_after;
         loop {
-            let spans = records.iter().flat_map(|record| assemble(record, &self.privacy)).collect();
-            let wait = match self.receiver.export(spans).await {
-                Answer::Accepted => {
-                    self.trouble.over(self.receiver.name());
-                    return batch.exported();
+            match timeout_at(give_up_at, self.send(batch.clone())).await {
+                Ok(Answer::Accepted) => {
+                    open.exported();
+                    return records.iter().for_each(|record| record.exported());
                 }
-                Answer::Rejected { spans, why } => {
-                    self.trouble.report(self.receiver.name(), "the receiver of spans refuses them", &why);
-                    batch.dropped(spans, Dropped::Rejected);
-                    return batch.exported();
+                Ok(Answer::Partly { rejected, why }) => {
+                    self.say_refused(&why);
+                    open.dropped(rejected, Dropped::Rejected);
+                    return open.exported();
                 }
-                Answer::RetryAfter(wait) => {
-                    self.trouble.report(self.receiver.name(), "the receiver of spans asks to wait", "");
-                    wait
+                Ok(Answer::Refused(why)) => {
+                    self.say_refused(&why);
+                    return open.dropped(open.spans, Dropped::Rejected);
                 }
-                Answer::Failed(why) => {
-                    self.trouble.report(self.receiver.name(), "the receiver of spans is away", &why);
-                    let wait = pause.mul_f64(rand::random_range(0.5..1.0));
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    wait
+                Ok(Answer::Later { wait, why }) => self.put_off(wait, why),
+                Err(_) => {
+                    self.say_away();
+                    return open.dropped(open.spans, Dropped::GaveUp);
                 }
-            };
-            if begun.elapsed() + wait > GIVE_UP_AFTER {
-                return batch.dropped(batch.open, Dropped::GaveUp);
             }
-            sleep(wait).await;
+        }
+    }
+
+    /// Sends as soon as the receiver may be asked again.
+    async fn send(&mut self, batch: bytes::Bytes) -> Answer {
+        sleep_until(self.not_before).await;
+        let answer = self.receiver.send(batch).await;
+        if !matches!(answer, Answer::Later { .. }) {
+            self.pause = FIRST_PAUSE;
+            if let Some(failures) = self.away.over() {
+                let receiver = self.receiver.name();
+                tracing::info!(receiver, failures, "the receiver of spans is back");
+            }
+        }
+        answer
+    }
+
+    /// Lets the receiver alone for as long as it asked for, else for longer each time.
+    fn put_off(&mut self, wait: Option<Duration>, why: String) {
+        let wait = wait.unwrap_or_else(|| {
+            let pause = self.pause;
+            // every batch is to have its try
+            self.pause = (pause * 2).min(LONGEST_PAUSE).min(self.give_up_after / 2);
+            pause.mul_f64(rand::random_range(0.5..1.0))
+        });
+        self.not_before = Instant::now() + wait.min(LONGEST_WAIT);
+        self.why = why;
+        self.say_away();
+    }
+
+    fn say_away(&mut self) {
+        if let Some(failures) = self.away.seen(Instant::now()) {
+            let (receiver, sums) = (self.receiver.name(), self.balance.sums());
+            let (queued, dropped, why) = (sums.queued, sums.all_dropped(), shortened(&self.why));
+            tracing::warn!(receiver, failures, queued, dropped, why, "the receiver of spans is away");
+        }
+    }
+
+    fn say_refused(&mut self, why: &str) {
+        if let Some(batches) = self.refusing.seen(Instant::now()) {
+            let (receiver, why) = (self.receiver.name(), shortened(why));
+            tracing::warn!(receiver, batches, why, "the receiver of spans has an objection");
         }
     }
 }
 
 /// The spans of a batch that have not been accounted for; if it is dropped with any, the gateway goes down.
-struct Batch {
+struct Open {
     balance: Arc<SpanBalance>,
-    open: usize,
+    spans: usize,
 }
 
-impl Batch {
+impl Open {
     fn new(balance: Arc<SpanBalance>, records: &[Arc<Record>]) -> Self {
-        Self { balance, open: records.iter().map(|record| 1 + record.attempts().count()).sum() }
+        Self { balance, spans: records.iter().map(|record| record.spans()).sum() }
     }
 
     /// All that are left have been accepted.
     fn exported(&mut self) {
-        self.balance.exported(std::mem::take(&mut self.open));
+        self.balance.exported(std::mem::take(&mut self.spans));
     }
 
     fn dropped(&mut self, spans: usize, reason: Dropped) {
-        let spans = spans.min(self.open);
-        self.open -= spans;
+        let spans = spans.min(self.spans);
+        self.spans -= spans;
         self.balance.dropped(spans, reason);
     }
 }
 
-impl Drop for Batch {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.dropped(self.open, Dropped::Shutdown);
-    }
-}
-
-/// Trouble with the receiver makes one line of the log, and one a minute while it lasts.
-#[derive(Default)]
-struct Trouble {
-    reported: Option<Instant>,
-    failures: u64,
-}
-
-impl Trouble {
-    fn report(&mut self, receiver: &'static str, what: &'static str, why: &str) {
-        self.failures += 1;
-        if self.reported.is_none_or(|reported| reported.elapsed() >= REPORT_EVERY) {
-            tracing::warn!(receiver, failures = self.failures, why, "{what}");
-            self.reported = Some(Instant::now());
-        }
-    }
-
-    fn over(&mut self, receiver: &'static str) {
-        if self.reported.take().is_some() {
-            tracing::info!(receiver, failures = self.failures, "the receiver of spans takes them again");
-            self.failures = 0;
-        }
+        self.dropped(self.spans, Dropped::Shutdown);
     }
 }
 
 /// Ends when the deadline has been set and has come, or nobody is there any more to set it.
-async fn reached(mut deadline: watch::Receiver<Option<Instant>>) {
+async fn reached(mut deadline: watch::Receiver<Option<std::time::Instant>>) {
     if let Ok(deadline) = deadline.wait_for(Option::is_some).await.map(|deadline| *deadline) {
         sleep_until(deadline.expect("waited for").into()).await;
     }
+}
+
+/// As much of a receiver's text as is worth a line.
+fn shortened(why: &str) -> &str {
+    &why[..why.floor_char_boundary(256)]
 }
 
 /// The pause after the first failure; it doubles with each.
@@ -156,8 +194,5 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a batch is tried.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
-
-/// How often trouble that lasts is reported.
-const REPORT_EVERY: Duration = Duration::from_mins(1);
+/// The longest wait that a receiver may ask for.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);

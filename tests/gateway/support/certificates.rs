@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// A certificate authority that lives as long as the test.
@@ -49,6 +51,23 @@ impl Authority {
             .unwrap();
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Identity { certificate: certificate.pem(), key: key.serialize_pem(), server: Arc::new(server) }
+    }
+
+    /// TLS of a server that shows this certificate to those alone who have one of this authority too.
+    pub fn mutual(&self, identity: &Identity) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.as_ref().der().clone()).unwrap();
+        let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+        let certificates = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+        let mut server = ServerConfig::builder()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(
+                certificates.collect::<Result<_, _>>().unwrap(),
+                PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(server)
     }
 
     /// TLS of a client that trusts this authority alone and offers these protocols.

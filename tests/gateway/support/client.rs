@@ -133,8 +133,14 @@ pub fn get(path: &str) -> Request<Body> {
 
 /// An admin page over a connection of its own.
 pub async fn get_admin(address: SocketAddr, path: &str) -> Reply {
+    get_admin_with(address, path, &[]).await
+}
+
+/// An admin page, asked for with these fields, over a connection of its own.
+pub async fn get_admin_with(address: SocketAddr, path: &str, fields: &[(&str, &str)]) -> Reply {
     let host = address.to_string();
-    Client::http1(address).await.ask(request(Method::GET, path, &[("host", &host)], body::empty())).await
+    let fields = [&[("host", &*host)], fields].concat();
+    Client::http1(address).await.ask(request(Method::GET, path, &fields, body::empty())).await
 }
 
 /// A request with these fields and this body.

@@ -1,11 +1,17 @@
-//! An OpenTelemetry collector in process: OTLP over gRPC and over HTTP/protobuf on one port.
+//! A receiver of spans in process: OTLP over gRPC and over HTTP/protobuf, and Zipkin's JSON, on one port. It
+//! can be away, silent, slow and choosy.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use base64::Engine;
 use bytes::{BufMut, Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
@@ -18,9 +24,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1 as proto;
 use prost::Message;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::body::{self, Body};
 use super::{own_ip, within};
@@ -32,10 +40,37 @@ pub enum Mode {
     Accept,
     /// Takes it and never says so.
     Stall,
+    /// Takes it and says so this much later.
+    Slow(Duration),
     /// Answers that it is unavailable for now.
     Unavailable,
-    /// Takes it, but says that so many spans were rejected.
+    /// Answers that it has too much to do, and when to come again, in whole seconds.
+    Busy(Duration),
+    /// Answers that it is not to be sent again.
+    Refuse,
+    /// Takes it, but says that so many spans were rejected. Zipkin has no word for that.
     Partial(i64),
+}
+
+/// How spans are sent to a collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP by gRPC.
+    Grpc,
+    /// OTLP by HTTP/protobuf.
+    Http,
+    /// Zipkin's JSON v2.
+    Zipkin,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::Zipkin];
+
+    /// What the gateway calls such a receiver.
+    pub fn receiver(self) -> &'static str {
+        if self == Self::Zipkin { "zipkin" } else { "otlp" }
+    }
 }
 
 /// A collector. It ends when it drops.
@@ -43,13 +78,16 @@ pub struct Collector {
     /// Where it listens.
     pub address: SocketAddr,
     state: Arc<State>,
+    tls: Option<TlsAcceptor>,
     task: JoinHandle<()>,
 }
 
 struct State {
     mode: watch::Sender<Mode>,
     spans: watch::Sender<Vec<Span>>,
+    zipkin: watch::Sender<Vec<Value>>,
     batches: watch::Sender<Vec<Batch>>,
+    accepted: AtomicU64,
 }
 
 /// One export.
@@ -57,32 +95,59 @@ struct State {
 pub struct Batch {
     /// The header of the request.
     pub headers: HeaderMap,
-    /// Whether it came by gRPC.
-    pub grpc: bool,
+    /// How it came.
+    pub protocol: Protocol,
+    /// When it had come.
+    pub at: Instant,
 }
 
 impl Collector {
     /// A collector that accepts.
     pub async fn start() -> Self {
+        Self::listen(None).await
+    }
+
+    /// The same by TLS.
+    pub async fn start_tls(config: Arc<rustls::ServerConfig>) -> Self {
+        Self::listen(Some(config.into())).await
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind((own_ip(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             mode: watch::Sender::new(Mode::Accept),
             spans: watch::Sender::new(Vec::new()),
+            zipkin: watch::Sender::new(Vec::new()),
             batches: watch::Sender::new(Vec::new()),
+            accepted: AtomicU64::new(0),
         });
-        let task = tokio::spawn(accept(listener, Arc::clone(&state)));
-        Self { address, state, task }
+        let task = tokio::spawn(accept(listener, tls.clone(), Arc::clone(&state)));
+        Self { address, state, tls, task }
+    }
+
+    /// The table that makes it a gateway's receiver.
+    pub fn table(&self, protocol: Protocol) -> String {
+        let (address, scheme) = (self.address, if self.tls.is_some() { "https" } else { "http" });
+        match protocol {
+            Protocol::Grpc => {
+                format!("[telemetry.otlp]\nendpoint = '{scheme}://{address}'\nprotocol = 'grpc'\n")
+            }
+            Protocol::Http => {
+                format!("[telemetry.otlp]\nendpoint = '{scheme}://{address}'\nprotocol = 'http/protobuf'\n")
+            }
+            Protocol::Zipkin => format!("[telemetry.zipkin]\nendpoint = '{scheme}://{address}'\n"),
+        }
     }
 
     /// `[telemetry.otlp]` towards this collector by gRPC.
     pub fn grpc(&self) -> String {
-        format!("[telemetry.otlp]\nendpoint = 'http://{}'\nprotocol = 'grpc'\n", self.address)
+        self.table(Protocol::Grpc)
     }
 
     /// `[telemetry.otlp]` towards this collector by HTTP/protobuf.
     pub fn http(&self) -> String {
-        format!("[telemetry.otlp]\nendpoint = 'http://{}'\nprotocol = 'http/protobuf'\n", self.address)
+        self.table(Protocol::Http)
     }
 
     /// Behaves so from now on; batches that are being stalled go on.
@@ -90,7 +155,19 @@ impl Collector {
         self.state.mode.send_replace(mode);
     }
 
-    /// All spans so far.
+    /// Closes every connection and listens no more.
+    pub async fn kill(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// Listens again where it did.
+    pub async fn revive(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.task = tokio::spawn(accept(listener, self.tls.clone(), Arc::clone(&self.state)));
+    }
+
+    /// All spans of OTLP so far.
     pub fn spans(&self) -> Vec<Span> {
         self.state.spans.borrow().clone()
     }
@@ -100,15 +177,27 @@ impl Collector {
         self.state.spans.send_modify(Vec::clear);
     }
 
+    /// How many spans it has said that it took.
+    pub fn accepted(&self) -> u64 {
+        self.state.accepted.load(Ordering::Relaxed)
+    }
+
     /// All batches so far.
     pub fn batches(&self) -> Vec<Batch> {
         self.state.batches.borrow().clone()
     }
 
-    /// All spans, once there are this many.
+    /// All spans of OTLP, once there are this many.
     pub async fn wait_for_spans(&self, count: usize) -> Vec<Span> {
         let mut spans = self.state.spans.subscribe();
         let what = format!("{count} spans at the collector");
+        within(&what, spans.wait_for(|spans| spans.len() >= count)).await.unwrap().clone()
+    }
+
+    /// All spans of Zipkin, once there are this many.
+    pub async fn wait_for_zipkin(&self, count: usize) -> Vec<Value> {
+        let mut spans = self.state.zipkin.subscribe();
+        let what = format!("{count} spans of Zipkin");
         within(&what, spans.wait_for(|spans| spans.len() >= count)).await.unwrap().clone()
     }
 
@@ -208,44 +297,107 @@ impl Span {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
+        let (tls, state) = (tls.clone(), Arc::clone(&state));
         connections.spawn(async move {
             let service = service_fn(move |request| receive(Arc::clone(&state), request));
             let builder = auto::Builder::new(TokioExecutor::new());
             // an exporter may leave in the middle of anything
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            match tls {
+                None => drop(builder.serve_connection(TokioIo::new(stream), service).await),
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    drop(builder.serve_connection(TokioIo::new(stream), service).await);
+                }
+            }
         });
     }
 }
 
 async fn receive(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, incoming) = request.into_parts();
-    let grpc = match parts.uri.path() {
-        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => true,
-        "/v1/traces" => false,
+    let protocol = match parts.uri.path() {
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Protocol::Grpc,
+        "/v1/traces" => Protocol::Http,
+        "/api/v2/spans" => Protocol::Zipkin,
         _ => return Ok(answer(404, body::empty())),
     };
     let Ok(bytes) = incoming.collect().await.map(http_body_util::Collected::to_bytes) else {
         return Ok(answer(400, body::empty()));
     };
-    let compressed = parts.headers.get("grpc-encoding").or_else(|| parts.headers.get("content-encoding"));
-    assert!(
-        compressed.is_none_or(|encoding| encoding == "identity"),
-        "this collector reads no {compressed:?}"
-    );
-    let message = if grpc { bytes.slice(5..) } else { bytes };
+    let message = message(protocol, &parts.headers, &bytes);
     let mode = *state.mode.borrow();
-    if mode == Mode::Unavailable {
-        state.batches.send_modify(|all| all.push(Batch { headers: parts.headers, grpc }));
-        return Ok(if grpc { trailers_only("14") } else { answer(503, body::empty()) });
+    if !matches!(mode, Mode::Unavailable | Mode::Busy(_) | Mode::Refuse) {
+        let count = state.keep(protocol, &message);
+        match mode {
+            Mode::Stall => {
+                state.batch(parts.headers, protocol);
+                let _ = state.mode.subscribe().wait_for(|mode| *mode != Mode::Stall).await;
+                state.accepted.fetch_add(count, Ordering::Relaxed);
+                return Ok(accepted(protocol, Mode::Accept));
+            }
+            Mode::Slow(wait) => tokio::time::sleep(wait).await,
+            _ => {}
+        }
+        let rejected = match mode {
+            Mode::Partial(rejected) if protocol != Protocol::Zipkin => rejected.unsigned_abs(),
+            _ => 0,
+        };
+        state.accepted.fetch_add(count - rejected.min(count), Ordering::Relaxed);
     }
-    let spans = spans(ExportTraceServiceRequest::decode(message).expect("OTLP"));
-    state.batches.send_modify(|all| all.push(Batch { headers: parts.headers, grpc }));
-    state.spans.send_modify(|all| all.extend(spans));
-    let _ = state.mode.subscribe().wait_for(|mode| *mode != Mode::Stall).await;
+    state.batch(parts.headers, protocol);
+    Ok(match mode {
+        Mode::Unavailable => refused(protocol, 503, None),
+        Mode::Busy(wait) => refused(protocol, 429, Some(wait)),
+        Mode::Refuse => refused(protocol, 400, None),
+        mode => accepted(protocol, mode),
+    })
+}
+
+impl State {
+    /// Keeps the spans of a message, and says how many there are.
+    fn keep(&self, protocol: Protocol, message: &[u8]) -> u64 {
+        if protocol == Protocol::Zipkin {
+            let spans: Vec<Value> = serde_json::from_slice(message).expect("JSON of Zipkin");
+            let count = spans.len() as u64;
+            self.zipkin.send_modify(|all| all.extend(spans));
+            return count;
+        }
+        let spans = spans(ExportTraceServiceRequest::decode(message).expect("OTLP"));
+        let count = spans.len() as u64;
+        self.spans.send_modify(|all| all.extend(spans));
+        count
+    }
+
+    fn batch(&self, headers: HeaderMap, protocol: Protocol) {
+        self.batches.send_modify(|all| all.push(Batch { headers, protocol, at: Instant::now() }));
+    }
+}
+
+/// The message of a request, without what the protocol puts around it.
+fn message(protocol: Protocol, headers: &HeaderMap, body: &Bytes) -> Vec<u8> {
+    let name = if protocol == Protocol::Grpc { "grpc-encoding" } else { "content-encoding" };
+    let compressed = headers.get(name).is_some_and(|encoding| encoding == "gzip");
+    let message = if protocol == Protocol::Grpc {
+        let (prefix, message) = body.split_first_chunk::<5>().expect("a message of gRPC");
+        let [flag, length @ ..] = *prefix;
+        assert_eq!((flag, u32::from_be_bytes(length) as usize), (u8::from(compressed), message.len()));
+        message
+    } else {
+        &body[..]
+    };
+    let mut plain = Vec::new();
+    if compressed {
+        GzDecoder::new(message).read_to_end(&mut plain).expect("gzip");
+    } else {
+        plain.extend_from_slice(message);
+    }
+    plain
+}
+
+fn accepted(protocol: Protocol, mode: Mode) -> Response<Body> {
     let partial_success = match mode {
         Mode::Partial(rejected_spans) => {
             Some(ExportTracePartialSuccess { rejected_spans, error_message: "too many".to_owned() })
@@ -253,7 +405,43 @@ async fn receive(state: Arc<State>, request: Request<Incoming>) -> Result<Respon
         _ => None,
     };
     let message = ExportTraceServiceResponse { partial_success }.encode_to_vec();
-    Ok(if grpc { grpc_answer(&message) } else { protobuf(answer(200, body::full(message))) })
+    match protocol {
+        Protocol::Grpc => grpc_answer(&message),
+        Protocol::Http => protobuf(answer(200, body::full(message))),
+        Protocol::Zipkin => answer(202, body::empty()),
+    }
+}
+
+/// The answer of this status, or its like in gRPC.
+fn refused(protocol: Protocol, status: u16, wait: Option<Duration>) -> Response<Body> {
+    if protocol != Protocol::Grpc {
+        let mut response = answer(status, body::empty());
+        if let Some(wait) = wait {
+            response.headers_mut().insert("retry-after", wait.as_secs().into());
+        }
+        return response;
+    }
+    let mut response = trailers_only(match status {
+        400 => "3",
+        429 => "8",
+        _ => "14",
+    });
+    if let Some(wait) = wait {
+        response.headers_mut().insert("grpc-status-details-bin", retry_info(wait));
+    }
+    response
+}
+
+/// A `google.rpc.Status` with a `RetryInfo`, as gRPC sends it.
+fn retry_info(wait: Duration) -> HeaderValue {
+    let seconds = u8::try_from(wait.as_secs()).expect("a short wait");
+    assert!(seconds < 128, "a short wait");
+    let type_url = b"type.googleapis.com/google.rpc.RetryInfo";
+    let mut any = vec![0x0a, 40];
+    any.extend(type_url);
+    any.extend([0x12, 4, 0x0a, 2, 0x08, seconds]);
+    let status = [vec![0x1a, u8::try_from(any.len()).expect("a short message")], any].concat();
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode(status).parse().expect("base64")
 }
 
 fn spans(request: ExportTraceServiceRequest) -> Vec<Span> {

@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use tracegate::gateway::file::{Sources, load};
 use tracegate::telemetry::Sink;
 
+use super::balance::Balance;
 use super::body::Body;
-use super::client::{Client, Reply, get_admin};
+use super::client::{Client, Reply, get_admin, get_admin_with};
 use super::metrics::Metrics;
 use super::within;
 
@@ -133,6 +134,30 @@ impl Gateway {
         Metrics::parse(page.text())
     }
 
+    /// The metrics as Prometheus would rather have them.
+    pub async fn open_metrics(&self) -> Metrics {
+        let accept = ("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+        let page = get_admin_with(self.admin_address(), "/metrics", &[accept]).await;
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, Some("application/openmetrics-text; version=1.0.0; charset=utf-8"))
+        );
+        Metrics::parse(page.text())
+    }
+
+    /// The same, as soon as they satisfy this: one scrape after the other.
+    pub async fn open_metrics_when(&self, what: &str, satisfied: impl Fn(&Metrics) -> bool) -> Metrics {
+        let scraped = async {
+            loop {
+                let metrics = self.open_metrics().await;
+                if satisfied(&metrics) {
+                    return metrics;
+                }
+            }
+        };
+        within(what, scraped).await
+    }
+
     /// The metrics, as soon as they satisfy this: one scrape after the other.
     pub async fn metrics_when(&self, what: &str, satisfied: impl Fn(&Metrics) -> bool) -> Metrics {
         let scraped = async {
@@ -144,6 +169,18 @@ impl Gateway {
             }
         };
         within(what, scraped).await
+    }
+
+    /// What became of the spans at this receiver, as soon as it adds up and satisfies this.
+    pub async fn balance_when(
+        &self,
+        what: &str,
+        receiver: &str,
+        satisfied: impl Fn(&Balance) -> bool,
+    ) -> Balance {
+        let satisfied = |balance: &Balance| balance.adds_up() && satisfied(balance);
+        let metrics = self.metrics_when(what, |metrics| satisfied(&Balance::of(metrics, receiver))).await;
+        Balance::of(&metrics, receiver)
     }
 
     /// The access log.

@@ -15,6 +15,7 @@ struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
     value: String,
+    exemplar: Option<BTreeMap<String, String>>,
 }
 
 impl Metrics {
@@ -40,6 +41,12 @@ impl Metrics {
         self.samples.iter().any(|sample| sample.name == name)
     }
 
+    /// The labels of every exemplar among the samples of this name.
+    pub fn exemplars(&self, name: &str) -> Vec<BTreeMap<String, String>> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.filter_map(|sample| sample.exemplar.clone()).collect()
+    }
+
     /// Every series: name and labels.
     pub fn series(&self) -> BTreeSet<String> {
         self.samples.iter().map(|sample| format!("{}{:?}", sample.name, sample.labels)).collect()
@@ -59,16 +66,24 @@ impl Sample {
 }
 
 fn sample(line: &str) -> Sample {
+    let (line, exemplar) = line.split_once(" # ").map_or((line, None), |(line, rest)| (line, Some(rest)));
+    let exemplar = exemplar.map(|rest| labels(&rest[..=rest.rfind('}').expect("an exemplar's labels")]).1);
     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+    let (name, labels) = labels(series);
+    Sample { name: name.to_owned(), labels, value: value.to_owned(), exemplar }
+}
+
+/// What stands before the braces, and in them.
+fn labels(series: &str) -> (&str, BTreeMap<String, String>) {
     let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-    let mut labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("open labels: {line}"));
+    let mut labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("open labels: {series}"));
     let mut found = BTreeMap::new();
     while let Some((key, rest)) = labels.split_once("=\"") {
-        let end = closing_quote(rest).unwrap_or_else(|| panic!("open quote: {line}"));
+        let end = closing_quote(rest).unwrap_or_else(|| panic!("open quote: {series}"));
         found.insert(key.to_owned(), rest[..end].to_owned());
         labels = rest[end + 1..].trim_start_matches(',');
     }
-    Sample { name: name.to_owned(), labels: found, value: value.to_owned() }
+    (name, found)
 }
 
 fn closing_quote(text: &str) -> Option<usize> {

@@ -20,7 +20,7 @@ pub struct Process {
     pub admin: SocketAddr,
     child: Child,
     log: Lines<BufReader<pipe::Receiver>>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Process {
@@ -41,7 +41,7 @@ impl Process {
             .arg(env!("CARGO_BIN_EXE_tracegate"))
             .current_dir(directory.path())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(directory.path().join("diagnostics")).unwrap())
             .spawn()
             .unwrap();
         let output = OwnedFd::from(child.stdout.take().unwrap());
@@ -52,7 +52,7 @@ impl Process {
             }
         };
         within("the process to listen", up).await;
-        Self { address, admin, child, log, _directory: directory }
+        Self { address, admin, child, log, directory }
     }
 
     /// Sends this signal.
@@ -69,9 +69,25 @@ impl Process {
 
     /// The exit code, once it has ended; what it still logs is dropped.
     pub async fn ended(&mut self) -> Option<i32> {
-        let closed = async { while let Ok(Some(_)) = self.log.next_line().await {} };
-        within("the end of the process", closed).await;
-        self.child.wait().unwrap().code()
+        self.counted().await.0
+    }
+
+    /// The exit code, once it has ended, and how many lines it still logged.
+    pub async fn counted(&mut self) -> (Option<i32>, u64) {
+        let closed = async {
+            let mut lines = 0;
+            while let Ok(Some(_)) = self.log.next_line().await {
+                lines += 1;
+            }
+            lines
+        };
+        let lines = within("the end of the process", closed).await;
+        (self.child.wait().unwrap().code(), lines)
+    }
+
+    /// What it has said of itself so far.
+    pub fn diagnostics(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("diagnostics")).unwrap()
     }
 
     /// The most memory it has ever had resident, in KiB.

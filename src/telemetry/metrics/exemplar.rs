@@ -1,0 +1,94 @@
+//! Exemplars: of each bucket the latest sample whose span a receiver has accepted, so that a click on a graph
+//! opens a trace that is there.
+//!
+//! They come from the threads that export, after the fact: a request neither waits nor pays for them.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::telemetry::context::{SpanId, TraceId};
+
+/// One sample of a histogram of seconds, and the span that tells of it.
+#[derive(Debug, Clone)]
+pub struct Exemplar {
+    /// The trace.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// The sample.
+    pub duration: Duration,
+    /// When it was taken.
+    pub at: SystemTime,
+}
+
+/// OpenMetrics 1.0, "Exemplars"; to be written after a bucket's count.
+impl fmt::Display for Exemplar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace_id, span_id, duration, at } = self;
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let seconds = duration.as_secs_f64();
+        write!(f, " # {{trace_id=\"{trace_id}\",span_id=\"{span_id}\"}} {seconds} {at:.3}")
+    }
+}
+
+/// The exemplars of one series, by bucket: one each, about 1 KiB in all once there is one.
+#[derive(Debug, Default)]
+pub(super) struct Exemplars(Mutex<Box<[Option<Exemplar>]>>);
+
+impl Exemplars {
+    /// Keeps this one for its bucket, of so many, unless a later one is there.
+    pub(super) fn keep(&self, bucket: usize, buckets: usize, exemplar: Exemplar) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            *all = vec![None; buckets].into();
+        }
+        if all[bucket].as_ref().is_none_or(|kept| kept.at <= exemplar.at) {
+            all[bucket] = Some(exemplar);
+        }
+    }
+
+    /// As they are now; empty where there never was one.
+    pub(super) fn get(&self) -> Box<[Option<Exemplar>]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::{Exemplar, Exemplars};
+    use crate::telemetry::context::{SpanId, TraceId};
+
+    fn exemplar(second: u64) -> Exemplar {
+        Exemplar {
+            trace_id: TraceId([0xab; 16]),
+            span_id: SpanId([0x1; 8]),
+            duration: Duration::from_micros(1500),
+            at: UNIX_EPOCH + Duration::from_secs(second),
+        }
+    }
+
+    #[test]
+    fn the_latest_sample_of_each_bucket_is_kept() {
+        let exemplars = Exemplars::default();
+        assert!(exemplars.get().is_empty());
+        for (bucket, second) in [(0, 5), (0, 7), (0, 6), (2, 1)] {
+            exemplars.keep(bucket, 3, exemplar(second));
+        }
+        let kept = exemplars.get();
+        let seconds = kept.iter().map(|kept| kept.as_ref().map(|kept| kept.at));
+        let at = |second| Some(UNIX_EPOCH + Duration::from_secs(second));
+        assert_eq!(seconds.collect::<Vec<_>>(), [at(7), None, at(1)]);
+    }
+
+    #[test]
+    fn it_is_written_as_openmetrics_has_it() {
+        assert_eq!(
+            exemplar(1_700_000_000).to_string(),
+            " # {trace_id=\"abababababababababababababababab\",span_id=\"0101010101010101\"} \
+             0.0015 1700000000.000"
+        );
+    }
+}
