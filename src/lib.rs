@@ -55,7 +55,8 @@
 //! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
 //! `telemetry::span`, and says what is in the way (`telemetry::spans::trouble`). The `telemetry::receivers`
 //! share a `telemetry::receivers::client`: `telemetry::receivers::otlp` writes spans
-//! (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and reads what is said of
+//! (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and metrics (`telemetry::receivers::otlp::metrics`,
+//! at the interval of `telemetry::push`) and reads what is said of
 //! them (`telemetry::receivers::otlp::answer`), `telemetry::receivers::zipkin` writes them its own way
 //! (`telemetry::receivers::zipkin::encode`), under the `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
 //! `telemetry::balance` counts what became of everything. `telemetry::settings` is what was configured,

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod operation;
 pub mod outcome;
 pub mod privacy;
+pub mod push;
 pub mod receivers;
 pub mod recorder;
 pub mod resource;
@@ -38,6 +39,7 @@ use access_log::AccessLog;
 use balance::SpanSums;
 use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
+use push::Push;
 use receivers::Receiver;
 use receivers::otlp::OtlpReceiver;
 use receivers::zipkin::ZipkinReceiver;
@@ -55,6 +57,7 @@ pub struct Telemetry {
     metrics: Arc<Metrics>,
     spans: Arc<Spans>,
     access_log: Option<Arc<AccessLog>>,
+    push: Option<Push>,
 }
 
 impl Telemetry {
@@ -80,7 +83,8 @@ impl Telemetry {
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(extra);
         let recorder = Recorder::new(settings.sampling.clone(), settings.metrics.stream_after, sinks);
-        Ok(Self { recorder, metrics, spans, access_log })
+        let push = start_push(settings, &resource, &metrics)?;
+        Ok(Self { recorder, metrics, spans, access_log, push })
     }
 
     /// What operations are started with.
@@ -109,6 +113,10 @@ impl Telemetry {
             }
         };
         tokio::join!(lines, self.spans.shutdown(deadline));
+        // last, so that what became of the spans is in it
+        if let Some(push) = &self.push {
+            push.shutdown(deadline).await;
+        }
         self.tell_balance();
     }
 
@@ -151,6 +159,20 @@ fn start_spans(
         deliveries.push(start_delivery(receiver, zipkin, settings, metrics)?);
     }
     Ok(Spans::new(metrics.spans_made(), deliveries, || metrics.span_balance(OFF)))
+}
+
+fn start_push(
+    settings: &Settings,
+    resource: &BTreeMap<String, String>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Push>, StartError> {
+    let Some((otlp, interval)) = settings.otlp.as_ref().and_then(|otlp| Some((otlp, otlp.metrics?))) else {
+        return Ok(None);
+    };
+    let place = || format!("the push of metrics to {}", otlp.receiver.endpoint);
+    let receiver =
+        OtlpReceiver::of_metrics(otlp, resource).map_err(|error| StartError::new(place(), error))?;
+    Push::start(metrics, receiver, interval).map(Some).map_err(|error| StartError::new(place(), error))
 }
 
 fn start_delivery(
@@ -282,6 +304,7 @@ mod tests {
             resource: vec![("deployment.environment.name".into(), "test".into())],
             otlp: Some(Otlp {
                 protocol,
+                metrics: None,
                 receiver: Receiver {
                     headers: vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))],
                     ..testing::receiver(endpoint)

@@ -7,7 +7,7 @@
 mod assemble;
 pub mod delivery;
 mod export;
-mod trouble;
+pub(super) mod trouble;
 
 use std::sync::Arc;
 use std::time::Instant;
