@@ -193,10 +193,11 @@ async fn metrics_are_pushed_by_otlp_beside_the_scrape() {
             let point = &histogram.data_points[0];
             assert_eq!((point.count, point.bucket_counts.iter().sum(), &*metric.unit), (1, 1, "s"));
             let exemplar = point.exemplars.first()?;
-            Some(exemplar.trace_id.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            Some(exemplar.trace_id.clone())
         };
         let pushed = collector.metrics_when("an exemplar", |metrics| exemplar_of(metrics).is_some()).await;
-        assert_eq!(exemplar_of(&pushed), Some(trace_id));
+        let expected = u128::from_str_radix(&trace_id, 16).unwrap().to_be_bytes();
+        assert_eq!(exemplar_of(&pushed), Some(expected.to_vec()));
         assert!(pushed.iter().any(|metric| metric.name == "tracegate.requests"));
         drop(running);
     }
