@@ -42,11 +42,12 @@
 //! down, held by `http::body::stall`, broken by `http::body::error`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
-//! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and, when
-//! it drops, handed by `telemetry::recorder` to the sinks. Context comes from a `telemetry::context::remote` caller
-//! in one of the formats of `telemetry::context::format`: `telemetry::context::traceparent` with the
-//! `telemetry::context::state` and our `telemetry::context::ot` in it, `telemetry::context::b3`,
-//! `telemetry::context::jaeger`; it is made of `telemetry::context::id`s and a `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
+//! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and,
+//! when it drops, handed by `telemetry::recorder` to the sinks. What a `telemetry::context::remote` caller
+//! says of its trace comes in one of the formats of `telemetry::context::format`:
+//! `telemetry::context::traceparent` with `telemetry::context::state` and our `telemetry::context::ot` in it,
+//! `telemetry::context::b3`, `telemetry::context::jaeger`; it is made of `telemetry::context::id` and
+//! `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`, `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
@@ -72,6 +73,11 @@
 //! them in `demo::traces` and draws them with `demo::tree`; `demo::event` joins its parts, `demo::forward` sends
 //! on to Jaeger, `demo::command` is its command line.
 //!
+//! **Lint.** `lint` runs the gateway on a `lint::stage` with an upstream of its own (`lint::origin`), pays
+//! `lint::visit`s that carry secrets (`lint::canary`), takes what telemetry says to pieces (`lint::signals`) and
+//! does a `lint::search` for them; `lint::command` is its command line. Its spans come by `net::collect`, as the
+//! demo's do.
+//!
 //! # Imports point down
 //!
 //! main → commands, demo → gateway → admin → http → listener, upstream → telemetry → net → setting, problem,
@@ -95,6 +101,7 @@
 
 pub mod commands;
 pub mod demo;
+pub mod lint;
 
 pub mod gateway;
 

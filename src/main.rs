@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tracegate::commands::signals::Signals;
 use tracegate::commands::{check, foreground, healthcheck, run};
-use tracegate::demo;
+use tracegate::{demo, lint};
 
 /// Half the instructions of the system's allocator, and no growth by arenas of many threads.
 #[global_allocator]
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
             foreground::run(None, "warn", Box::new(work))
         }
         Command::Check(configuration) => check::check(&configuration.config),
+        Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Healthcheck(options) => healthcheck::healthcheck(&options),
     }
 }
@@ -69,6 +70,14 @@ enum Command {
     /// `run` loads them. Exit code 78 if there is a problem.
     #[command(verbatim_doc_comment)]
     Check(Configuration),
+    /// Send secrets through every route and look for them in the telemetry
+    ///
+    /// Starts the configured gateway on free loopback ports, before an upstream and receivers of
+    /// its own, sends secrets in every place of requests and answers (path, query, fields, cookies,
+    /// tokens, bodies, trace context, errors …) and searches spans, metrics, records and diagnostics
+    /// for them, in whatever encoding. Exit code 1 if one came out: signal, field and place are told.
+    #[command(verbatim_doc_comment)]
+    LintTelemetry(Configuration),
     /// Ask a running gateway whether it is ready
     ///
     /// Asks /readyz on the probes' address of the configuration, else on the admin address.

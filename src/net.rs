@@ -1,6 +1,7 @@
 //! The network below everything else: connections going out (names, dialling, TLS), and the small server and
 //! client of what is not traffic.
 
+pub mod collect;
 pub mod dial;
 pub mod file;
 pub mod once;

@@ -1,19 +1,11 @@
 //! A tiny OTLP receiver: spans over gRPC and over HTTP/protobuf on one loopback port.
 
-use std::convert::Infallible;
-use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Collected, Full, Limited};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
+use http::StatusCode;
 use prost::Message;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::event::Event;
 use super::forward::{Export, Forward};
 use super::otlp::ExportTraceServiceRequest;
-use super::service::BOUNDS;
 use super::span::Span;
-use crate::net::serve::{Bounds, serve};
+use crate::net::collect;
 
 /// Where received spans go.
 #[derive(Debug, Clone)]
@@ -37,49 +28,18 @@ pub(super) struct Collector {
 impl Collector {
     /// Serves on a free loopback port until told to stop.
     pub(super) async fn start(self, stop: CancellationToken) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let service = service_fn(move |request: Request<Incoming>| {
+        let take = move |path, message| {
             let collector = self.clone();
-            async move {
-                Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
-                    (&Method::POST, "/v1/traces") => collector.posted(request).await,
-                    (&Method::POST, GRPC_PATH) => collector.called(request).await,
-                    _ => answer(StatusCode::NOT_FOUND, "text/plain", Full::default().boxed()),
-                })
-            }
-        });
-        Ok((address, tokio::spawn(serve(listener, service, Bounds { http2: true, ..BOUNDS }, stop))))
-    }
-
-    /// OTLP/HTTP: a POST of protobuf, uncompressed.
-    async fn posted(&self, request: Request<Incoming>) -> Response<Body> {
-        let compressed = request.headers().contains_key(CONTENT_ENCODING);
-        let status = match read(request).await {
-            _ if compressed => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Some(message) if self.received(&message).await => StatusCode::OK,
-            _ => StatusCode::BAD_REQUEST,
+            async move { collector.received(path, message).await }
         };
-        // an empty answer is the message that says nothing: all was taken in
-        answer(status, "application/x-protobuf", Full::default().boxed())
+        collect::start(take, stop).await
     }
 
-    /// OTLP/gRPC: a message, uncompressed, after a zero byte and its length.
-    async fn called(&self, request: Request<Incoming>) -> Response<Body> {
-        let body = read(request).await.unwrap_or_default();
-        let status = match &body[..] {
-            [1, ..] => GRPC_UNIMPLEMENTED,
-            [0, _, _, _, _, message @ ..] if self.received(message).await => GRPC_OK,
-            _ => GRPC_INVALID_ARGUMENT,
-        };
-        let mut trailers = HeaderMap::new();
-        trailers.insert(HeaderName::from_static("grpc-status"), HeaderValue::from_static(status));
-        let nothing = Full::from(Bytes::from_static(&[0; 5])).with_trailers(ready(Some(Ok(trailers))));
-        answer(StatusCode::OK, "application/grpc", nothing.boxed())
-    }
-
-    async fn received(&self, message: &[u8]) -> bool {
-        let Ok(export) = ExportTraceServiceRequest::decode(message) else { return false };
+    async fn received(&self, path: String, message: Bytes) -> StatusCode {
+        if !["/v1/traces", collect::GRPC_PATH].contains(&&*path) {
+            return StatusCode::NOT_FOUND;
+        }
+        let Ok(export) = ExportTraceServiceRequest::decode(&*message) else { return StatusCode::BAD_REQUEST };
         if let Some(forward) = &self.forward {
             let scopes = export.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
             let spans = scopes.map(|scope| scope.spans.len() as u64).sum();
@@ -87,30 +47,9 @@ impl Collector {
         }
         // nobody listens only when the demo has ended
         let _ = self.events.send(Event::Received(Span::received(export))).await;
-        true
+        StatusCode::OK
     }
 }
-
-type Body = BoxBody<Bytes, Infallible>;
-
-async fn read(request: Request<Incoming>) -> Option<Bytes> {
-    let body = Limited::new(request.into_body(), MAX_EXPORT).collect().await;
-    body.ok().map(Collected::to_bytes)
-}
-
-fn answer(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-const GRPC_OK: &str = "0";
-const GRPC_INVALID_ARGUMENT: &str = "3";
-const GRPC_UNIMPLEMENTED: &str = "12";
-/// The most bytes of one export.
-const MAX_EXPORT: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::io;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
-use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -22,9 +22,16 @@ pub enum DiagnosticsError {
 /// for: above it hyper, h2 and rustls print what clients send.
 pub fn start(level: &str) -> Result<(), DiagnosticsError> {
     let environment = std::env::var("RUST_LOG").ok();
-    let filter = filter(environment.as_deref().unwrap_or(level))?;
-    let lines = fmt::layer().with_writer(io::stderr).with_ansi(false);
-    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    start_into(environment.as_deref().unwrap_or(level), io::stderr)
+}
+
+/// Writes diagnostics of this level there from now on.
+pub fn start_into<W>(level: &str, to: W) -> Result<(), DiagnosticsError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(to).with_ansi(false);
+    let subscriber = tracing_subscriber::registry().with(filter(level)?).with(lines);
     subscriber.try_init().map_err(DiagnosticsError::Twice)
 }
 

@@ -1,4 +1,4 @@
-//! Which operations' spans are exported: decided once when the request is sent on, once more at its end, and why.
+//! Which operations' spans are exported, and why: decided when the request is sent on, and again at its end.
 
 pub mod budget;
 
@@ -190,7 +190,7 @@ impl Sampler {
         self.force.as_ref()
     }
 
-    /// The decision at the beginning, which the flag sent upstream tells: the caller's, else by the ratio, and
+    /// The decision at the beginning, which the flag sent upstream tells: the caller's, else by the ratio,
     /// within the budget. What was demanded goes beyond it, at the expense of the others.
     pub fn begin(&self, context: &Context, route: RouteSampling, now: Instant) -> Decision {
         if context.forced {

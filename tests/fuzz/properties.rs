@@ -1,7 +1,7 @@
-//! What holds of the parsers of trace context whatever bytes they are given: they agree with a plain reading of
-//! the specification, what they understand survives being written, and nothing they send on breaks a field.
+//! What holds of the parsers of trace context, whatever bytes they are given.
 //!
-//! An input has one field value a line.
+//! They agree with a plain reading of the specification, what they understand survives being written, and
+//! nothing they send on breaks a field. An input has one field value a line.
 
 use std::collections::HashSet;
 

@@ -125,47 +125,63 @@ async fn that_a_receiver_is_away_is_one_line_of_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_collector_costs_no_request_and_no_growing_memory() {
-    a_dead_collector_costs_no_growing_memory("queue = 600\n", |answers, _| answers < 1500).await;
+    a_dead_collector_costs_no_growing_memory(8000, |answers, _| answers < 1500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes ten minutes"]
 async fn a_dead_collector_costs_no_growing_memory_in_ten_minutes_of_load() {
     const TEN_MINUTES: Duration = Duration::from_mins(10);
-    a_dead_collector_costs_no_growing_memory("", |_, elapsed| elapsed < TEN_MINUTES).await;
+    a_dead_collector_costs_no_growing_memory(16_384, |_, elapsed| elapsed < TEN_MINUTES).await;
 }
 
-/// Fills the queue, and then goes on for as long as this says so.
+/// Fills a queue of so many spans, and then goes on for as long as this says so.
 async fn a_dead_collector_costs_no_growing_memory(
-    more: &str,
+    queue: u64,
     go_on: impl Fn(u64, Duration) -> bool + Send + Sync + 'static,
 ) {
     const CLIENTS: usize = 4;
-    // the largest records that a client can cause
+    const KIB: u64 = 1 << 10;
+    // the largest records that a client can cause, and a head that none of them may hold on to
     let (id, state) = ("x".repeat(128), format!("a={},b={}", "x".repeat(250), "x".repeat(250)));
-    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let fields = [("x-request-id", &*id), ("traceparent", parent), ("tracestate", &state)];
+    let rest = "x".repeat(6000);
+    let [unsampled, sampled] = [
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ]
+    .map(|parent| {
+        [("traceparent", parent), ("tracestate", &state), ("x-request-id", &id), ("x-rest", &rest)]
+    });
     let (origin, mut collector) = (Busy::start().await, Collector::start().await);
     collector.kill().await;
-    let log = "[telemetry.access_log]\nenabled = false\n";
-    let text = format!("{}{}{more}{log}", all_to(origin.address), collector.grpc());
+    let text = format!(
+        "{}{}queue = {queue}\n[telemetry.access_log]\nenabled = false\n\
+         [telemetry.sampling]\nmax_spans_per_second = 'off'\n",
+        all_to(origin.address),
+        collector.grpc()
+    );
     let process = Process::start(&text, None).await;
     let balance = async || {
         let page = get_admin(process.admin, "/metrics").await;
         Balance::of(&Metrics::parse(page.text()), "otlp")
     };
-    let full = async {
-        while balance().await.dropped_as("queue_full") == 0 {
-            load(process.address, CLIENTS, &fields, |answers| answers < 200).join_all().await;
-        }
-    };
-    within("a full queue", full).await;
-    let (before, started) = (process.peak_memory(), Instant::now());
-    let asking = load(process.address, CLIENTS, &fields, move |answers| go_on(answers, started.elapsed()));
+    load(process.address, CLIENTS, &unsampled, |answers| answers < 500).join_all().await;
+    let empty = process.peak_memory();
+    // and use up what the allocator has in reserve
+    while balance().await.dropped_as("queue_full") < 2000 {
+        load(process.address, CLIENTS, &sampled, |answers| answers < 500).join_all().await;
+    }
+    let full = process.peak_memory();
+    // README: the queue and one batch, of at most 2 KiB a span
+    let (growth, ceiling) = (full.saturating_sub(empty), (queue + 512) * 2);
+    assert!(growth < ceiling, "{growth} KiB for a full queue, {ceiling} are promised");
+
+    let started = Instant::now();
+    let asking = load(process.address, CLIENTS, &sampled, move |answers| go_on(answers, started.elapsed()));
     let answers: u64 = asking.join_all().await.into_iter().sum();
     // the kernel sums per thread and may be a little behind
-    let growth = process.peak_memory().saturating_sub(before);
-    assert!(growth < 1 << 10, "{growth} KiB more after {answers} requests");
+    let growth = process.peak_memory().saturating_sub(full);
+    assert!(growth < 4 * KIB, "{growth} KiB more after {answers} requests");
     let balance = balance().await;
     assert!(balance.adds_up() && balance.exported == 0 && balance.made > 2 * answers, "{balance:?}");
 }

@@ -11,7 +11,7 @@ use imports::{Sources, Word};
 /// Top modules, highest first. A file imports from lower rows and from its own top module.
 const LAYERS: &[&[&str]] = &[
     &["main"],
-    &["commands", "demo"],
+    &["commands", "demo", "lint"],
     &["gateway"],
     &["admin"],
     &["http"],

@@ -93,23 +93,22 @@ impl fmt::Debug for SpanId {
 
 /// Reads exactly two lower-case digits a byte.
 pub(super) fn read_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut out = [0; N];
+    let (mut out, mut all) = ([0; N], 0);
     if text.len() != 2 * N {
         return None;
     }
+    // no branch a digit: this is on the way of every request
     for (out, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        *out = digit(pair[0])? << 4 | digit(pair[1])?;
+        let (high, low) = (VALUES[usize::from(pair[0])], VALUES[usize::from(pair[1])]);
+        all |= high | low;
+        *out = high << 4 | low;
     }
-    Some(out)
+    (all < 16).then_some(out)
 }
 
 /// The value of a lower-case digit.
 pub(super) fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    }
+    Some(VALUES[usize::from(byte)]).filter(|value| *value < 16)
 }
 
 /// Writes two lower-case digits a byte.
@@ -124,9 +123,10 @@ pub(super) fn text(digits: &[u8]) -> &str {
     std::str::from_utf8(digits).expect("digits are ASCII")
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// The two digits of every byte.
-const HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+static HEX: [[u8; 2]; 256] = {
     let mut table = [[0; 2]; 256];
     let mut byte = 0;
     while byte < table.len() {
@@ -134,4 +134,15 @@ const HEX: [[u8; 2]; 256] = {
         byte += 1;
     }
     table
+};
+
+/// The value of each byte that is a lower-case digit; more than 15 of any other.
+static VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[DIGITS[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
 };

@@ -1,4 +1,4 @@
-//! OpenTelemetry's own member of `tracestate`, `ot=th:c;rv:0123456789abcd` (its specification, "tracestate handling").
+//! OpenTelemetry's member of `tracestate`, `ot=th:c;rv:0123456789abcd` (its "tracestate handling").
 
 use std::fmt;
 

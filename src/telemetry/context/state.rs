@@ -165,8 +165,8 @@ mod tests {
     use super::{State, Threshold};
 
     /// Every character that a key and a value may have.
-    const EVERYTHING: &str = "abcdefghijklmnopqrstuvwxyz0123456789_-*/@a-z0-9_-*/= !\"#$%&'()*+-./0123456789:;<>?@\
-                              ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
+    const EVERYTHING: &str = "abcdefghijklmnopqrstuvwxyz0123456789_-*/@a-z0-9_-*/= !\"#$%&'()*+-./\
+                              0123456789:;<>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~";
 
     fn state(fields: &[&str]) -> State {
         State::read(fields.iter().map(|field| field.as_bytes()))

@@ -1,4 +1,4 @@
-//! The threshold of probability sampling: which 56 bits of randomness are rejected (OpenTelemetry, `ot=th:…`).
+//! The threshold of probability sampling: which randomness is rejected (OpenTelemetry's `ot=th:…`).
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ impl Threshold {
     /// Everything is rejected. It is never written.
     pub const NEVER: Self = Self(RANGE);
 
-    /// The threshold that keeps this share, 0.0 to 1.0, to four digits beside leading `f`s, as the OpenTelemetry
+    /// The threshold that keeps this share, 0.0 to 1.0, to four digits beside leading `f`s, as OpenTelemetry's
     /// SDKs have it: all of them keep the same traces.
     pub fn of_ratio(ratio: f64) -> Self {
         #[expect(
@@ -80,7 +80,7 @@ const PRECISION: u32 = 4;
 mod tests {
     use super::{RANGE, Threshold, parse_randomness};
 
-    /// The table of the specification ("Converting floating-point probability to threshold value"), and its edges.
+    /// The table under "Converting floating-point probability to threshold value", and its edges.
     #[test]
     fn a_ratio_has_the_threshold_of_the_specification() {
         for (ratio, expected) in [

@@ -25,6 +25,8 @@ pub(super) struct Exporter {
     /// Nothing is sent before: the receiver failed, or asked for it.
     not_before: Instant,
     pause: Duration,
+    /// What stood in the way last.
+    why: String,
     away: Trouble,
     refusing: Trouble,
 }
@@ -47,6 +49,7 @@ impl Exporter {
             give_up_after: settings.give_up_after,
             not_before: Instant::now(),
             pause: FIRST_PAUSE,
+            why: "no answer".to_owned(),
             away: Trouble::default(),
             refusing: Trouble::default(),
         }
@@ -77,29 +80,28 @@ impl Exporter {
         let privacy = &self.privacy;
         let batch = self.receiver.encode(&mut records.iter().flat_map(|record| assemble(record, privacy)));
         let give_up_at = Instant::now() + self.give_up_after;
-        let reason = loop {
+        loop {
             match timeout_at(give_up_at, self.send(batch.clone())).await {
-                Err(_) => {
-                    self.say_away("a batch is given up");
-                    break Dropped::GaveUp;
-                }
-                Ok(Answer::Later { wait, why }) => self.put_off(wait, &why),
-                Ok(Answer::Refused(why)) => {
-                    self.say_refused(&why);
-                    break Dropped::Rejected;
+                Ok(Answer::Accepted) => {
+                    open.exported();
+                    return records.iter().for_each(|record| record.exported());
                 }
                 Ok(Answer::Partly { rejected, why }) => {
                     self.say_refused(&why);
                     open.dropped(rejected, Dropped::Rejected);
                     return open.exported();
                 }
-                Ok(Answer::Accepted) => {
-                    open.exported();
-                    return records.iter().for_each(|record| record.exported());
+                Ok(Answer::Refused(why)) => {
+                    self.say_refused(&why);
+                    return open.dropped(open.spans, Dropped::Rejected);
+                }
+                Ok(Answer::Later { wait, why }) => self.put_off(wait, why),
+                Err(_) => {
+                    self.say_away();
+                    return open.dropped(open.spans, Dropped::GaveUp);
                 }
             }
-        };
-        open.dropped(open.spans, reason);
+        }
     }
 
     /// Sends as soon as the receiver may be asked again.
@@ -117,7 +119,7 @@ impl Exporter {
     }
 
     /// Lets the receiver alone for as long as it asked for, else for longer each time.
-    fn put_off(&mut self, wait: Option<Duration>, why: &str) {
+    fn put_off(&mut self, wait: Option<Duration>, why: String) {
         let wait = wait.unwrap_or_else(|| {
             let pause = self.pause;
             // every batch is to have its try
@@ -125,20 +127,21 @@ impl Exporter {
             pause.mul_f64(rand::random_range(0.5..1.0))
         });
         self.not_before = Instant::now() + wait.min(LONGEST_WAIT);
-        self.say_away(why);
+        self.why = why;
+        self.say_away();
     }
 
-    fn say_away(&mut self, why: &str) {
+    fn say_away(&mut self) {
         if let Some(failures) = self.away.seen(Instant::now()) {
             let (receiver, sums) = (self.receiver.name(), self.balance.sums());
-            let (queued, dropped) = (sums.queued, sums.all_dropped());
+            let (queued, dropped, why) = (sums.queued, sums.all_dropped(), shortened(&self.why));
             tracing::warn!(receiver, failures, queued, dropped, why, "the receiver of spans is away");
         }
     }
 
     fn say_refused(&mut self, why: &str) {
         if let Some(batches) = self.refusing.seen(Instant::now()) {
-            let receiver = self.receiver.name();
+            let (receiver, why) = (self.receiver.name(), shortened(why));
             tracing::warn!(receiver, batches, why, "the receiver of spans has an objection");
         }
     }
@@ -178,6 +181,11 @@ async fn reached(mut deadline: watch::Receiver<Option<std::time::Instant>>) {
     if let Ok(deadline) = deadline.wait_for(Option::is_some).await.map(|deadline| *deadline) {
         sleep_until(deadline.expect("waited for").into()).await;
     }
+}
+
+/// As much of a receiver's text as is worth a line.
+fn shortened(why: &str) -> &str {
+    &why[..why.floor_char_boundary(256)]
 }
 
 /// The pause after the first failure; it doubles with each.

@@ -1,0 +1,300 @@
+//! Where the lint takes place: the configured gateway between an upstream, receivers and clients of its own.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::canary::Canaries;
+use super::search::Field;
+use super::visit::{Visit, visits};
+use super::{origin, signals};
+use crate::gateway::{Gateway, Settings, StartError};
+use crate::http::route::Settings as Route;
+use crate::net::{collect, once};
+use crate::telemetry::settings::OtlpProtocol;
+use crate::upstream::{Address, Protocol};
+
+/// The gateway on its stage.
+pub(super) struct Stage {
+    gateway: Gateway,
+    listeners: Vec<Served>,
+    exports: Exports,
+    access_log: PathBuf,
+    said: Said,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A listener with the routes that it serves.
+struct Served {
+    address: SocketAddr,
+    tls: bool,
+    routes: Vec<Route>,
+}
+
+/// What was posted to the receivers, and to which path.
+type Exports = Arc<Mutex<Vec<(String, Bytes)>>>;
+
+/// Why the lint could not be run.
+#[derive(Debug)]
+pub enum LintError {
+    /// No loopback port, or no file for the access log.
+    Io(io::Error),
+    /// The gateway does not start.
+    Start(StartError),
+}
+
+/// Collects what the gateway says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Stage {
+    /// Starts everybody. What is configured of the world outside is replaced, and so that everything is
+    /// recorded, every trace is sampled.
+    pub(super) async fn start(mut settings: Settings, said: &Said) -> Result<Self, LintError> {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let upstream = origin::start(&tasks, stop.clone()).await?;
+        let exports = Exports::default();
+        let (receiver, _) = receive(&exports, stop.clone()).await?;
+        let access_log = std::env::temp_dir().join(format!("tracegate-lint-{}.log", std::process::id()));
+
+        for listener in &mut settings.listeners {
+            listener.address = LOOPBACK;
+            listener.timeouts.head = HEAD;
+        }
+        settings.admin.address = LOOPBACK;
+        settings.admin.probes = None;
+        for known in &mut settings.upstreams {
+            known.endpoints =
+                vec![Address { https: false, host: upstream.ip().to_string().into(), port: upstream.port() }];
+            known.protocol = Protocol::Http1;
+        }
+        let telemetry = &mut settings.telemetry;
+        telemetry.sampling.ratio = 1.0;
+        telemetry.sampling.max_spans_per_second = None;
+        if let Some(otlp) = &mut telemetry.otlp {
+            otlp.receiver.endpoint = match otlp.protocol {
+                OtlpProtocol::Grpc => format!("http://{receiver}").into(),
+                OtlpProtocol::Http => format!("http://{receiver}/v1/traces").into(),
+            };
+        }
+        if let Some(zipkin) = &mut telemetry.zipkin {
+            zipkin.endpoint = format!("http://{receiver}{ZIPKIN_PATH}").into();
+        }
+        for known in telemetry.otlp.iter_mut().map(|otlp| &mut otlp.receiver).chain(&mut telemetry.zipkin) {
+            (known.tls, known.gzip, known.queue) = (None, false, QUEUE);
+        }
+        if telemetry.access_log.enabled {
+            telemetry.access_log.file = Some(access_log.clone());
+        }
+        settings.shutdown.drain_delay = Duration::from_millis(1);
+
+        let described: Vec<_> = settings
+            .listeners
+            .iter()
+            .map(|listener| {
+                let serves = |route: &&Route| {
+                    route.listeners.as_ref().is_none_or(|names| names.contains(&listener.name))
+                };
+                let routes = settings.routes.iter().filter(serves).cloned().collect();
+                (Arc::clone(&listener.name), listener.tls.is_some(), routes)
+            })
+            .collect();
+        let gateway = Gateway::start(settings, Vec::new()).await.map_err(LintError::Start)?;
+        let listeners = described
+            .into_iter()
+            .map(|(name, tls, routes)| {
+                let address = gateway.listener_address(&name).expect("it has just been started");
+                Served { address, tls, routes }
+            })
+            .collect();
+        Ok(Self { gateway, listeners, exports, access_log, said: said.clone(), tasks, stop })
+    }
+
+    /// Pays every visit to every listener, and tells how many there were.
+    pub(super) async fn visit(&self, canaries: &mut Canaries) -> usize {
+        let mut all = Vec::new();
+        for served in &self.listeners {
+            all.extend(visits(&served.routes, canaries).into_iter().map(|visit| (served, visit)));
+        }
+        let count = all.len();
+        // whatever the answer is: what counts is what is said of it
+        stream::iter(all)
+            .for_each_concurrent(AT_ONCE, |(served, visit)| async move {
+                let _ = timeout(PATIENCE, pay(served, &visit)).await;
+            })
+            .await;
+        count
+    }
+
+    /// Ends everybody and takes their telemetry to pieces.
+    pub(super) async fn end(self) -> Result<Vec<Field>, LintError> {
+        let mut fields = Vec::new();
+        for page in ["/metrics", "/status"] {
+            let request = Request::get(page).body(Full::default()).expect("a request");
+            let answer = once::send(self.gateway.admin_address(), request, PATIENCE).await?;
+            let text = String::from_utf8_lossy(answer.body());
+            fields.extend(match page {
+                "/status" => signals::json("status", &text.replace('\n', "")),
+                _ => signals::lines("metrics", &text),
+            });
+        }
+        self.gateway.shutdown().await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for (path, message) in self.exports.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            fields.extend(match &**path {
+                ZIPKIN_PATH => signals::json("zipkin", &String::from_utf8_lossy(message)),
+                _ => signals::otlp(message),
+            });
+        }
+        if let Ok(log) = std::fs::read_to_string(&self.access_log) {
+            std::fs::remove_file(&self.access_log)?;
+            fields.extend(signals::json("access log", &log));
+        }
+        fields.extend(signals::lines("diagnostics", &self.said.text()));
+        Ok(fields)
+    }
+}
+
+async fn receive(
+    exports: &Exports,
+    stop: CancellationToken,
+) -> io::Result<(SocketAddr, tokio::task::JoinHandle<()>)> {
+    let exports = Arc::clone(exports);
+    let take = move |path, message| {
+        exports.lock().unwrap_or_else(PoisonError::into_inner).push((path, message));
+        std::future::ready(StatusCode::OK)
+    };
+    collect::start(take, stop).await
+}
+
+/// Sends a visit's bytes and reads until the gateway closes.
+async fn pay(served: &Served, visit: &Visit) -> io::Result<()> {
+    let stream = TcpStream::connect(served.address).await?;
+    if !served.tls {
+        return exchange(stream, &visit.bytes).await;
+    }
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody));
+    let name = ServerName::try_from(visit.server_name.clone()).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+    exchange(connector.connect(name, stream).await?, &visit.bytes).await
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
+}
+
+/// Whoever answers is the gateway on its stage: the certificate does not matter.
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Said {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for &Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Said {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
+    }
+}
+
+impl From<io::Error> for LintError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for LintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Start(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LintError {}
+
+/// A free port of this machine alone.
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const ZIPKIN_PATH: &str = "/api/v2/spans";
+/// Room for every span of the lint.
+const QUEUE: usize = 1 << 16;
+/// Visits under way at once.
+const AT_ONCE: usize = 8;
+/// How long half a head is waited for.
+const HEAD: Duration = Duration::from_secs(1);
+/// How long one visit may take.
+const PATIENCE: Duration = Duration::from_secs(12);
