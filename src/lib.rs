@@ -60,7 +60,8 @@
 //! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
 //! `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client`:
 //! `telemetry::receivers::otlp` writes spans (`telemetry::receivers::otlp::encode`,
-//! `telemetry::receivers::otlp::protobuf`) and reads what is said of them (`telemetry::receivers::otlp::answer`),
+//! `telemetry::receivers::otlp::protobuf`) and metrics (`telemetry::receivers::otlp::metrics`, at the interval of
+//! `telemetry::push`), and reads what is said of them (`telemetry::receivers::otlp::answer`);
 //! `telemetry::receivers::zipkin` writes them its own way (`telemetry::receivers::zipkin::encode`), under the
 //! `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
 //! `telemetry::balance` counts what became of everything; `telemetry::trouble` keeps what lasts from filling

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod operation;
 pub mod outcome;
 pub mod privacy;
+pub mod push;
 pub mod receivers;
 pub mod recorder;
 pub mod resource;
@@ -41,6 +42,7 @@ use balance::{ErrorSums, SpanSums};
 use errors::Errors;
 use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
+use push::Push;
 use receivers::Receiver;
 use receivers::otlp::OtlpReceiver;
 use receivers::zipkin::ZipkinReceiver;
@@ -59,6 +61,7 @@ pub struct Telemetry {
     spans: Arc<Spans>,
     access_log: Option<Arc<AccessLog>>,
     errors: Option<Arc<Errors>>,
+    push: Option<Push>,
 }
 
 impl Telemetry {
@@ -94,7 +97,8 @@ impl Telemetry {
         sinks.extend(extra);
         let (stream_after, privacy) = (settings.metrics.stream_after, settings.privacy.clone());
         let recorder = Recorder::new(settings.sampling.clone(), stream_after, privacy, sinks);
-        Ok(Self { recorder, metrics, spans, access_log, errors })
+        let push = start_push(settings, &resource, &metrics)?;
+        Ok(Self { recorder, metrics, spans, access_log, errors, push })
     }
 
     /// What operations are started with.
@@ -128,6 +132,10 @@ impl Telemetry {
             }
         };
         tokio::join!(lines, errors, self.spans.shutdown(deadline));
+        // last, so that what became of the spans is in it
+        if let Some(push) = &self.push {
+            push.shutdown(deadline).await;
+        }
         self.tell_balance();
     }
 
@@ -171,6 +179,20 @@ fn start_spans(
         deliveries.push(start_delivery(receiver, zipkin, settings, metrics)?);
     }
     Ok(Spans::new(metrics.spans_made(), deliveries, || metrics.span_balance(OFF)))
+}
+
+fn start_push(
+    settings: &Settings,
+    resource: &BTreeMap<String, String>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Push>, StartError> {
+    let Some((otlp, interval)) = settings.otlp.as_ref().and_then(|otlp| Some((otlp, otlp.metrics?))) else {
+        return Ok(None);
+    };
+    let place = || format!("the push of metrics to {}", otlp.receiver.endpoint);
+    let receiver =
+        OtlpReceiver::of_metrics(otlp, resource).map_err(|error| StartError::new(place(), error))?;
+    Push::start(metrics, receiver, interval).map(Some).map_err(|error| StartError::new(place(), error))
 }
 
 fn start_delivery(
@@ -307,6 +329,7 @@ mod tests {
             resource: vec![("deployment.environment.name".into(), "test".into())],
             otlp: Some(Otlp {
                 protocol,
+                metrics: None,
                 receiver: Receiver {
                     headers: vec![(HeaderName::from_static("x-key"), Secret::new("opensesame"))],
                     ..testing::receiver(endpoint)

@@ -77,7 +77,7 @@ fn receiver(target: &Uri) -> Result<OtlpReceiver, Box<dyn std::error::Error + Se
         delay: Duration::ZERO,
         give_up_after: TIMEOUT,
     };
-    let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver: settings };
+    let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver: settings, metrics: None };
     Ok(OtlpReceiver::new(&settings, &BTreeMap::new())?)
 }
 

@@ -55,6 +55,8 @@ pub struct Otlp {
     pub protocol: OtlpProtocol,
     /// What it has in common with others; with gRPC the endpoint is `http://host:port` or `https://…`.
     pub receiver: Receiver,
+    /// How often metrics are pushed to it; `None`: never.
+    pub metrics: Option<Duration>,
 }
 
 /// What all receivers of spans have.

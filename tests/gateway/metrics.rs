@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use http::Method;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
 use crate::support::client::{get, request};
 use crate::support::gateway::upstream;
@@ -167,6 +169,38 @@ async fn what_is_not_exported_is_no_exemplar() {
     gateway.metrics_when("both requests are accounted for", accounted).await;
     let page = gateway.open_metrics().await;
     assert!(!page.text.contains("trace_id"), "{}", page.text);
+}
+
+/// What is pushed is what is scraped, under OpenTelemetry's names, with the last of it at the end.
+#[tokio::test]
+async fn metrics_are_pushed_by_otlp_beside_the_scrape() {
+    for (interval, grpc) in [("10ms", true), ("10ms", false), ("1h", true)] {
+        let (origin, collector) = (Origin::start(Answer::ok()).await, Collector::start().await);
+        let otlp = if grpc { collector.grpc() } else { collector.http() };
+        let push = format!("{otlp}metrics = '{interval}'\n");
+        let gateway = Gateway::start(&[&upstream("shop", origin.address), ORDERS, &push]).await;
+        let trace_id = gateway.get("/shop/orders/1").await.trace_id();
+        // with an hour between two pushes there is one: at the end
+        let running = if interval == "1h" {
+            gateway.stop().await;
+            None
+        } else {
+            Some(gateway)
+        };
+        let exemplar_of = |metrics: &[Metric]| {
+            let metric = metrics.iter().find(|metric| metric.name == "http.server.request.duration")?;
+            let Some(Data::Histogram(histogram)) = &metric.data else { panic!("{metric:?}") };
+            let point = &histogram.data_points[0];
+            assert_eq!((point.count, point.bucket_counts.iter().sum(), &*metric.unit), (1, 1, "s"));
+            let exemplar = point.exemplars.first()?;
+            Some(exemplar.trace_id.clone())
+        };
+        let pushed = collector.metrics_when("an exemplar", |metrics| exemplar_of(metrics).is_some()).await;
+        let expected = u128::from_str_radix(&trace_id, 16).unwrap().to_be_bytes();
+        assert_eq!(exemplar_of(&pushed), Some(expected.to_vec()));
+        assert!(pushed.iter().any(|metric| metric.name == "tracegate.requests"));
+        drop(running);
+    }
 }
 
 /// Whatever the labels, a metric is no larger than its budget, and every request is still counted.

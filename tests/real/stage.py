@@ -287,16 +287,21 @@ strip_prefix = "/python"
     def settle(self):
         """Waits until nothing is in progress and every span has been exported or counted as dropped."""
         def settled():
-            return self.metric("http_server_active_requests") == 0 and self.status()["telemetry"]["queued_spans"] == 0
+            return self.metric("http_server_active_requests") == 0 and self.spans()["queued"] == 0
 
         eventually("the gateway settles", settled, 60)
-        # a batch that is under way is neither queued nor exported
-        def exported():
-            spans = self.status()["telemetry"]["spans"]
+        # counted a moment after the request has ended
+        def accounted():
+            spans = self.spans()
             made = self.requests() + self.metric("tracegate_endpoint_requests_total")
             return sum(spans.values()) == made and spans
 
-        return eventually("every span is accounted for", exported, 60)
+        return eventually("every span is accounted for", accounted, 60)
+
+    def spans(self):
+        """What became of the spans at the collector, whatever the reasons."""
+        sums = self.status()["telemetry"]["spans"]["otlp"]
+        return {outcome: sum(sum_.values()) if isinstance(sum_, dict) else sum_ for outcome, sum_ in sums.items()}
 
     def memory(self, key):
         """VmRSS or VmHWM in bytes."""

@@ -10,7 +10,7 @@ use crate::net::file::WrittenTls;
 use crate::problem::Key;
 use crate::setting::leaf::word;
 use crate::setting::secret::WrittenSecret;
-use crate::setting::{Check, Count, Duration, Secret, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Secret, Written};
 use crate::telemetry::settings::{Otlp, OtlpProtocol, Receiver};
 
 /// `[telemetry.otlp]` as written.
@@ -19,6 +19,7 @@ use crate::telemetry::settings::{Otlp, OtlpProtocol, Receiver};
 pub(super) struct WrittenOtlp {
     endpoint: Written<String>,
     protocol: Written<OtlpProtocol>,
+    metrics: Written<OrOff<Duration>>,
     headers: BTreeMap<String, WrittenSecret>,
     compression: Written<Compression>,
     timeout: Written<Duration>,
@@ -68,7 +69,11 @@ impl WrittenOtlp {
             delay: self.delay,
             give_up_after: self.give_up_after,
         };
-        Some(Otlp { protocol, receiver: common.check(endpoint, alpn, check)? })
+        Some(Otlp {
+            protocol,
+            metrics: self.metrics.or(None),
+            receiver: common.check(endpoint, alpn, check)?,
+        })
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod answer;
 mod encode;
+mod metrics;
 mod protobuf;
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use std::pin::Pin;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, TE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::encode::Encoder;
+pub use self::metrics::Times;
 use super::client::{Client, Version, gzip};
 use super::{Answer, Receiver};
 use crate::telemetry::settings::{Otlp, OtlpProtocol};
@@ -34,16 +36,33 @@ pub struct OtlpReceiver {
 impl OtlpReceiver {
     /// A receiver by these settings for spans of this resource. It connects when there is something to send.
     pub fn new(settings: &Otlp, resource: &BTreeMap<String, String>) -> Result<Self, http::Error> {
+        Self::at(settings, resource, GRPC_PATH, None)
+    }
+
+    /// The same for metrics: beside the path of spans.
+    pub fn of_metrics(settings: &Otlp, resource: &BTreeMap<String, String>) -> Result<Self, http::Error> {
+        let url: Uri = settings.receiver.endpoint.parse()?;
+        let base = url.path().strip_suffix("/v1/traces").unwrap_or(url.path()).trim_end_matches('/');
+        let path = format!("{base}/v1/metrics").parse()?;
+        Self::at(settings, resource, GRPC_METRICS_PATH, Some(path))
+    }
+
+    fn at(
+        settings: &Otlp,
+        resource: &BTreeMap<String, String>,
+        grpc_path: &'static str,
+        http_path: Option<PathAndQuery>,
+    ) -> Result<Self, http::Error> {
         let mut fields = HeaderMap::new();
         let (version, path) = match settings.protocol {
             OtlpProtocol::Grpc => {
                 fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 fields.insert(TE, HeaderValue::from_static("trailers"));
-                (Version::Http2, Some(PathAndQuery::from_static(GRPC_PATH)))
+                (Version::Http2, Some(PathAndQuery::from_static(grpc_path)))
             }
             OtlpProtocol::Http => {
                 fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-                (Version::Http1, None)
+                (Version::Http1, http_path)
             }
         };
         if settings.receiver.gzip {
@@ -59,6 +78,11 @@ impl OtlpReceiver {
             gzip: settings.receiver.gzip,
             client: Client::new(&settings.receiver, version, path, fields)?,
         })
+    }
+
+    /// The metrics of an OpenMetrics page, as they are sent.
+    pub fn encode_metrics(&self, page: &str, times: Times) -> Bytes {
+        self.pack(self.encoder.request(|of_scope| metrics::write(of_scope, page, times)))
     }
 
     /// An `ExportTraceServiceRequest` that somebody has encoded, as it is sent.
@@ -103,6 +127,7 @@ impl Receiver for OtlpReceiver {
 pub const NAME: &str = "otlp";
 
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const GRPC_METRICS_PATH: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +192,7 @@ mod tests {
         let mut answers = Vec::new();
         for gzip in [false, true] {
             let receiver = Receiver { gzip, ..testing::receiver(&endpoint) };
-            let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver };
+            let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver, metrics: None };
             let mut receiver = OtlpReceiver::new(&settings, &BTreeMap::new()).unwrap();
             let batch = receiver.encode(&mut std::iter::empty());
             for _ in 0..2 {

@@ -18,10 +18,12 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1 as proto;
 use prost::Message;
 use serde_json::Value;
@@ -87,6 +89,7 @@ struct State {
     spans: watch::Sender<Vec<Span>>,
     zipkin: watch::Sender<Vec<Value>>,
     batches: watch::Sender<Vec<Batch>>,
+    metrics: watch::Sender<Vec<Metric>>,
     accepted: AtomicU64,
 }
 
@@ -120,6 +123,7 @@ impl Collector {
             spans: watch::Sender::new(Vec::new()),
             zipkin: watch::Sender::new(Vec::new()),
             batches: watch::Sender::new(Vec::new()),
+            metrics: watch::Sender::new(Vec::new()),
             accepted: AtomicU64::new(0),
         });
         let task = tokio::spawn(accept(listener, tls.clone(), Arc::clone(&state)));
@@ -185,6 +189,12 @@ impl Collector {
     /// All batches so far.
     pub fn batches(&self) -> Vec<Batch> {
         self.state.batches.borrow().clone()
+    }
+
+    /// The metrics that were pushed last, once they satisfy this.
+    pub async fn metrics_when(&self, what: &str, satisfied: impl Fn(&[Metric]) -> bool) -> Vec<Metric> {
+        let mut metrics = self.state.metrics.subscribe();
+        within(what, metrics.wait_for(|metrics| satisfied(metrics))).await.unwrap().clone()
     }
 
     /// All spans of OTLP, once there are this many.
@@ -316,11 +326,15 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Stat
     }
 }
 
+const GRPC_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const HTTP_METRICS: &str = "/v1/metrics";
+
 async fn receive(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, incoming) = request.into_parts();
-    let protocol = match parts.uri.path() {
-        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => Protocol::Grpc,
-        "/v1/traces" => Protocol::Http,
+    let path = parts.uri.path();
+    let protocol = match path {
+        "/opentelemetry.proto.collector.trace.v1.TraceService/Export" | GRPC_METRICS => Protocol::Grpc,
+        "/v1/traces" | HTTP_METRICS => Protocol::Http,
         "/api/v2/spans" => Protocol::Zipkin,
         _ => return Ok(answer(404, body::empty())),
     };
@@ -328,6 +342,12 @@ async fn receive(state: Arc<State>, request: Request<Incoming>) -> Result<Respon
         return Ok(answer(400, body::empty()));
     };
     let message = message(protocol, &parts.headers, &bytes);
+    if matches!(path, GRPC_METRICS | HTTP_METRICS) {
+        let metrics = ExportMetricsServiceRequest::decode(&message[..]).expect("OTLP").resource_metrics;
+        let metrics = metrics.into_iter().flat_map(|resource| resource.scope_metrics);
+        state.metrics.send_replace(metrics.flat_map(|scope| scope.metrics).collect());
+        return Ok(accepted(protocol, Mode::Accept));
+    }
     let mode = *state.mode.borrow();
     if !matches!(mode, Mode::Unavailable | Mode::Busy(_) | Mode::Refuse) {
         let count = state.keep(protocol, &message);

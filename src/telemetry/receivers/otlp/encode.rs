@@ -34,12 +34,17 @@ impl Encoder {
 
     /// An `ExportTraceServiceRequest` of these spans.
     pub(super) fn encode<'a>(&self, spans: impl Iterator<Item = Span<'a>>) -> Vec<u8> {
+        self.request(|of_scope| spans.for_each(|span| of_scope.message(2, |message| write(message, &span))))
+    }
+
+    /// A request around what this writes into the scope: those for spans and for metrics are alike.
+    pub(super) fn request(&self, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut request = Writer::default();
         request.message(1, |of_resource| {
             of_resource.fields(&self.resource);
             of_resource.message(2, |of_scope| {
                 of_scope.fields(&self.scope);
-                spans.for_each(|span| of_scope.message(2, |message| write(message, &span)));
+                write(of_scope);
             });
         });
         request.into_bytes()
@@ -85,7 +90,7 @@ fn write_link(message: &mut Writer, link: &Link) {
     message.fixed32(6, u32::from(link.flags.0) | FLAGS_REMOTE_KNOWN | FLAGS_REMOTE);
 }
 
-fn attribute(message: &mut Writer, field: u32, key: &str, value: &Value<'_>) {
+pub(super) fn attribute(message: &mut Writer, field: u32, key: &str, value: &Value<'_>) {
     message.message(field, |attribute| {
         attribute.text(1, key);
         attribute.message(2, |any| match value {
