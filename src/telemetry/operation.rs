@@ -80,7 +80,8 @@ pub trait Sink: Send + Sync {
         let _ = opening;
     }
 
-    /// A receiver has accepted the spans of an operation that is over. Called by threads that export.
+    /// A receiver has accepted the spans of an operation that is over; each receiver says so of its own. Called
+    /// by the threads that export.
     fn operation_exported(&self, record: &Record) {
         let _ = record;
     }
