@@ -84,7 +84,12 @@ mod tests {
     async fn looked_at(canaries: &mut Canaries) -> Vec<Field> {
         let sources = Sources {
             files: vec![("routes.toml".to_owned(), include_str!("../routes.toml").to_owned())],
-            environment: [("TRACEGATE_TELEMETRY__ZIPKIN__QUEUE".to_owned(), "512".to_owned())].into(),
+            environment: [
+                ("TRACEGATE_TELEMETRY__ZIPKIN__QUEUE".to_owned(), "512".to_owned()),
+                ("TRACEGATE_TELEMETRY__LOGSTASH__ADDRESS".to_owned(), "tcp://127.0.0.1:1".to_owned()),
+                ("TRACEGATE_TELEMETRY__OTLP__METRICS".to_owned(), "1h".to_owned()),
+            ]
+            .into(),
             directory: PathBuf::from("."),
         };
         let settings = load(&sources).expect("the shipped routes are right");
@@ -103,7 +108,9 @@ mod tests {
         assert!(leaks.is_empty(), "{leaks:#?}");
 
         let signals: BTreeSet<&str> = fields.iter().map(|field| field.signal).collect();
-        assert_eq!(signals, ["access log", "metrics", "spans", "status", "zipkin"].into());
+        let expected =
+            ["access log", "error records", "metrics", "pushed metrics", "spans", "status", "zipkin"];
+        assert_eq!(signals, expected.into());
         let mut seen = BTreeSet::new();
         for field in &fields {
             if !seen.insert((field.signal, &field.name)) {

@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::search::Field;
 
 /// The texts of an OTLP export, from its bytes.
-pub(super) fn otlp(message: &[u8]) -> Vec<Field> {
-    let mut fields = Vec::new();
-    walk(message, &mut Vec::new(), None, &mut fields);
-    fields
+pub(super) fn otlp(signal: &'static str, message: &[u8]) -> Vec<Field> {
+    let mut found = Vec::new();
+    walk(message, &mut Vec::new(), None, &mut found);
+    found.into_iter().map(|(name, text)| Field { signal, name, text }).collect()
 }
 
 /// The texts of lines of JSON, or of one document.
@@ -44,16 +44,21 @@ fn in_value(signal: &'static str, name: String, value: &Value, fields: &mut Vec<
 
 /// The texts of a protobuf message (<https://protobuf.dev/programming-guides/encoding/>). What has a length may
 /// be text or a message or both, so it is taken for both. `key` is the attribute that a value belongs to.
-fn walk(message: &[u8], path: &mut Vec<u64>, key: Option<&str>, fields: &mut Vec<Field>) -> Option<()> {
+fn walk(
+    message: &[u8],
+    path: &mut Vec<u64>,
+    key: Option<&str>,
+    found: &mut Vec<(String, String)>,
+) -> Option<()> {
     let members = members(message)?;
     let own = members.iter().find(|(number, _)| *number == 1).and_then(|(_, bytes)| as_text(bytes));
     for (number, bytes) in &members {
         path.push(*number);
         let beside = own.filter(|_| *number != 1).or(key);
         if let Some(text) = as_text(bytes) {
-            fields.push(Field { signal: "spans", name: named(path, beside), text: text.to_owned() });
+            found.push((named(path, beside), text.to_owned()));
         }
-        walk(bytes, path, beside, fields);
+        walk(bytes, path, beside, found);
         path.pop();
     }
     Some(())
@@ -147,7 +152,7 @@ mod tests {
         let export = ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }],
         };
-        let found = otlp(&export.encode_to_vec());
+        let found = otlp("spans", &export.encode_to_vec());
         for (name, text) in [
             ("name", "GET /x"),
             ("tracestate", "ot=th:0"),

@@ -16,7 +16,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ pub(super) struct Stage {
     gateway: Gateway,
     listeners: Vec<Served>,
     exports: Exports,
+    records: Records,
     access_log: PathBuf,
     said: Said,
     tasks: TaskTracker,
@@ -53,6 +54,9 @@ struct Served {
 
 /// What was posted to the receivers, and to which path.
 type Exports = Arc<Mutex<Vec<(String, Bytes)>>>;
+
+/// What was written to Logstash's stand-in.
+type Records = Arc<Mutex<Vec<u8>>>;
 
 /// Why the lint could not be run.
 #[derive(Debug)]
@@ -75,6 +79,8 @@ impl Stage {
         let upstream = origin::start(&tasks, stop.clone()).await?;
         let exports = Exports::default();
         let (receiver, _) = receive(&exports, stop.clone()).await?;
+        let records = Records::default();
+        let logstash = read_lines(&records, &tasks, stop.clone()).await?;
         let access_log = std::env::temp_dir().join(format!("tracegate-lint-{}.log", std::process::id()));
 
         for listener in &mut settings.listeners {
@@ -103,6 +109,10 @@ impl Stage {
         for known in telemetry.otlp.iter_mut().map(|otlp| &mut otlp.receiver).chain(&mut telemetry.zipkin) {
             (known.tls, known.gzip, known.queue) = (None, false, QUEUE);
         }
+        if let Some(known) = &mut telemetry.logstash {
+            (known.host, known.port, known.tls) = (logstash.ip().to_string().into(), logstash.port(), None);
+            (known.queue, known.client_errors) = (QUEUE, true);
+        }
         if telemetry.access_log.enabled {
             telemetry.access_log.file = Some(access_log.clone());
         }
@@ -127,7 +137,7 @@ impl Stage {
                 Served { address, tls, routes }
             })
             .collect();
-        Ok(Self { gateway, listeners, exports, access_log, said: said.clone(), tasks, stop })
+        Ok(Self { gateway, listeners, exports, records, access_log, said: said.clone(), tasks, stop })
     }
 
     /// Pays every visit to every listener, and tells how many there were.
@@ -165,9 +175,15 @@ impl Stage {
         for (path, message) in self.exports.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             fields.extend(match &**path {
                 ZIPKIN_PATH => signals::json("zipkin", &String::from_utf8_lossy(message)),
-                _ => signals::otlp(message),
+                path if path.to_ascii_lowercase().contains("metrics") => {
+                    signals::otlp("pushed metrics", message)
+                }
+                _ => signals::otlp("spans", message),
             });
         }
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        fields.extend(signals::json("error records", &String::from_utf8_lossy(&records)));
+        drop(records);
         if let Ok(log) = std::fs::read_to_string(&self.access_log) {
             std::fs::remove_file(&self.access_log)?;
             fields.extend(signals::json("access log", &log));
@@ -187,6 +203,25 @@ async fn receive(
         std::future::ready(StatusCode::OK)
     };
     collect::start(take, stop).await
+}
+
+/// Reads lines in Logstash's place, until told to stop.
+async fn read_lines(
+    records: &Records,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(LOOPBACK).await?;
+    let address = listener.local_addr()?;
+    let records = Arc::clone(records);
+    tasks.spawn(async move {
+        while let Some(Ok((mut stream, _))) = stop.run_until_cancelled(listener.accept()).await {
+            let mut read = Vec::new();
+            let _ = stop.run_until_cancelled(stream.read_to_end(&mut read)).await;
+            records.lock().unwrap_or_else(PoisonError::into_inner).extend(read);
+        }
+    });
+    Ok(address)
 }
 
 /// Sends a visit's bytes and reads until the gateway closes.

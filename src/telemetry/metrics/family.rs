@@ -77,7 +77,7 @@ families! {
         "Records of failed exchanges for Logstash: written or dropped, and why.";
     ERROR_RECORDS_RESENT = Counter "tracegate_error_records_resent_total",
         "Error records written once more, because a connection broke that may have lost them.";
-    SERIES = Gauge "tracegate_telemetry_series", "Series of each metric on this page, histograms counted once.";
+    SERIES = Gauge "tracegate_telemetry_series", "Series of each metric that is shown, histograms counted once.";
     TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";
     BUILD_INFO = Info "tracegate_build_info", "The running version; always 1.";
 }
