@@ -56,6 +56,10 @@ impl Sink for Recorder {
     }
 
     fn stream_opened(&self, opening: &Arc<Record>) {
+        if opening.decide().sampled() {
+            // a span more than the beginning and the end account for
+            self.sampler.charge(1, opening.started() + opening.duration());
+        }
         self.sinks.iter().for_each(|sink| sink.stream_opened(opening));
     }
 

@@ -250,7 +250,8 @@ impl Sampler {
         self.budget.as_ref().is_none_or(|budget| budget.take(spans, now))
     }
 
-    fn charge(&self, spans: usize, now: Instant) {
+    /// Takes so many spans from the budget that are exported in any case.
+    pub fn charge(&self, spans: usize, now: Instant) {
         if let Some(budget) = &self.budget {
             budget.charge(spans, now);
         }
