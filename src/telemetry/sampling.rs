@@ -57,7 +57,7 @@ impl Default for Sampling {
         Self {
             ratio: 1.0,
             keep: Keep { errors: true, slow: true, retried: true },
-            max_spans_per_second: Some(10_000),
+            max_spans_per_second: None,
             force: None,
         }
     }
@@ -317,8 +317,7 @@ mod tests {
 
     #[test]
     fn a_ratio_keeps_its_share_of_random_traces() {
-        let sampler =
-            Sampler::new(Sampling { ratio: 0.25, max_spans_per_second: None, ..Sampling::default() });
+        let sampler = Sampler::new(Sampling { ratio: 0.25, ..Sampling::default() });
         let random = || Context { trace_id: TraceId::random(), ..context(0, None) };
         let route = RouteSampling::default();
         let decide = |_: &i32| sampler.begin(&random(), route, Instant::now()).sampled();

@@ -12,9 +12,6 @@ use crate::support::load::load;
 use crate::support::process::Process;
 use crate::support::{Answer, Balance, Collector, Gateway, Metrics, Mode, Origin, Protocol, body, within};
 
-/// However many spans there are.
-const NO_BUDGET: &str = "[telemetry.sampling]\nmax_spans_per_second = 'off'\n";
-
 /// A gateway between an origin that answers and a collector.
 struct Scene {
     collector: Collector,
@@ -28,7 +25,7 @@ impl Scene {
     async fn new(protocol: Protocol, more: &str) -> Self {
         let (origin, collector) = (Origin::start(Answer::ok()).await, Collector::start().await);
         let receiver = format!("{}{more}", collector.table(protocol));
-        let gateway = Gateway::start(&[&all_to(origin.address), &receiver, NO_BUDGET]).await;
+        let gateway = Gateway::start(&[&all_to(origin.address), &receiver]).await;
         Self { collector, gateway, protocol, _origin: origin }
     }
 
@@ -327,7 +324,7 @@ async fn a_process_that_is_told_to_end_under_load_accounts_for_every_span() {
     ] {
         let (origin, mut collector) = (Origin::start(Answer::ok()).await, Collector::start().await);
         let text = format!("{}{}", all_to(origin.address), collector.table(protocol));
-        let text = format!("{text}{NO_BUDGET}[shutdown]\nflush = '2s'\n");
+        let text = format!("{text}[shutdown]\nflush = '2s'\n");
         let mut process = Process::start(&text, None).await;
         match mode {
             Some(mode) => collector.mode(mode),

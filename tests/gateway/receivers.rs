@@ -155,8 +155,7 @@ async fn a_dead_collector_costs_no_growing_memory(
     let (origin, mut collector) = (Busy::start().await, Collector::start().await);
     collector.kill().await;
     let text = format!(
-        "{}{}queue = {queue}\n[telemetry.access_log]\nenabled = false\n\
-         [telemetry.sampling]\nmax_spans_per_second = 'off'\n",
+        "{}{}queue = {queue}\n[telemetry.access_log]\nenabled = false\n",
         all_to(origin.address),
         collector.grpc()
     );

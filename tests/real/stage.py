@@ -212,9 +212,6 @@ protocol = "http/protobuf"
 queue = 131072     # the collector is written in Python; what it is slow to take has to wait somewhere
 batch = 1024
 
-[telemetry.sampling]
-max_spans_per_second = "off"    # every span is counted, however fast they come
-
 [upstreams.nginx]
 service = "nginx"
 endpoints = ["http://127.0.0.1:{nginx.port}"]

@@ -46,9 +46,6 @@ drain_delay = '1ms'
 
 [telemetry]
 otlp = 'off'
-
-[telemetry.sampling]
-max_spans_per_second = 'off'
 ";
 
 impl Gateway {
