@@ -83,6 +83,7 @@ fn route(settings: &RouteSettings, connected: &Connected) -> Arc<Route> {
         matches: settings.matches.clone(),
         labels: Arc::new(Route::labels(settings)),
         stack: policy::stack(settings, forward),
+        reads_parameters: policy::reads_parameters(settings),
         request_timeout: settings.timeouts.request,
     })
 }

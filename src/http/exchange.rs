@@ -28,7 +28,7 @@ pub struct Routed {
     pub handle: Handle,
     /// Who is at the other end of the client's connection.
     pub(super) peer: Arc<Peer>,
-    /// The values of the route's path parameters.
+    /// The values of the route's path parameters; none if the route does not read them.
     pub parameters: Parameters,
     /// When the answer's head must be there.
     pub deadline: Option<Instant>,

@@ -81,7 +81,7 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
     let picked = plan.upstream.pick(&[])?;
     let mut attempt = Attempt::start(&request.handle, &picked.endpoint.labels);
     let handle = request.handle.clone();
-    let (deadline, detail) = plan.deadline(&request);
+    let (deadline, detail) = plan.deadline(&attempt, request.deadline);
     let progress = request.body.progress();
     let sent = {
         let sending = pin!(send(&plan, &picked, request, &mut attempt));
@@ -115,9 +115,9 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
 
 impl Plan {
     /// When this attempt is over, and which bound that is.
-    fn deadline(&self, request: &Request) -> (Option<Instant>, Detail) {
-        let attempt = self.attempt_timeout.map(|timeout| Instant::now() + timeout);
-        match (attempt, request.deadline) {
+    fn deadline(&self, attempt: &Attempt, total: Option<Instant>) -> (Option<Instant>, Detail) {
+        let attempt = self.attempt_timeout.map(|timeout| Instant::from_std(attempt.started()) + timeout);
+        match (attempt, total) {
             (Some(attempt), Some(total)) if attempt < total => (Some(attempt), Detail::PerTry),
             (Some(attempt), None) => (Some(attempt), Detail::PerTry),
             (_, total) => (total, Detail::Total),
@@ -137,7 +137,7 @@ async fn send(
     let handle = request.handle.clone();
     let mut message = message(plan, &picked.endpoint, pool, request, attempt);
     loop {
-        let mut lease = match pool.lend_kept() {
+        let mut lease = match pool.lend_kept(attempt.started()) {
             Some(lease) => lease,
             None => Box::pin(pool.lend()).await?,
         };

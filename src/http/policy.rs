@@ -8,7 +8,7 @@ use tower::Layer;
 use tower::util::{BoxCloneSyncService, Either};
 
 use super::forward::Forward;
-use super::route::{Settings, Stack};
+use super::route::{AttributeSource, Rewrite, Settings, Stack};
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
@@ -22,6 +22,12 @@ pub fn stack(settings: &Settings, forward: Forward) -> Stack {
     let service = optional(rewrite, forward);
     let service = optional(limit, service);
     BoxCloneSyncService::new(optional(attributes, service))
+}
+
+/// Whether one of its layers reads the parameters of the path.
+pub fn reads_parameters(settings: &Settings) -> bool {
+    let named = |(_, source): &(_, _)| matches!(source, AttributeSource::Path(_));
+    matches!(settings.rewrite, Rewrite::Template(_)) || settings.attributes.iter().any(named)
 }
 
 fn optional<L: Layer<S>, S>(layer: Option<L>, service: S) -> Either<L::Service, S> {

@@ -124,11 +124,11 @@ impl Pool {
         })
     }
 
-    /// Lends a connection that is kept and can be used at once, if there is one and a place for it.
-    pub fn lend_kept(self: &Arc<Self>) -> Option<Lease> {
+    /// Lends a connection that is kept and can be used at once, now, if there is one and a place for it.
+    pub fn lend_kept(self: &Arc<Self>, now: Instant) -> Option<Lease> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let (sender, facts) = match self.protocol {
-            Protocol::Http1 => self.take_ready()?.reused(),
+            Protocol::Http1 => self.take_ready(now)?.reused(),
             Protocol::Http2 => self.shared.try_lock().ok().and_then(|shared| self.known(&shared))?,
         };
         Some(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
@@ -158,7 +158,8 @@ impl Pool {
     /// Closes connections that have been unused for too long, or whose address is no longer the endpoint's.
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| self.is_usable(kept));
+        let now = Instant::now();
+        idle.retain(|kept| self.is_usable(kept, now));
         drop(idle);
         if let Ok(mut shared) = self.shared.try_lock()
             && shared.connection.as_ref().is_some_and(|known| !self.is_shareable(known))
@@ -191,25 +192,26 @@ impl Pool {
 
     /// One that can be used at once. Given back just now means: its task has not yet seen that the exchange is
     /// over.
-    fn take_ready(&self) -> Option<Idle> {
+    fn take_ready(&self, now: Instant) -> Option<Idle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let ready =
-            idle.iter().rposition(|kept| kept.connection.sender.is_ready() && self.is_usable(kept))?;
+            idle.iter().rposition(|kept| kept.connection.sender.is_ready() && self.is_usable(kept, now))?;
         Some(idle.swap_remove(ready))
     }
 
     fn take(&self) -> Option<Idle> {
-        if let Some(ready) = self.take_ready() {
+        let now = Instant::now();
+        if let Some(ready) = self.take_ready(now) {
             return Some(ready);
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| self.is_usable(kept));
+        idle.retain(|kept| self.is_usable(kept, now));
         idle.pop()
     }
 
-    fn is_usable(&self, kept: &Idle) -> bool {
+    fn is_usable(&self, kept: &Idle, now: Instant) -> bool {
         !kept.connection.sender.is_closed()
-            && kept.since.elapsed() < self.settings.idle
+            && now.saturating_duration_since(kept.since) < self.settings.idle
             && kept.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
     }
 
@@ -339,12 +341,12 @@ impl Lease {
         }
     }
 
-    /// Gives the connection back after the answer's last byte. It is kept if the request had been sent whole.
-    pub fn give_back(self) {
+    /// Gives the connection back after the answer's last byte, now. It is kept if the request had been sent whole.
+    pub fn give_back(self, now: Instant) {
         let Sender::Http1(connection) = self.sender else { return };
         let sent = self.request.is_none_or(|request| request.is_sent());
         if sent && !connection.sender.is_closed() {
-            let kept = Idle { connection, facts: self.facts, since: Instant::now() };
+            let kept = Idle { connection, facts: self.facts, since: now };
             self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         }
     }

@@ -24,6 +24,8 @@ pub struct Route {
     pub labels: Arc<RouteLabels>,
     /// Everything between the table and the upstream.
     pub stack: Stack,
+    /// Whether a policy reads the path's parameters.
+    pub reads_parameters: bool,
     /// From the head of the request to the end of the answer's head.
     pub request_timeout: Option<Duration>,
 }
@@ -74,6 +76,7 @@ impl Route {
             labels: Arc::new(Self::labels(&settings)),
             matches: settings.matches,
             stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
+            reads_parameters: true,
             request_timeout: None,
         }
     }

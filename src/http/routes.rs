@@ -171,17 +171,17 @@ impl Tree {
         let (leaf, parameters) = self.all.at(path)?;
         let holds = |route: &Route| conditions_hold(&route.matches.headers, headers);
         if let Some((_, route)) = leaf.routes.iter().find(|(_, route)| holds(route)) {
-            return Some((Arc::clone(route), values(&parameters)));
+            return Some((Arc::clone(route), values(route, &parameters)));
         }
         // the conditions of the best path fail: the best of the others
         let plain = self.unconditional.at(path).and_then(|(leaf, parameters)| {
             let (_, route) = leaf.routes.first()?;
-            Some((route, values(&parameters)))
+            Some((route, values(route, &parameters)))
         });
         let conditional =
             self.conditional.iter().filter(|(_, route)| holds(route)).filter_map(|(tree, route)| {
                 let found = tree.at(path).ok()?;
-                Some((route, values(&found.params)))
+                Some((route, values(route, &found.params)))
             });
         conditional
             .chain(plain)
@@ -249,8 +249,13 @@ impl Templates {
     }
 }
 
-fn values(parameters: &matchit::Params<'_, '_>) -> Parameters {
-    parameters.iter().map(|(_, value)| value.into()).collect()
+/// The parameters of the path, if the route reads them.
+fn values(route: &Route, parameters: &matchit::Params<'_, '_>) -> Parameters {
+    if route.reads_parameters {
+        parameters.iter().map(|(_, value)| value.into()).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 fn conditions_hold(conditions: &[(http::HeaderName, HeaderMatch)], headers: &HeaderMap) -> bool {

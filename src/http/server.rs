@@ -135,10 +135,9 @@ impl Protocol for Server {
         let mut serving = pin!(self.connections.serve_connection(TokioIo::new(connection), service));
         let mut moment = drain.moment();
         let end = loop {
-            moment = tokio::select! {
-                biased;
-                end = serving.as_mut() => break end,
-                later = drain.after(moment) => later,
+            moment = match drain.during(moment, serving.as_mut()).await {
+                Ok(end) => break end,
+                Err(later) => later,
             };
             match moment {
                 // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next

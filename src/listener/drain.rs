@@ -1,7 +1,10 @@
 //! How a listener's connections learn that the gateway goes down: three moments, each final.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Poll;
 
 use tokio::sync::watch;
 
@@ -26,13 +29,14 @@ pub struct Drain(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     moment: watch::Sender<Moment>,
-    leaving: AtomicBool,
+    /// The same, to be looked at without a lock.
+    reached: AtomicU8,
 }
 
 impl Drain {
     /// It is now this moment; earlier ones do not come back.
     pub fn advance(&self, moment: Moment) {
-        self.0.leaving.store(true, Ordering::Relaxed);
+        self.0.reached.fetch_max(moment as u8, Ordering::Relaxed);
         self.0.moment.send_if_modified(|now| {
             let later = moment > *now;
             *now = moment.max(*now);
@@ -42,12 +46,38 @@ impl Drain {
 
     /// Whether the gateway is leaving, or further.
     pub fn is_leaving(&self) -> bool {
-        self.0.leaving.load(Ordering::Relaxed)
+        self.has_passed(Moment::Serving)
     }
 
     /// The moment that it is.
     pub fn moment(&self) -> Moment {
         *self.0.moment.borrow()
+    }
+
+    fn has_passed(&self, moment: Moment) -> bool {
+        self.0.reached.load(Ordering::Relaxed) > moment as u8
+    }
+
+    /// What the work comes to, or the later moment if that comes first. The moment is waited for once and not
+    /// with every poll of the work: all of them have to come from the same task.
+    pub async fn during<T>(
+        &self,
+        moment: Moment,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Moment> {
+        let mut later = pin!(self.after(moment));
+        let mut waiting = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(end) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(end));
+            }
+            if waiting && !self.has_passed(moment) {
+                return Poll::Pending;
+            }
+            waiting = true;
+            later.as_mut().poll(cx).map(Err)
+        })
+        .await
     }
 
     /// Ends when it is later than this moment, with the moment that it is then.

@@ -94,6 +94,9 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// Both, in the order of [`Scheme::index`].
+    pub const ALL: [Self; 2] = [Self::Http, Self::Https];
+
     /// The value of `url.scheme`.
     pub fn word(self) -> &'static str {
         match self {

@@ -15,7 +15,7 @@ pub mod registry;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge};
@@ -32,7 +32,7 @@ use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
 use super::sampling::RouteSampling;
-use super::series::{EndpointHandles, RouteHandles, RouteSeries, StreamHandles, Table};
+use super::series::{EndpointHandles, RouteHandles, RouteSeries, StreamHandles};
 use super::settings;
 use crate::failure::{Blame, Reason};
 
@@ -40,11 +40,14 @@ use crate::failure::{Blame, Reason};
 pub struct Metrics {
     registry: Registry,
     contexts: [Counter; Origin::ALL.len()],
-    active: Table<Gauge>,
-    attempts_active: Table<Gauge>,
+    active: ActiveGauges,
+    attempts_active: ActiveGauges,
     operations: Mutex<Vec<Box<str>>>,
     unmatched: RouteLabels,
 }
+
+/// One gauge a method and scheme, made on first use.
+type ActiveGauges = [[OnceLock<Gauge>; Scheme::ALL.len()]; Method::ALL.len()];
 
 impl Metrics {
     /// Metrics by these settings.
@@ -54,8 +57,8 @@ impl Metrics {
         let context = |origin: Origin| registry.counter(family::CONTEXT, &[("outcome", origin.word())]);
         Arc::new(Self {
             contexts: Origin::ALL.map(context),
-            active: Table::default(),
-            attempts_active: Table::default(),
+            active: ActiveGauges::default(),
+            attempts_active: ActiveGauges::default(),
             operations: Mutex::default(),
             unmatched: unmatched(),
             registry,
@@ -124,24 +127,24 @@ impl Metrics {
         ErrorBalance::new(counter, self.registry.counter(family::ERROR_RECORDS_RESENT, &[]))
     }
 
-    fn active(&self, exchange: Exchange) -> Cow<'_, Gauge> {
+    fn active(&self, exchange: Exchange) -> &Gauge {
         let Exchange { method, scheme, .. } = exchange;
         self.gauge(&self.active, family::SERVER_ACTIVE, method, scheme)
     }
 
-    fn attempts_active(&self, method: Method, endpoint: &EndpointLabels) -> Cow<'_, Gauge> {
+    fn attempts_active(&self, method: Method, endpoint: &EndpointLabels) -> &Gauge {
         let scheme = if endpoint.origin.starts_with("https:") { Scheme::Https } else { Scheme::Http };
         self.gauge(&self.attempts_active, family::CLIENT_ACTIVE, method, scheme)
     }
 
     fn gauge<'a>(
         &self,
-        table: &'a Table<Gauge>,
+        gauges: &'a ActiveGauges,
         family: family::Family,
         method: Method,
         scheme: Scheme,
-    ) -> Cow<'a, Gauge> {
-        table.get(Key { method, scheme: Some(scheme), ..Key::default() }.number(), || {
+    ) -> &'a Gauge {
+        gauges[method.index()][scheme.index()].get_or_init(|| {
             let labels = [("http_request_method", method.word()), ("url_scheme", scheme.word())];
             self.registry.gauge(family, &labels)
         })
@@ -342,12 +345,6 @@ struct Key {
     operation: u32,
 }
 
-impl Default for Key {
-    fn default() -> Self {
-        Self { method: Method::Other, scheme: None, status: None, error: None, operation: 0 }
-    }
-}
-
 impl Key {
     fn of_operation(record: &Record) -> Self {
         Self {
@@ -369,7 +366,7 @@ impl Key {
         }
     }
 
-    /// The key of a [`Table`].
+    /// The key of a [`Table`](super::series::Table).
     fn number(self) -> u64 {
         let scheme = self.scheme.map_or(0, |scheme| 1 + scheme.index());
         let error = match self.error {

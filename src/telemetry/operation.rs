@@ -593,6 +593,11 @@ impl Attempt {
         attempt
     }
 
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.handle.started + self.record().started
+    }
+
     /// The CLIENT span's id, to be sent upstream.
     pub fn span_id(&self) -> SpanId {
         self.record().span_id
@@ -620,11 +625,12 @@ impl Attempt {
         }
     }
 
-    /// The endpoint's last byte came.
-    pub fn complete(&mut self) {
+    /// The endpoint's last byte came, now.
+    pub fn complete(&mut self) -> Instant {
         let now = Duration::from_nanos(self.handle.nanoseconds_since_start());
         self.record_mut().last_byte = Some(now);
         self.complete = true;
+        self.handle.started + now
     }
 
     /// The attempt broke. A break after a failed status is the graver one and replaces it.

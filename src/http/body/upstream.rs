@@ -48,11 +48,8 @@ impl UpstreamBody {
     }
 
     fn end(&mut self) {
-        if let Some(mut attempt) = self.attempt.take() {
-            attempt.complete();
-        }
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let (Some(mut attempt), Some(lease)) = (self.attempt.take(), self.lease.take()) {
+            lease.give_back(attempt.complete());
         }
     }
 
