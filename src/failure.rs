@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -18,6 +19,8 @@ pub struct Failure {
     pub reason: Reason,
     /// A closed finer word, where one helps.
     pub detail: Option<Detail>,
+    /// The rule that decided so, as the operator named it: `auth.staff`, `rate_limits.per_client`.
+    pub rule: Option<Arc<str>>,
     /// Header fields the answer must carry: `Allow`, `Retry-After`, `WWW-Authenticate`.
     pub fields: Option<Box<HeaderMap>>,
     /// What the libraries said. For the operator's diagnostics only: it may hold text from a peer.
@@ -27,13 +30,20 @@ pub struct Failure {
 impl Failure {
     /// A failure with this reason and nothing more to say.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, detail: None, fields: None, source: None }
+        Self { reason, detail: None, rule: None, fields: None, source: None }
     }
 
     /// The same failure with a finer word.
     #[must_use]
     pub fn detail(mut self, detail: Detail) -> Self {
         self.detail = Some(detail);
+        self
+    }
+
+    /// The same failure with the name of the rule that decided: a key of the configuration, never text of a peer.
+    #[must_use]
+    pub fn rule(mut self, rule: &Arc<str>) -> Self {
+        self.rule = Some(Arc::clone(rule));
         self
     }
 

@@ -301,7 +301,7 @@ fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
 }
 
 /// The labels of error records, beside which business attributes stand.
-const LABELS: [&str; 5] = ["attempt", "blame", "detail", "operation", "route"];
+const LABELS: [&str; 6] = ["attempt", "blame", "detail", "operation", "route", "rule"];
 
 /// What the conventions or the gateway itself set.
 const RESERVED: [&str; 9] =

@@ -16,7 +16,7 @@ pub fn stack(settings: &Settings, forward: Forward) -> Stack {
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
     // before anything is sent
-    let limit = settings.body_bytes.map(body_limit::Layer);
+    let limit = body_limit::Layer::new(settings);
     // innermost: what is below sees the upstream's path
     let rewrite = rewrite::Layer::new(settings);
     let service = optional(rewrite, forward);

@@ -75,7 +75,7 @@ impl Refuser {
         }
         let status = failure.reason.status().unwrap_or(StatusCode::BAD_REQUEST);
         let trace_id = handle.context.trace_id.to_string();
-        let body = rescue::problem_json(status, failure.reason, failure.detail, &trace_id);
+        let body = rescue::problem_json(status, failure.reason, failure.detail, None, &trace_id);
         let mut headers = http::HeaderMap::new();
         record::tell_trace(&mut headers, handle);
         record::tell_close(&mut headers);

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -46,7 +47,11 @@ pub(super) async fn rescue(
         return incomplete();
     }
     let trace_id = handle.context.trace_id;
-    let mut answer = if grpc { grpc_answer(reason) } else { problem(reason, detail, &trace_id.to_string()) };
+    let mut answer = if grpc {
+        grpc_answer(reason)
+    } else {
+        problem(reason, detail, handle.rule(), &trace_id.to_string())
+    };
     if let Some(fields) = failure.fields {
         answer.headers_mut().extend(*fields);
     }
@@ -61,10 +66,15 @@ fn incomplete() -> Response {
 }
 
 /// The gateway's own answer: problem+json (RFC 9457). Nothing of the request is in it.
-pub(super) fn problem(reason: Reason, detail: Option<Detail>, trace_id: &str) -> Response {
+pub(super) fn problem(
+    reason: Reason,
+    detail: Option<Detail>,
+    rule: Option<&Arc<str>>,
+    trace_id: &str,
+) -> Response {
     // a reason without a status ends exchanges whose head is already there; if it comes before, it is ours
     let status = reason.status().unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut answer = Response::new(Body::Full(Some(problem_json(status, reason, detail, trace_id))));
+    let mut answer = Response::new(Body::Full(Some(problem_json(status, reason, detail, rule, trace_id))));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -78,6 +88,7 @@ pub(super) fn problem_json(
     status: StatusCode,
     reason: Reason,
     detail: Option<Detail>,
+    rule: Option<&Arc<str>>,
     trace_id: &str,
 ) -> Bytes {
     let mut fields = serde_json::json!({
@@ -89,6 +100,9 @@ pub(super) fn problem_json(
     });
     if let Some(detail) = detail {
         fields["detail"] = detail.word().into();
+    }
+    if let Some(rule) = rule {
+        fields["rule"] = (&**rule).into();
     }
     Bytes::from(fields.to_string())
 }
@@ -130,7 +144,8 @@ mod tests {
 
     #[test]
     fn an_own_answer_names_reason_and_trace_and_echoes_nothing() {
-        let answer = problem(Reason::NoEndpoint, Some(Detail::QueueFull), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let answer =
+            problem(Reason::NoEndpoint, Some(Detail::QueueFull), None, "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "1");
         assert_eq!(answer.headers()["content-type"], "application/problem+json");

@@ -32,7 +32,7 @@ use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
 use super::sampling::RouteSampling;
-use super::series::{EndpointHandles, RouteHandles, RouteSeries, StreamHandles};
+use super::series::{EndpointHandles, RouteHandles, RouteSeries, RuleSeries, StreamHandles};
 use super::settings;
 use crate::failure::{Blame, Reason};
 
@@ -236,6 +236,22 @@ impl Metrics {
         })
     }
 
+    fn count_rule(&self, route: &RouteLabels, rule: &Arc<str>, reason: Reason) {
+        let is = |known: &&RuleSeries| known.reason == reason && known.rule == *rule;
+        let known = route.series.rules.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.iter().find(is) {
+            return known.requests.increment(1);
+        }
+        drop(known);
+        let labels = [("tracegate_rule", &**rule), ("tracegate_reason", reason.word())];
+        let requests = self.registry.owned_counter(family::RULES, &labels);
+        requests.increment(1);
+        let mut known = route.series.rules.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.iter().any(|known| is(&known)) {
+            known.push(RuleSeries { rule: Arc::clone(rule), reason, requests });
+        }
+    }
+
     fn endpoint_failures<'a>(&self, endpoint: &'a EndpointLabels, reason: Reason) -> Cow<'a, Counter> {
         endpoint.series.failures.get(reason_number(Some(reason)), || {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint), ("tracegate_reason", reason.word())];
@@ -258,7 +274,11 @@ impl Sink for Metrics {
         self.active(record.exchange).decrement(1);
         let route = self.labels(record);
         let (status, duration) = (record.status(), record.duration());
-        self.requests(route, status, record.failure().map(|(reason, _)| reason)).increment(1);
+        let reason = record.failure().map(|(reason, _)| reason);
+        self.requests(route, status, reason).increment(1);
+        if let (Some(rule), Some(reason)) = (record.rule(), reason) {
+            self.count_rule(route, rule, reason);
+        }
 
         let own = self.route(route);
         own.request_size.record_bytes(record.request_body_bytes());

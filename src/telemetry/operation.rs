@@ -134,6 +134,7 @@ pub struct Record {
     begun: OnceLock<Decision>,
     verdict: OnceLock<Decision>,
     failure: AtomicU32,
+    rule: OnceLock<Arc<str>>,
     status: AtomicU16,
     complete: AtomicBool,
     stream: AtomicBool,
@@ -215,6 +216,7 @@ impl Operation {
             begun: OnceLock::new(),
             verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
+            rule: OnceLock::new(),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
             stream: AtomicBool::new(false),
@@ -297,7 +299,10 @@ impl Handle {
     /// Why the exchange did not simply succeed. The first reason stated is the one recorded.
     pub fn fail(&self, failure: &Failure) {
         let stated = 1 | u32::from(failure.reason.index()) << 8 | detail_bits(failure.detail) << 16;
-        let _ = self.0.failure.compare_exchange(0, stated, Ordering::Relaxed, Ordering::Relaxed);
+        let first = self.0.failure.compare_exchange(0, stated, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if first && let Some(rule) = &failure.rule {
+            let _ = self.0.rule.set(Arc::clone(rule));
+        }
     }
 
     /// The answer's head goes to the client now, with this status.
@@ -381,6 +386,11 @@ impl Record {
         Some((Reason::from_index(reason)?, detail.checked_sub(1).and_then(Detail::from_index)))
     }
 
+    /// The name of the rule that stated the reason, if a rule did.
+    pub fn rule(&self) -> Option<&Arc<str>> {
+        self.rule.get()
+    }
+
     /// Whether the answer's last byte has been handed to the connection; else the exchange broke.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
@@ -425,6 +435,7 @@ impl Record {
             begun: self.begun.clone(),
             verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
+            rule: OnceLock::new(),
             status: AtomicU16::new(self.status.load(Ordering::Relaxed)),
             complete: AtomicBool::new(true),
             stream: AtomicBool::new(true),

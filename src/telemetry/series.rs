@@ -2,19 +2,29 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, RwLock};
 
 use ::metrics::{Counter, Gauge};
 
 use super::metrics::histogram::Histogram;
+use crate::failure::Reason;
 
 /// The series of one route.
 #[derive(Debug, Default)]
 pub struct RouteSeries {
     pub(super) durations: Table<Histogram>,
     pub(super) requests: Table<Counter>,
+    pub(super) rules: RwLock<Vec<RuleSeries>>,
     pub(super) own: OnceLock<RouteHandles>,
     pub(super) streams: OnceLock<StreamHandles>,
+}
+
+/// The series of one rule and reason. A route meets a few of them.
+#[derive(Debug)]
+pub(super) struct RuleSeries {
+    pub(super) rule: Arc<str>,
+    pub(super) reason: Reason,
+    pub(super) requests: Counter,
 }
 
 /// The series of one endpoint.

@@ -345,6 +345,16 @@ async fn verify(reason: Reason, provoked: Provoked) {
     assert!(!record.to_string().contains("planted"), "what a panic says stays inside: {record}");
     assert_eq!(record["labels"]["blame"], reason.blame().word(), "{record}");
     assert_eq!(record["labels"]["detail"].as_str(), detail, "{record}");
+    // whoever refuses by a rule says so everywhere
+    let rule = line["rule"].as_str();
+    assert_eq!(server.attribute("tracegate.rule"), rule, "{word}");
+    assert_eq!(record["labels"]["rule"].as_str(), rule, "{record}");
+    if let (Some(_), Some(reply)) = (reason.status(), &reply) {
+        assert_eq!(reply.json()["rule"].as_str(), rule, "{word}");
+    }
+    if reason == Reason::BodyTooLarge {
+        assert_eq!(rule, Some("routes.all.limits.body"));
+    }
 
     // a gateway that is gone has no metrics page any more
     if let After::Running(gateway) = &gateway {
@@ -356,6 +366,10 @@ async fn verify(reason: Reason, provoked: Provoked) {
         ];
         let metrics = gateway.metrics().await;
         assert_eq!(metrics.count("tracegate_requests_total", &labels), 1, "{word}: {}", metrics.text);
+        let by_rule = rule.map_or(0, |rule| {
+            metrics.count("tracegate_rules_total", &[("tracegate_rule", rule), ("tracegate_reason", word)])
+        });
+        assert_eq!(by_rule, u64::from(rule.is_some()), "{word}: {}", metrics.text);
     }
 }
 

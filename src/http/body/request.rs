@@ -24,9 +24,16 @@ pub struct RequestBody {
     incoming: Incoming,
     handle: Handle,
     stall: Stall,
-    remaining: Option<u64>,
+    limit: Option<Limit>,
     gate: Option<Gate>,
     progress: Progress,
+}
+
+/// What is left of the most bytes allowed, and the rule that says so.
+#[derive(Debug)]
+struct Limit {
+    remaining: u64,
+    rule: Arc<str>,
 }
 
 impl RequestBody {
@@ -37,15 +44,16 @@ impl RequestBody {
             progress.set(Progress::SENT);
             handle.request_sent();
         }
-        Self { incoming, handle, stall: Stall::new(Some(stall)), remaining: None, gate: None, progress }
+        Self { incoming, handle, stall: Stall::new(Some(stall)), limit: None, gate: None, progress }
     }
 
-    /// Refuses what is longer than this: at once where the length is announced, else when it is passed.
-    pub fn limit(&mut self, bytes: u64) -> Result<(), Failure> {
+    /// Refuses what is longer than this, by this rule: at once where the length is announced, else when it is
+    /// passed.
+    pub fn limit(&mut self, bytes: u64, rule: &Arc<str>) -> Result<(), Failure> {
         if self.incoming.size_hint().lower() > bytes {
-            return Err(Failure::new(Reason::BodyTooLarge));
+            return Err(Failure::new(Reason::BodyTooLarge).rule(rule));
         }
-        self.remaining = Some(bytes);
+        self.limit = Some(Limit { remaining: bytes, rule: Arc::clone(rule) });
         Ok(())
     }
 
@@ -93,29 +101,34 @@ impl http_body::Body for RequestBody {
             }
             Poll::Ready(frame) => frame,
         };
-        self.stall.moved();
-        self.progress.set(Progress::UPSTREAMS_TURN);
+        let this = &mut *self;
+        this.stall.moved();
+        this.progress.set(Progress::UPSTREAMS_TURN);
         match frame {
             None => {
-                self.sent();
+                this.sent();
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
                 let (reason, detail) = client_side(&error);
-                self.broken(reason, detail)
+                this.broken(reason, detail)
             }
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.handle.request_bytes(data.len());
+                    this.handle.request_bytes(data.len());
                     let length = data.len() as u64;
-                    match self.remaining.map(|remaining| remaining.checked_sub(length)) {
-                        Some(None) => return self.broken(Reason::BodyTooLarge, Detail::InBody),
-                        Some(rest) => self.remaining = rest,
-                        None => {}
+                    if let Some(limit) = &mut this.limit {
+                        let Some(rest) = limit.remaining.checked_sub(length) else {
+                            let error =
+                                BodyError { reason: Reason::BodyTooLarge, detail: Some(Detail::InBody) };
+                            this.handle.fail(&Failure::from(error).rule(&limit.rule));
+                            return Poll::Ready(Some(Err(error)));
+                        };
+                        limit.remaining = rest;
                     }
                 }
-                if frame.is_trailers() || self.incoming.is_end_stream() {
-                    self.sent();
+                if frame.is_trailers() || this.incoming.is_end_stream() {
+                    this.sent();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

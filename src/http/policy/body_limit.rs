@@ -1,5 +1,6 @@
 //! Refuses request bodies that are longer than the route allows.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
@@ -7,23 +8,35 @@ use tower::Service;
 
 use crate::failure::Failure;
 use crate::http::exchange::{Request, Response};
+use crate::http::route::Settings;
 
-/// At most this many bytes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layer(pub(super) u64);
+/// At most this many bytes, by this rule.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    bytes: u64,
+    rule: Arc<str>,
+}
+
+impl Layer {
+    /// The layer, if the route bounds its bodies.
+    pub(super) fn new(settings: &Settings) -> Option<Self> {
+        let rule = || format!("routes.{}.limits.body", settings.name).into();
+        settings.body_bytes.map(|bytes| Self { bytes, rule: rule() })
+    }
+}
 
 /// The service that bounds.
 #[derive(Debug, Clone)]
 pub(super) struct BodyLimit<S> {
     inner: S,
-    bytes: u64,
+    limit: Layer,
 }
 
 impl<S> tower::Layer<S> for Layer {
     type Service = BodyLimit<S>;
 
     fn layer(&self, inner: S) -> BodyLimit<S> {
-        BodyLimit { inner, bytes: self.0 }
+        BodyLimit { inner, limit: self.clone() }
     }
 }
 
@@ -37,7 +50,7 @@ impl<S: Service<Request, Response = Response, Error = Failure>> Service<Request>
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        match request.body.limit(self.bytes) {
+        match request.body.limit(self.limit.bytes, &self.limit.rule) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(failure) => Either::Right(std::future::ready(Err(failure))),
         }

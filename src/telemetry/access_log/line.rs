@@ -44,6 +44,7 @@ impl Serialize for Line<'_> {
         line.add_some("reason", reason.map(Reason::word))?;
         line.add_some("blame", reason.map(|reason| reason.blame().word()))?;
         line.add_some("detail", record.failure().and_then(|(_, detail)| detail).map(Detail::word))?;
+        line.add_some("rule", record.rule().map(|rule| &**rule))?;
         line.add("duration_ms", &milliseconds(record.duration()))?;
         line.add_some("upstream_ms", (!attempts.is_empty()).then(|| milliseconds(upstream)))?;
         line.add_some("first_byte_ms", record.time_to_first_byte().map(milliseconds))?;

@@ -50,6 +50,8 @@ families! {
         "Duration of attempts at endpoints that were no streams, from their start to the last byte of the answer.";
     CLIENT_ACTIVE = Gauge "http_client_active_requests", "Attempts in progress.";
     REQUESTS = Counter "tracegate_requests_total", "Requests by route, status class, reason and blame.";
+    RULES = Counter "tracegate_rules_total",
+        "Requests that a rule of the configuration refused, by the rule and the reason.";
     FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
         "From the head of the request to the head of the answer.";
     OVERHEAD = Short "tracegate_overhead_seconds",

@@ -72,6 +72,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     }
     attributes.add_some("tracegate.stream", record.is_stream().then_some("true"));
     attributes.add_failure(record.failure());
+    attributes.add_some("tracegate.rule", record.rule().map(|rule| &**rule));
     let error = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
     attributes.add_disclosed(record);
