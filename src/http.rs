@@ -5,7 +5,7 @@
 //! below is on record. [`rescue`] turns every failure and panic into an answer: above it there are only
 //! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
-//! the [`exchange`], and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
+//! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
 //! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`], within the time of [`timers`] and
 //! the [`headroom`] of a connection. The answer comes back through the same
 //! stages, its [`body`] last.
@@ -19,6 +19,7 @@ pub mod file;
 pub mod forward;
 pub mod headers;
 pub mod headroom;
+pub mod identity;
 pub mod path;
 pub mod pointer;
 pub mod policy;

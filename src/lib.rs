@@ -35,8 +35,8 @@
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
-//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange`, read by an `http::pointer`, and
-//! `http::forward` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
+//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
+//! `http::pointer`, and `http::forward` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
 //! `http::timers` and the space of `http::headroom`. `upstream` picks one `upstream::endpoint` by
 //! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`

@@ -48,7 +48,7 @@ pub(super) fn dispatch(
     handle.route(&route.labels);
     let deadline = route.request_timeout.map(|timeout| Instant::from_std(handle.started()) + timeout);
     let (handle, peer) = (handle.clone(), Arc::clone(peer));
-    let request = Routed { head, fields, body, handle, peer, parameters, deadline };
+    let request = Routed { head, fields, body, handle, peer, parameters, identity: None, deadline };
     // no `poll_ready`: every layer is always ready
     Ok(route.stack.clone().call(Box::new(request)))
 }

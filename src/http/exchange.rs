@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::body::{Body, RequestBody};
 use super::headers::{Fields, Peer};
+use super::identity::Identity;
 use crate::telemetry::Handle;
 
 /// An answer on its way to the client.
@@ -30,6 +31,8 @@ pub struct Routed {
     pub(super) peer: Arc<Peer>,
     /// The values of the route's path parameters; none if the route does not read them.
     pub parameters: Parameters,
+    /// Who was verified, if a rule of `[auth]` did so: what is above that layer sees nobody.
+    pub identity: Option<Arc<Identity>>,
     /// When the answer's head must be there.
     pub deadline: Option<Instant>,
 }
