@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::control::Control;
+pub use self::control::{Control, Reloaded};
 use self::site::Site;
 use crate::net::serve::{Bounds, serve};
 
@@ -93,12 +93,13 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
+    use futures_util::future::BoxFuture;
     use http::{Request, Response, header};
     use http_body_util::Full;
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
-    use super::{Admin, Control, Settings, start};
+    use super::{Admin, Control, Reloaded, Settings, start};
     use crate::net::once::send;
     use crate::telemetry::metrics::Format;
 
@@ -120,6 +121,10 @@ mod tests {
 
         fn status(&self) -> Value {
             json!({ "routes": ["order_read"] })
+        }
+
+        fn reload(&self) -> BoxFuture<'static, Reloaded> {
+            Box::pin(async { Reloaded { accepted: false, report: Value::Null } })
         }
     }
 

@@ -1,6 +1,11 @@
 //! The gateway: what it is made of, its start, its drain. Every task is started and awaited here.
 
+pub mod configuration;
+pub mod difference;
 pub mod file;
+pub mod kept;
+pub mod reload;
+mod restart;
 pub mod settings;
 pub mod snapshot;
 
@@ -8,25 +13,29 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::reload::{Reload, Report, Trigger};
 pub use self::settings::{Settings, Shutdown};
-use self::snapshot::Snapshot;
-use crate::admin::{self, Admin, Control};
-use crate::http::server::Server;
+use self::snapshot::Surroundings;
+use crate::admin::{self, Admin, Control, Reloaded};
+use crate::listener::Listener;
 use crate::listener::drain::{Drain, Moment};
-use crate::listener::{self, Listener};
 use crate::net::Resolver;
+use crate::net::watch::Watch;
+use crate::problem::Problems;
 use crate::telemetry::metrics::Format;
 use crate::telemetry::metrics::dns::LookupOutcome;
+use crate::telemetry::metrics::reloads::ReloadOutcome;
 use crate::telemetry::{Sink, Telemetry};
-use crate::view::View;
 
 /// How often unused upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -45,16 +54,17 @@ pub struct Gateway {
     connections: TaskTracker,
     background: TaskTracker,
     stop: CancellationToken,
-    shutdown: Shutdown,
 }
+
+/// Reads a gateway's configuration again.
+pub type Load = Box<dyn Fn() -> Result<Settings, Problems> + Send + Sync>;
 
 /// What the admin pages read of a gateway.
 struct Shared {
     leaving: AtomicBool,
     telemetry: Telemetry,
-    snapshot: Snapshot,
-    listeners: BTreeMap<Arc<str>, SocketAddr>,
-    routes: Vec<Box<str>>,
+    reload: Arc<Reload>,
+    load: Arc<OnceLock<Load>>,
 }
 
 /// Why a gateway did not start.
@@ -85,44 +95,68 @@ impl Gateway {
         let resolver = Resolver::new(&settings.dns).telling(move |found| {
             lookups.count(if found { LookupOutcome::Found } else { LookupOutcome::Failed });
         });
-        let snapshot = Snapshot::new(&settings, &resolver, telemetry.metrics());
         let (drain, stop) = (Drain::default(), CancellationToken::new());
         let (connections, background) = (TaskTracker::new(), TaskTracker::new());
 
         let mut bound = Vec::new();
         for listener in &settings.listeners {
             let series = Arc::new(telemetry.metrics().connections(&listener.name));
-            let socket = Listener::bind(listener.clone(), series).map_err(|source| StartError::Listen {
+            let socket = Listener::bind(listener, series).map_err(|source| StartError::Listen {
                 key: format!("listeners.{}", listener.name),
                 address: listener.address,
                 source,
             })?;
-            // port 0 has become a real one
-            bound.push((listener::Settings { address: socket.address(), ..listener.clone() }, socket));
+            bound.push((Arc::clone(&listener.name), socket));
         }
         let listeners: BTreeMap<Arc<str>, SocketAddr> =
-            bound.iter().map(|(settings, socket)| (Arc::clone(&settings.name), socket.address())).collect();
+            bound.iter().map(|(name, socket)| (Arc::clone(name), socket.address())).collect();
 
+        let admin_settings = settings.admin.clone();
+        let around = Surroundings {
+            resolver,
+            metrics: Arc::clone(telemetry.metrics()),
+            listeners: listeners.keys().cloned().collect(),
+        };
+        let recorder = Arc::clone(telemetry.recorder());
+        let reload = Reload::new(settings, around, listeners.clone(), recorder, connections.clone());
+        let reload = Arc::new(reload);
         let shared = Arc::new(Shared {
             leaving: AtomicBool::new(false),
             telemetry,
-            snapshot,
-            listeners: listeners.clone(),
-            routes: settings.routes.iter().map(|route| route.name.clone()).collect(),
+            reload: Arc::clone(&reload),
+            load: Arc::default(),
         });
         let control = Arc::clone(&shared) as Arc<dyn Control>;
-        let admin = admin::start(&settings.admin, control, stop.clone()).await.map_err(StartError::Admin)?;
+        let admin = admin::start(&admin_settings, control, stop.clone()).await.map_err(StartError::Admin)?;
 
-        for (settings, socket) in bound {
-            let routes = shared.snapshot.routes.get(&settings.name).cloned().unwrap_or_default();
-            let recorder = Arc::clone(shared.telemetry.recorder());
-            let server = Server::new(settings, View::new(routes), recorder, connections.clone());
-            background.spawn(socket.run(server, drain.clone(), connections.clone()));
+        for (name, socket) in bound {
+            let serving = reload.serving(&name).expect("it has just been bound");
+            background.spawn(socket.run(serving, drain.clone(), connections.clone()));
         }
-        background.spawn(sweep(Arc::clone(&shared), stop.clone()));
+        background.spawn(sweep(reload, stop.clone()));
         shared.tell_start(&admin);
-        let shutdown = settings.shutdown;
-        Ok(Self { shared, admin, listeners, drain, connections, background, stop, shutdown })
+        Ok(Self { shared, admin, listeners, drain, connections, background, stop })
+    }
+
+    /// From now on the configuration can be read again in this way: when told to, and when one of its files has
+    /// changed, if these are watched.
+    pub fn reload_by(&self, load: Load) {
+        if self.shared.load.set(load).is_ok()
+            && let Some(interval) = self.shared.reload.settings().reload.watch
+        {
+            let (reload, load) = (Arc::clone(&self.shared.reload), Arc::clone(&self.shared.load));
+            self.background.spawn(watch(reload, load, interval, self.stop.clone()));
+        }
+    }
+
+    /// Reads the configuration again and puts it in force, or refuses it; `None` without a way to read it.
+    pub async fn reload(&self, trigger: Trigger) -> Option<Report> {
+        reload(Arc::clone(&self.shared.reload), Arc::clone(&self.shared.load), trigger).await
+    }
+
+    /// Puts these settings in force, or tells what is wrong with them.
+    pub fn apply(&self, loaded: Result<Settings, Problems>) -> Report {
+        self.shared.reload.apply(loaded, Trigger::Request)
     }
 
     /// Where a listener is bound, the port included.
@@ -150,7 +184,7 @@ impl Gateway {
     /// flight has until the deadline; then it is cut, for the reason `shutting_down`. Telemetry is flushed
     /// last.
     pub async fn shutdown(mut self) {
-        let Shutdown { drain_delay, deadline, flush } = self.shutdown;
+        let Shutdown { drain_delay, deadline, flush } = self.shared.reload.settings().shutdown;
         self.shared.leaving.store(true, Ordering::Relaxed);
         self.drain.advance(Moment::Leaving);
         tokio::time::sleep(drain_delay).await;
@@ -178,24 +212,55 @@ impl Drop for Gateway {
 }
 
 /// Closes upstream connections that are no longer wanted, until told to stop.
-async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
+async fn sweep(reload: Arc<Reload>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(SWEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        for connected in shared.snapshot.upstreams.values() {
-            connected.pools.iter().for_each(|pool| pool.sweep());
+        reload.snapshot().pools().for_each(|pool| pool.sweep());
+    }
+}
+
+/// Looks at the files of the configuration until told to stop, and reloads when they have changed.
+async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duration, stop: CancellationToken) {
+    let mut watch = Watch::default();
+    let mut ticks = tokio::time::interval(interval);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let looking = {
+            let settings = reload.settings();
+            tokio::task::spawn_blocking(move || {
+                let files = &settings.configuration.files;
+                let as_read = |path: &Path| files.get(path) == Some(&configuration::digest(path));
+                watch.follow(files.keys().map(PathBuf::as_path), as_read);
+                (watch.look(), watch)
+            })
+        };
+        let Ok((changed, same)) = looking.await else { return };
+        watch = same;
+        if changed {
+            self::reload(Arc::clone(&reload), Arc::clone(&load), Trigger::Watch).await;
         }
     }
+}
+
+/// Reloads on a thread where that may take its time.
+async fn reload(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, trigger: Trigger) -> Option<Report> {
+    load.get()?;
+    let reloading = tokio::task::spawn_blocking(move || {
+        let load = load.get().expect("it has been there, and never goes");
+        reload.apply(load(), trigger)
+    });
+    reloading.await.inspect_err(|error| tracing::error!(%error, "a reload broke off")).ok()
 }
 
 impl Shared {
     /// What an operator wants to see first: what runs here, where it listens, where it forwards to.
     fn tell_start(&self, admin: &Admin) {
+        let snapshot = self.reload.snapshot();
         let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(version, admin = %admin.address, routes = self.routes.len(), "tracegate starts");
-        for (name, address) in &self.listeners {
+        tracing::info!(version, admin = %admin.address, routes = snapshot.routes.len(), "tracegate starts");
+        for (name, address) in self.reload.addresses() {
             tracing::info!(listener = %name, %address, "listening");
         }
-        for (name, connected) in &self.snapshot.upstreams {
+        for (name, connected) in snapshot.upstreams.iter() {
             let endpoints: Vec<_> =
                 connected.upstream.endpoints().iter().map(|endpoint| &*endpoint.labels.endpoint).collect();
             tracing::info!(upstream = %name, ?endpoints, "forwarding");
@@ -213,8 +278,8 @@ impl Control for Shared {
     }
 
     fn status(&self) -> serde_json::Value {
-        let upstreams: BTreeMap<&str, _> = self
-            .snapshot
+        let snapshot = self.reload.snapshot();
+        let upstreams: BTreeMap<&str, _> = snapshot
             .upstreams
             .iter()
             .map(|(name, connected)| {
@@ -226,23 +291,36 @@ impl Control for Shared {
                         json!({ "endpoint": endpoint.labels.endpoint, "in_flight": endpoint.in_flight() })
                     })
                     .collect();
-                (&**name, json!({ "endpoints": endpoints }))
+                (name, json!({ "endpoints": endpoints }))
             })
             .collect();
         let listeners: BTreeMap<&str, String> =
-            self.listeners.iter().map(|(name, address)| (&**name, address.to_string())).collect();
+            self.reload.addresses().map(|(name, address)| (&**name, address.to_string())).collect();
         json!({
             "listeners": listeners,
-            "routes": self.routes,
+            "routes": snapshot.routes.keys().collect::<Vec<_>>(),
             "upstreams": upstreams,
             "telemetry": self.telemetry.status(),
+            "configuration": self.reload.status(),
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Reloaded> {
+        let (reload, load) = (Arc::clone(&self.reload), Arc::clone(&self.load));
+        Box::pin(async {
+            let Some(report) = self::reload(reload, load, Trigger::Request).await else {
+                let report = json!({ "problem": "this gateway's configuration cannot be read again" });
+                return Reloaded { accepted: false, report };
+            };
+            let accepted = report.outcome != ReloadOutcome::Refused;
+            Reloaded { accepted, report: json!(report) }
         })
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("listeners", &self.listeners).finish_non_exhaustive()
+        f.debug_struct("Shared").field("reload", &self.reload).finish_non_exhaustive()
     }
 }
 

@@ -21,12 +21,14 @@
 //! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
-//! `setting::name`, `setting::or_off`, `setting::secret`;
+//! `setting::name`, `setting::or_off`, `setting::secret`, `setting::digest`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
-//! all at once. What comes out is `gateway::settings`.
+//! all at once. What comes out is `gateway::settings`, with what it was made of, the `gateway::configuration`.
 //!
 //! **Gateway.** `gateway` starts, drains and owns every task; `gateway::snapshot` is all that serves requests,
-//! built whole, handed out in slices by `view`.
+//! built whole, handed out in slices by `view`. `gateway::reload` builds another one, in which what has state is
+//! `gateway::kept`, tells the `gateway::difference`, and names what waits for a `gateway::restart`; files are watched by
+//! `net::watch`.
 //!
 //! **Connection.** `listener` accepts, with `listener::tls` where configured, and makes a
 //! `listener::connection`, which bounds the client by `listener::timeouts`, shares `listener::activity` with
@@ -52,7 +54,7 @@
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
-//! `telemetry::metrics::dns`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
+//! `telemetry::metrics::dns`, `telemetry::metrics::reloads`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
 //! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,
 //! over a connection to its `telemetry::errors::peer`, from a `telemetry::errors::outbox`;

@@ -12,12 +12,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +29,7 @@ pub use timeouts::Timeouts;
 
 use crate::telemetry::context::Inbound;
 use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections};
+use crate::view::View;
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -48,16 +49,25 @@ pub trait Protocol: Send + Sync + 'static {
 /// A bound listener.
 #[derive(Debug)]
 pub struct Listener {
-    settings: Settings,
+    name: Arc<str>,
     socket: TcpListener,
     address: SocketAddr,
-    places: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
     series: Arc<Connections>,
+}
+
+/// What new connections of a listener are served by; a reload replaces it whole. Those that are open keep theirs.
+#[derive(Debug)]
+pub struct Serving<P> {
+    /// How they are accepted.
+    pub settings: Settings,
+    /// What is spoken on them.
+    pub protocol: Arc<P>,
 }
 
 impl Listener {
     /// Binds; connections are counted in these series. Fails where the address cannot be had.
-    pub fn bind(settings: Settings, series: Arc<Connections>) -> io::Result<Self> {
+    pub fn bind(settings: &Settings, series: Arc<Connections>) -> io::Result<Self> {
         let socket = match settings.address {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -66,8 +76,7 @@ impl Listener {
         socket.bind(settings.address)?;
         let socket = socket.listen(BACKLOG)?;
         let address = socket.local_addr()?;
-        let places = Arc::new(Semaphore::new(settings.limits.connections));
-        Ok(Self { settings, socket, address, places, series })
+        Ok(Self { name: Arc::clone(&settings.name), socket, address, open: Arc::default(), series })
     }
 
     /// Where it is bound, the port included.
@@ -76,7 +85,7 @@ impl Listener {
     }
 
     /// Accepts until the drain says no more; each connection is a task of the tracker.
-    pub async fn run<P: Protocol>(self, protocol: Arc<P>, drain: Drain, tasks: TaskTracker) {
+    pub async fn run<P: Protocol>(self, serving: View<Serving<P>>, drain: Drain, tasks: TaskTracker) {
         let mut back_off = BACK_OFF.start;
         let mut told: Option<Instant> = None;
         let mut closing = pin!(drain.after(Moment::Leaving));
@@ -88,7 +97,7 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     back_off = BACK_OFF.start;
-                    self.admit(stream, peer, &protocol, &drain, &tasks);
+                    self.admit(stream, peer, &serving.current(), &drain, &tasks);
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     self.series.count(ConnectionOutcome::AcceptError);
@@ -97,7 +106,7 @@ impl Listener {
                     self.series.count(ConnectionOutcome::AcceptError);
                     if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
                         told = Some(Instant::now());
-                        tracing::error!(listener = %self.settings.name, %error, "cannot accept; backing off");
+                        tracing::error!(listener = %self.name, %error, "cannot accept; backing off");
                     }
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(BACK_OFF.end);
@@ -110,11 +119,12 @@ impl Listener {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        protocol: &Arc<P>,
+        serving: &Serving<P>,
         drain: &Drain,
         tasks: &TaskTracker,
     ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let settings = &serving.settings;
+        let Some(place) = Place::take(&self.open, settings.limits.connections) else {
             self.series.count(ConnectionOutcome::RefusedLimit);
             return;
         };
@@ -123,12 +133,13 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let (tls, timeouts) = (self.settings.tls.clone(), self.settings.timeouts);
-        let (protocol, drain, series) = (Arc::clone(protocol), drain.clone(), Arc::clone(&self.series));
+        let (tls, timeouts) = (settings.tls.clone(), settings.timeouts);
+        let (protocol, drain) = (Arc::clone(&serving.protocol), drain.clone());
+        let series = Arc::clone(&self.series);
         tasks.spawn(async move {
             let connection = match tls {
                 None => Connection::plain(stream, peer, timeouts),
-                Some(config) => match handshake(config, stream, timeouts.handshake).await {
+                Some(tls) => match handshake(Arc::clone(&tls), stream, timeouts.handshake).await {
                     Ok(stream) => Connection::tls(stream, peer, timeouts),
                     Err(error) => {
                         let slow = error.kind() == io::ErrorKind::TimedOut;
@@ -149,6 +160,26 @@ impl Listener {
             }
             drop(open);
         });
+    }
+}
+
+/// One of the connections that a listener may have open at once. The bound may change between two of them.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        if open.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(Self(Arc::clone(open)));
+        }
+        open.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -185,14 +216,14 @@ impl Settings {
 }
 
 /// A listener as used: what `[listeners.NAME]` means once it has been checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The key in the table.
     pub name: Arc<str>,
     /// Where to bind. Port 0 takes a free one.
     pub address: SocketAddr,
     /// TLS, with certificate and key loaded; `None` is plain text.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<tls::Server>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// What becomes of the trace context that clients send.
@@ -204,7 +235,7 @@ pub struct Settings {
 }
 
 /// Bounds of a listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once.
     pub connections: usize,

@@ -51,8 +51,8 @@ enum Command {
     /// Run the gateway (the default)
     ///
     /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight
-    /// finish, telemetry is flushed; a second signal ends it at once. SIGUSR1 reopens the access
-    /// log's file. Diagnostics go to standard error, the access log to standard output or the
+    /// finish, telemetry is flushed; a second signal ends it at once. SIGHUP reads the configuration
+    /// again, which also happens when one of its files changes. SIGUSR1 reopens the access log's file. Diagnostics go to standard error, the access log to standard output or the
     /// configured file.
     #[command(verbatim_doc_comment)]
     Run(Configuration),

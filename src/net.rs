@@ -10,6 +10,7 @@ pub mod resolve;
 pub mod serve;
 pub mod stream;
 pub mod tls;
+pub mod watch;
 
 pub use dial::{Dialed, dial};
 pub use resolve::{DnsSettings, Name, Resolver};

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod check;
 pub mod count;
+pub mod digest;
 pub mod duration;
 pub mod leaf;
 pub mod name;
@@ -18,6 +19,7 @@ pub mod written;
 pub use address::Address;
 pub use check::Check;
 pub use count::Count;
+pub use digest::Digest;
 pub use duration::Duration;
 pub use or_off::OrOff;
 pub use ratio::Ratio;

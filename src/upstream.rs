@@ -7,7 +7,6 @@ pub mod file;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 pub use balance::Balance;
@@ -15,13 +14,14 @@ use balance::Balancer;
 pub use endpoint::{Address, Connected, Endpoint, InFlight};
 
 use crate::failure::{Failure, Reason};
-use crate::net::Resolver;
+use crate::net::{self, Resolver};
 use crate::telemetry::context::format::Formats;
 use crate::telemetry::operation::EndpointLabels;
 use crate::telemetry::series::EndpointSeries;
 
-/// An upstream as used: what `[upstreams.NAME]` means once it has been checked.
-#[derive(Debug, Clone)]
+/// An upstream as used: what `[upstreams.NAME]` means once it has been checked. What has equal
+/// settings is carried over by a reload.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The key in the table.
     pub name: Box<str>,
@@ -45,6 +45,19 @@ pub struct Settings {
     pub propagate: Formats,
 }
 
+impl Settings {
+    /// Whether an endpoint is reached in the same way by these settings as by the others.
+    fn reaches_as(&self, other: &Self) -> bool {
+        (&self.name, &self.service, &self.tls) == (&other.name, &other.service, &other.tls)
+            && self.connect_timeout == other.connect_timeout
+    }
+
+    /// Whether an endpoint's connections are kept in the same way by these settings as by the others.
+    pub fn pools_as(&self, other: &Self) -> bool {
+        (self.pool, self.protocol, self.header_bytes) == (other.pool, other.protocol, other.header_bytes)
+    }
+}
+
 /// What is spoken to the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -65,16 +78,16 @@ impl Protocol {
 }
 
 /// TLS towards an upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
     /// The trusted authorities, and the protocol to agree on by ALPN.
-    pub config: Arc<ClientConfig>,
+    pub config: net::tls::Client,
     /// The name the certificate must have, if it is not the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
 }
 
 /// Bounds of one endpoint's pool.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
     /// HTTP/1.1: connections open or being opened at once. HTTP/2: requests on the one that is shared.
     pub connections: usize,
@@ -107,8 +120,19 @@ pub struct Picked {
 
 impl Upstream {
     /// An upstream by these settings. Nothing is resolved or dialled before it is used.
-    pub fn new(settings: &Settings, resolver: &Resolver) -> Arc<Self> {
+    ///
+    /// An endpoint that the previous upstream of this name has, and that is reached in the same way, is carried
+    /// over with its requests in flight, what is known of its name, and its series.
+    pub fn new(settings: &Settings, resolver: &Resolver, previous: Option<(&Settings, &Self)>) -> Arc<Self> {
+        let same_way =
+            previous.filter(|(before, _)| before.reaches_as(settings)).map(|(_, upstream)| upstream);
+        let known = |address: &Address| {
+            same_way?.endpoints.iter().find(|endpoint| endpoint.address == *address).map(Arc::clone)
+        };
         let endpoints = settings.endpoints.iter().map(|address| {
+            if let Some(endpoint) = known(address) {
+                return endpoint;
+            }
             let tls = address.https.then(|| {
                 let tls = settings.tls.as_ref().expect("an https endpoint comes with settings of TLS");
                 (Arc::clone(&tls.config), server_name(tls, address))
@@ -212,7 +236,7 @@ mod tests {
     }
 
     fn upstream(endpoints: Vec<Address>) -> Arc<Upstream> {
-        Upstream::new(&settings(endpoints), &resolver())
+        Upstream::new(&settings(endpoints), &resolver(), None)
     }
 
     #[tokio::test]
@@ -262,7 +286,7 @@ mod tests {
             let upstream = upstream(vec![address(false, host, peer.port())]);
             let endpoint = &upstream.endpoints()[0];
             let connected = endpoint.dial().await.unwrap();
-            assert!(matches!(connected.stream, crate::net::Stream::Plain(_)));
+            assert!(matches!(connected.stream, net::Stream::Plain(_)));
             let facts = connected.facts;
             assert_eq!((facts.peer, facts.reused, facts.waited), (Some(peer), false, None));
             assert_eq!(facts.resolve.is_some(), by_name);
@@ -297,7 +321,7 @@ mod tests {
             let upstream = upstream(vec![address(true, "127.0.0.1", port)]);
             let mut connected = upstream.endpoints()[0].dial().await.unwrap();
             assert!(connected.facts.handshake.is_some());
-            let crate::net::Stream::Tls(session) = &connected.stream else { panic!("it speaks TLS") };
+            let net::Stream::Tls(session) = &connected.stream else { panic!("it speaks TLS") };
             assert_eq!(session.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             assert!(connected.stream.is_write_vectored());
             connected.stream.write_all(b"ping").await.unwrap();
@@ -320,7 +344,7 @@ mod tests {
             (address(true, "127.0.0.1", mute), short, (Reason::TlsFailed, Some(Detail::Timeout))),
         ] {
             let settings = Settings { connect_timeout: timeout, ..settings(vec![address.clone()]) };
-            let upstream = Upstream::new(&settings, &resolver());
+            let upstream = Upstream::new(&settings, &resolver(), None);
             let failure = upstream.endpoints()[0].dial().await.unwrap_err();
             assert_eq!((failure.reason, failure.detail), expected, "{address:?}");
         }

@@ -1,5 +1,6 @@
 //! What the admin address shows and cannot know itself.
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::telemetry::metrics::Format;
@@ -14,4 +15,16 @@ pub trait Control: Send + Sync {
 
     /// Listeners, routes, upstreams and telemetry, as an object; shown beside version and uptime.
     fn status(&self) -> Value;
+
+    /// Reads the configuration again and puts it in force, or refuses it. Takes milliseconds, on another thread.
+    fn reload(&self) -> BoxFuture<'static, Reloaded>;
+}
+
+/// What a reload came to.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// Whether what was read is in force now.
+    pub accepted: bool,
+    /// What has changed, or what is wrong.
+    pub report: Value,
 }

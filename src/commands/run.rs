@@ -6,15 +6,15 @@ use std::process::ExitCode;
 use super::check;
 use super::foreground::{self, failed};
 use super::signals::{Signal, Signals};
-use crate::gateway::file::{Sources, load};
-use crate::gateway::{Gateway, Settings};
+use crate::gateway::reload::Trigger;
+use crate::gateway::{Gateway, Settings, file};
 
 /// Runs the gateway until a signal ends it.
 pub fn run(paths: &[PathBuf]) -> ExitCode {
-    match Sources::read(paths).and_then(|sources| load(&sources)) {
+    match file::read(paths) {
         Ok(settings) => {
-            let workers = settings.workers;
-            foreground::run(workers, "info", Box::new(|signals| Box::pin(serve(settings, signals))))
+            let (workers, paths) = (settings.workers, paths.to_owned());
+            foreground::run(workers, "info", Box::new(|signals| Box::pin(serve(settings, paths, signals))))
         }
         Err(problems) => {
             eprintln!("{problems}");
@@ -23,14 +23,19 @@ pub fn run(paths: &[PathBuf]) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings, mut signals: Signals) -> ExitCode {
+async fn serve(settings: Settings, paths: Vec<PathBuf>, mut signals: Signals) -> ExitCode {
     raise_file_limit();
     let gateway = match Gateway::start(settings, Vec::new()).await {
         Ok(gateway) => gateway,
         Err(error) => return failed(error),
     };
-    while signals.next().await == Signal::Reopen {
-        gateway.reopen_access_log();
+    gateway.reload_by(Box::new(move || file::read(&paths)));
+    loop {
+        match signals.next().await {
+            Signal::Stop => break,
+            Signal::Reopen => gateway.reopen_access_log(),
+            Signal::Reload => drop(gateway.reload(Trigger::Signal).await),
+        }
     }
     tracing::info!("stopping, a second signal ends it at once");
     tokio::select! {

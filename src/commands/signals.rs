@@ -11,6 +11,8 @@ pub enum Signal {
     Stop,
     /// SIGUSR1.
     Reopen,
+    /// SIGHUP.
+    Reload,
 }
 
 /// The signals since this was made.
@@ -18,6 +20,7 @@ pub struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     reopen: unix::Signal,
+    reload: unix::Signal,
 }
 
 impl Signals {
@@ -27,6 +30,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reopen: signal(SignalKind::user_defined1())?,
+            reload: signal(SignalKind::hangup())?,
         })
     }
 
@@ -36,6 +40,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.reopen.recv() => Signal::Reopen,
+            _ = self.reload.recv() => Signal::Reload,
         }
     }
 

@@ -13,14 +13,16 @@ mod tree;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use self::merge::Merged;
 pub use self::source::Sources;
-use super::{Settings, Shutdown};
+use super::configuration::Configuration;
+use super::settings::{Reload, Settings, Shutdown};
 use crate::problem::{Key, Problems};
-use crate::setting::{Check, Count, Duration, OrOff, Written, name};
+use crate::setting::{Check, Count, Digest, Duration, OrOff, Written, name};
 use crate::{admin, http, listener, net, telemetry, upstream};
 
 /// Merges the sources key by key and checks all that they say: files in order, then `TRACEGATE_…` overrides;
@@ -35,12 +37,25 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     // What a file that cannot be read would have said is not known: nothing is missing because of it.
     if let (Some(file), true) = (file, merged.complete) {
         let check = Check::new(&sources.directory, &environment);
-        settings = Some(file.check(&check));
+        let checked = file.check(&check);
+        let configuration = Configuration::new(merged.written.clone(), check.files());
+        settings = Some(Settings { configuration, ..checked });
         problems.extend(check.into_problems());
     }
     let mut placed: Problems = merged.problems.iter().cloned().collect();
     placed.extend(problems.into_iter().map(|problem| merged.place(problem)));
     settings.filter(|_| placed.is_empty()).ok_or(placed)
+}
+
+/// Reads these files and what they name, and the process's environment.
+pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Settings, Problems> {
+    let sources = Sources::read(paths)?;
+    let mut settings = load(&sources)?;
+    for (path, (_, text)) in paths.iter().zip(&sources.files) {
+        let digest = Digest::of([text.as_bytes()]);
+        settings.configuration.files.insert(path.as_ref().to_owned(), Some(digest));
+    }
+    Ok(settings)
 }
 
 /// The shape of routes.toml.
@@ -60,6 +75,7 @@ struct File {
     upstreams: BTreeMap<String, upstream::file::Upstream>,
     routes: BTreeMap<String, http::file::Route>,
     shutdown: WrittenShutdown,
+    reload: WrittenReload,
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,6 +89,11 @@ struct WrittenShutdown {
     drain_delay: Written<OrOff<Duration>>,
     deadline: Written<Duration>,
     flush: Written<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenReload {
+    watch: Written<OrOff<Duration>>,
 }
 
 impl File {
@@ -118,7 +139,9 @@ impl File {
             upstreams,
             routes: routes.into_iter().map(|(_, route)| route).collect(),
             shutdown: self.shutdown.check(),
+            reload: self.reload.check(),
             workers: self.workers.into_option().map(Into::into),
+            configuration: Configuration::default(),
         }
     }
 
@@ -152,6 +175,12 @@ impl WrittenShutdown {
             deadline: self.deadline.or(seconds(20)),
             flush: self.flush.or(seconds(5)),
         }
+    }
+}
+
+impl WrittenReload {
+    fn check(self) -> Reload {
+        Reload { watch: self.watch.or(Some(seconds(1))) }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::gateway::configuration::Configuration;
 use crate::{admin, http, listener, net, telemetry, upstream};
 
 /// The whole configuration as used.
@@ -21,8 +22,19 @@ pub struct Settings {
     pub routes: Vec<http::route::Settings>,
     /// How the gateway goes down.
     pub shutdown: Shutdown,
+    /// When and how the configuration is read again.
+    pub reload: Reload,
     /// Worker threads; `None` takes `TOKIO_WORKER_THREADS`, else what the CPU limit allows.
     pub workers: Option<usize>,
+    /// What all of this was made of.
+    pub configuration: Configuration,
+}
+
+/// When and how the configuration is read again.
+#[derive(Debug, Clone, Copy)]
+pub struct Reload {
+    /// How often files are looked at; `None` reloads only when told to.
+    pub watch: Option<Duration>,
 }
 
 /// How the gateway goes down.

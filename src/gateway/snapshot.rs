@@ -1,8 +1,25 @@
 //! All that serves requests, built whole from the settings: upstreams, their pools, each listener's routes.
+//!
+//! A reload builds another one beside the one in force. What has state and a name ([`Kept`]) is carried over while
+//! its settings are equal: the new snapshot holds the same `Arc`, so pools, health, counters, caches and whatever is
+//! under way go on. Everything else is built anew, which is cheap: a route's stack is a few small allocations.
+//!
+//! # A component of your own
+//!
+//! 1. Its settings as used derive `PartialEq`. Certificates, keys and secrets are compared by what is in the files
+//!    (as [`crate::net::tls::Client`] does), or a changed file would not count.
+//! 2. A field here: `pub limiters: Kept<limit::Settings, Limiter>`, and a line in [`Snapshot::new`] that builds it
+//!    from the settings and the previous one's field. `build` gets the component that bore the name before, with its
+//!    settings, where they are no longer equal: take from it what is still true, as [`Upstream::new`] does.
+//! 3. Routes get it from [`route`], as they get their upstream. State that a single route has is kept here as well,
+//!    under the route's name: a stack does not survive a reload.
+//! 4. What has to be told that it is gone is told in [`Snapshot::retire`]; a task of its own ends with the drop of the
+//!    component (an `AbortOnDropHandle`). Snapshots are built on a thread of the runtime: `tokio::spawn` works.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use crate::gateway::kept::Kept;
 use crate::gateway::settings::Settings;
 use crate::http::forward::{Forward, Plan};
 use crate::http::policy;
@@ -17,14 +34,27 @@ use crate::upstream::{Settings as UpstreamSettings, Upstream};
 /// Immutable: a reload builds another one.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The routes of each listener, by its key.
-    pub routes: BTreeMap<Arc<str>, Arc<Routes>>,
     /// The upstreams, by key.
-    pub upstreams: BTreeMap<Box<str>, Connected>,
+    pub upstreams: Kept<UpstreamSettings, Connected>,
+    /// Every route, by key.
+    pub routes: BTreeMap<Box<str>, Arc<Route>>,
+    /// The table of each listener, by its key.
+    pub tables: BTreeMap<Arc<str>, Arc<Routes>>,
+}
+
+/// What components are built with that is there from the start of the gateway to its end.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Finds the addresses of names.
+    pub resolver: Resolver,
+    /// Where they count.
+    pub metrics: Arc<Metrics>,
+    /// The listeners that are bound, by key. Others than these come with a restart.
+    pub listeners: Vec<Arc<str>>,
 }
 
 /// An upstream and the pools of its endpoints, in their order.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Connected {
     /// The upstream.
     pub upstream: Arc<Upstream>,
@@ -33,44 +63,67 @@ pub struct Connected {
 }
 
 impl Snapshot {
-    /// Builds everything. Checked settings cannot fail to build.
-    pub fn new(settings: &Settings, resolver: &Resolver, metrics: &Arc<Metrics>) -> Self {
-        let upstreams: BTreeMap<Box<str>, Connected> = settings
-            .upstreams
-            .iter()
-            .map(|settings| (settings.name.clone(), connected(settings, resolver, metrics)))
-            .collect();
-        let routes: Vec<(Arc<Route>, &RouteSettings)> = settings
+    /// Builds everything, with what can be carried over from the previous one. Checked settings cannot fail to
+    /// build.
+    pub fn new(settings: &Settings, around: &Surroundings, previous: Option<&Self>) -> Self {
+        let upstreams = Kept::new(
+            settings.upstreams.iter().map(|settings| (&*settings.name, settings)),
+            previous.map(|previous| &previous.upstreams),
+            |settings, before| connected(settings, around, before),
+        );
+        let built: Vec<(Arc<Route>, &RouteSettings)> = settings
             .routes
             .iter()
             .map(|settings| {
                 let upstream = upstreams.get(&settings.upstream).expect("a route's upstream is checked");
-                (route(settings, upstream), settings)
+                let before = previous.and_then(|previous| previous.routes.get(&settings.name));
+                (route(settings, upstream, before.map(|before| &**before)), settings)
             })
             .collect();
         let on = |listener: &Arc<str>| {
             let serves = |settings: &RouteSettings| {
                 settings.listeners.as_ref().is_none_or(|named| named.contains(listener))
             };
-            let own = routes.iter().filter(|(_, settings)| serves(settings));
+            let own = built.iter().filter(|(_, settings)| serves(settings));
             Arc::new(Routes::new(own.map(|(route, _)| Arc::clone(route))))
         };
-        let routes = settings
-            .listeners
-            .iter()
-            .map(|listener| (Arc::clone(&listener.name), on(&listener.name)))
-            .collect();
-        Self { routes, upstreams }
+        let tables = around.listeners.iter().map(|listener| (Arc::clone(listener), on(listener)));
+        let tables = tables.collect();
+        let routes = built.into_iter().map(|(route, settings)| (settings.name.clone(), route)).collect();
+        Self { upstreams, routes, tables }
+    }
+
+    /// Tells what the next one has not carried over that nothing new will come. What is under way there goes on.
+    pub fn retire(&self, next: &Self) {
+        let kept: HashSet<*const Pool> = next.pools().map(Arc::as_ptr).collect();
+        self.pools().filter(|pool| !kept.contains(&Arc::as_ptr(pool))).for_each(|pool| pool.retire());
+    }
+
+    /// The pools of all endpoints.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.upstreams.iter().flat_map(|(_, connected)| connected.pools.iter())
     }
 }
 
-fn connected(settings: &UpstreamSettings, resolver: &Resolver, metrics: &Arc<Metrics>) -> Connected {
-    let upstream = Upstream::new(settings, resolver);
-    let pools = upstream.endpoints().iter().map(|endpoint| Pool::new(endpoint, settings, metrics)).collect();
+fn connected(
+    settings: &UpstreamSettings,
+    around: &Surroundings,
+    before: Option<(&UpstreamSettings, &Connected)>,
+) -> Connected {
+    let known = before.map(|(settings, connected)| (settings, &*connected.upstream));
+    let upstream = Upstream::new(settings, &around.resolver, known);
+    let same_pools = before.filter(|(before, _)| before.pools_as(settings)).map(|(_, connected)| connected);
+    let pools = upstream.endpoints().iter().map(|endpoint| {
+        let kept = same_pools.into_iter().flat_map(|same| same.pools.iter());
+        let kept = kept.into_iter().find(|pool| pool.is_of(endpoint));
+        kept.map_or_else(|| Pool::new(endpoint, settings, &around.metrics), Arc::clone)
+    });
+    let pools = pools.collect();
     Connected { upstream, pools }
 }
 
-fn route(settings: &RouteSettings, connected: &Connected) -> Arc<Route> {
+/// A route; the series of its records go on where they carry the same as before.
+fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>) -> Arc<Route> {
     let forward = Forward::new(Plan {
         upstream: Arc::clone(&connected.upstream),
         pools: Arc::clone(&connected.pools),
@@ -79,9 +132,14 @@ fn route(settings: &RouteSettings, connected: &Connected) -> Arc<Route> {
         stream_idle: settings.timeouts.stream_idle,
         timers: Timers::default(),
     });
+    let labels = Route::labels(settings);
+    let labels = match before {
+        Some(before) if before.labels.tell_the_same(&labels) => Arc::clone(&before.labels),
+        _ => Arc::new(labels),
+    };
     Arc::new(Route {
         matches: settings.matches.clone(),
-        labels: Arc::new(Route::labels(settings)),
+        labels,
         stack: policy::stack(settings, forward),
         reads_parameters: policy::reads_parameters(settings),
         request_timeout: settings.timeouts.request,

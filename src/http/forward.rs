@@ -196,7 +196,7 @@ fn message(
 /// The whole URI that HTTP/2 takes its pseudo-header fields from.
 fn absolute(uri: &Uri, endpoint: &Endpoint, host: Option<HeaderValue>) -> Uri {
     let mut parts = uri::Parts::default();
-    parts.scheme = Some(if endpoint.https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
+    parts.scheme = Some(if endpoint.address.https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
     let host = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
     parts.authority = host.or_else(|| uri::Authority::try_from(endpoint.authority.as_bytes()).ok());
     parts.path_and_query = uri.path_and_query().cloned().or(Some(uri::PathAndQuery::from_static("/")));

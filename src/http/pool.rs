@@ -4,7 +4,7 @@
 //! anything twice. An HTTP/1.1 connection is lent to one request at a time; an HTTP/2 connection is shared.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,7 @@ pub struct Pool {
     places: Arc<Semaphore>,
     pending: AtomicUsize,
     idle: Mutex<Vec<Idle>>,
+    retired: AtomicBool,
     shared: tokio::sync::Mutex<Shared>,
 }
 
@@ -120,6 +121,7 @@ impl Pool {
             places: Arc::new(Semaphore::new(settings.pool.connections)),
             pending: AtomicUsize::new(0),
             idle: Mutex::default(),
+            retired: AtomicBool::new(false),
             shared: tokio::sync::Mutex::default(),
         })
     }
@@ -148,6 +150,23 @@ impl Pool {
         };
         facts.waited = waited;
         Ok(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
+    }
+
+    /// Whether its connections lead to this very endpoint.
+    pub fn is_of(&self, endpoint: &Arc<Endpoint>) -> bool {
+        Arc::ptr_eq(&self.endpoint, endpoint)
+    }
+
+    /// A reload has taken the pool away: from now on nothing is kept in it. Who still has it may finish.
+    pub fn retire(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // while the lock is held, so that none is given back behind it
+        self.retired.store(true, Ordering::Relaxed);
+        idle.clear();
+        drop(idle);
+        if let Ok(mut shared) = self.shared.try_lock() {
+            shared.connection = None;
+        }
     }
 
     /// Whether the endpoint is spoken to in HTTP/2.
@@ -347,7 +366,10 @@ impl Lease {
         let sent = self.request.is_none_or(|request| request.is_sent());
         if sent && !connection.sender.is_closed() {
             let kept = Idle { connection, facts: self.facts, since: now };
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+            let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.pool.retired.load(Ordering::Relaxed) {
+                idle.push(kept);
+            }
         }
     }
 }

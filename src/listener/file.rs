@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time;
 
 use ipnet::IpNet;
@@ -81,7 +80,7 @@ impl Listener {
 }
 
 impl WrittenTls {
-    fn check(self, check: &Check<'_>) -> Option<Arc<rustls::ServerConfig>> {
+    fn check(self, check: &Check<'_>) -> Option<tls::Server> {
         let key = self.certificate_file.key().clone();
         let certificate = readable(self.certificate_file, "a certificate chain in PEM", check);
         let private = readable(self.key_file, "its private key in PEM", check);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Waits of a listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,

@@ -1,12 +1,14 @@
 //! TLS as a client: whom to trust, who we are, the handshake and the ways in which it fails.
 
+use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -14,12 +16,41 @@ use tokio_rustls::client::TlsStream;
 
 use super::pem;
 use crate::failure::{Detail, Failure, Reason};
+use crate::setting::Digest;
+
+/// Whom we trust as a TLS client, and who we are. Two are equal if they were made of the same certificates and
+/// keys, which a reload reads anew.
+#[derive(Clone)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    made_of: Digest,
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        self.made_of == other.made_of
+    }
+}
+
+impl Deref for Client {
+    type Target = Arc<ClientConfig>;
+
+    fn deref(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
 
 /// TLS towards one peer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ClientTls {
     /// Whom to trust, and who we are.
-    pub config: Arc<ClientConfig>,
+    pub config: Client,
     /// The name that must be in the peer's certificate.
     pub server_name: ServerName<'static>,
 }
@@ -33,19 +64,38 @@ pub fn client_config(
     ca_file: Option<&Path>,
     client: Option<(&Path, &Path)>,
     alpn: &[&[u8]],
-) -> Result<Arc<ClientConfig>, String> {
+) -> Result<Client, String> {
+    let mut parts: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let mut part = |kind: &str, bytes: &[u8]| parts.push([kind.as_bytes(), bytes].concat());
+    let roots = match ca_file {
+        None => public_authorities(),
+        Some(file) => {
+            let certificates = pem::certificates(file)?;
+            for certificate in &certificates {
+                part("authority ", certificate);
+            }
+            authorities(file, certificates)?
+        }
+    };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_root_certificates(ca_file.map_or_else(|| Ok(public_authorities()), authorities)?);
+        .with_root_certificates(roots);
     let mut config = match client {
         None => builder.with_no_client_auth(),
-        Some((certificate_file, key_file)) => builder
-            .with_client_auth_cert(pem::certificates(certificate_file)?, pem::private_key(key_file)?)
-            .map_err(|error| mismatch(certificate_file, key_file, &error))?,
+        Some((certificate_file, key_file)) => {
+            let (chain, key) = (pem::certificates(certificate_file)?, pem::private_key(key_file)?);
+            for certificate in &chain {
+                part("own ", certificate);
+            }
+            part("key ", key.secret_der());
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| mismatch(certificate_file, key_file, &error))?
+        }
     };
     config.alpn_protocols = alpn.iter().map(|&protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    Ok(Client { config: Arc::new(config), made_of: Digest::of(parts.iter().map(Vec::as_slice)) })
 }
 
 /// Makes a TLS session over this connection; tells how long the handshake took. The caller bounds the wait.
@@ -90,9 +140,9 @@ fn public_authorities() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-fn authorities(file: &Path) -> Result<RootCertStore, String> {
+fn authorities(file: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
-    for certificate in pem::certificates(file)? {
+    for certificate in certificates {
         store
             .add(certificate)
             .map_err(|error| format!("{} holds no usable authority: {error}", file.display()))?;

@@ -1,6 +1,7 @@
 //! What a constructor of settings works with: where problems go, and what paths and variables mean.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,13 @@ pub struct Check<'a> {
     directory: &'a Path,
     environment: &'a [(String, String)],
     problems: RefCell<Problems>,
+    files: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Check<'a> {
     /// Relative paths begin at this directory; `{ env = "…" }` is looked up here.
     pub fn new(directory: &'a Path, environment: &'a [(String, String)]) -> Self {
-        Self { directory, environment, problems: RefCell::default() }
+        Self { directory, environment, problems: RefCell::default(), files: RefCell::default() }
     }
 
     /// Notes what is wrong at this key and what to write instead.
@@ -30,8 +32,16 @@ impl<'a> Check<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// What a `…_file` means.
+    /// What the path of a file means that is read: it is watched from now on, and what is in it is a part of the
+    /// configuration.
     pub fn path(&self, written: impl AsRef<Path>) -> PathBuf {
+        let path = self.directory.join(written);
+        self.files.borrow_mut().insert(path.clone());
+        path
+    }
+
+    /// What the path of a file means that is written.
+    pub fn output_path(&self, written: impl AsRef<Path>) -> PathBuf {
         self.directory.join(written)
     }
 
@@ -39,6 +49,11 @@ impl<'a> Check<'a> {
     pub fn variable(&self, name: &str) -> Option<&'a str> {
         let found = self.environment.iter().rfind(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        self.files.borrow().clone()
     }
 
     /// Everything that was noted.

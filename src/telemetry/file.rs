@@ -97,7 +97,7 @@ impl Telemetry {
             privacy: self.privacy.check(check),
             access_log: AccessLog {
                 enabled: self.access_log.enabled.or(true),
-                file: self.access_log.file.into_option().map(|file| check.path(file)),
+                file: self.access_log.file.into_option().map(|file| check.output_path(file)),
             },
             metrics: metrics.check(check),
         }

@@ -12,6 +12,7 @@ mod owned;
 mod page;
 mod process;
 pub mod registry;
+pub mod reloads;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,6 +27,7 @@ use self::exemplar::Exemplar;
 use self::histogram::Histogram;
 pub use self::page::Format;
 use self::registry::Registry;
+use self::reloads::Reloads;
 use super::balance::{ErrorBalance, LineBalance, SpanBalance, Tally};
 use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
@@ -91,6 +93,11 @@ impl Metrics {
     /// The series of name lookups.
     pub fn lookups(&self) -> Lookups {
         Lookups::new(&self.registry)
+    }
+
+    /// The series of reloads.
+    pub fn reloads(&self) -> Reloads {
+        Reloads::new(&self.registry)
     }
 
     /// States the resource: `target_info` carries its attributes as labels.

@@ -45,6 +45,26 @@ pub struct RouteLabels {
     pub series: RouteSeries,
 }
 
+impl RouteLabels {
+    /// Whether records carry the same by these as by the others, so that their series can go on.
+    pub fn tell_the_same(&self, other: &Self) -> bool {
+        let Self {
+            route,
+            template,
+            upstream_template,
+            operation,
+            upstream,
+            server,
+            attributes,
+            sampling,
+            series: _,
+        } = self;
+        (route, template, upstream_template) == (&other.route, &other.template, &other.upstream_template)
+            && (operation, upstream, server) == (&other.operation, &other.upstream, &other.server)
+            && (attributes, sampling) == (&other.attributes, &other.sampling)
+    }
+}
+
 /// What every record of an endpoint carries, fixed when the endpoint is built.
 #[derive(Debug)]
 pub struct EndpointLabels {

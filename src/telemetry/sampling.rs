@@ -44,7 +44,7 @@ pub struct Force {
 }
 
 /// What a route says of the sampling of its operations.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RouteSampling {
     /// The share of its new traces, in place of the general one.
     pub threshold: Option<Threshold>,

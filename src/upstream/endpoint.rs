@@ -53,10 +53,9 @@ pub struct Endpoint {
     pub labels: Arc<EndpointLabels>,
     /// Its own host, and port unless it is the scheme's own: for requests that do not keep the client's host.
     pub authority: Box<str>,
-    /// Whether TLS is spoken.
-    pub https: bool,
+    /// Its address, as configured.
+    pub address: Address,
     name: Name,
-    port: u16,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     connect_timeout: Duration,
     in_flight: Arc<AtomicUsize>,
@@ -83,9 +82,8 @@ impl Endpoint {
         Self {
             labels: Arc::new(labels),
             authority: address.authority().into(),
-            https: address.https,
+            address: address.clone(),
             name,
-            port: address.port,
             tls,
             connect_timeout,
             in_flight: Arc::default(),
@@ -104,7 +102,7 @@ impl Endpoint {
         let resolve = (!self.name.is_literal()).then(|| started.elapsed());
 
         let turn = self.dials.fetch_add(1, Ordering::Relaxed);
-        let dialed = net::dial(&in_turn(&addresses, self.port, turn), left()).await?;
+        let dialed = net::dial(&in_turn(&addresses, self.address.port, turn), left()).await?;
         let facts = ConnectionFacts {
             peer: Some(dialed.peer),
             resolve,

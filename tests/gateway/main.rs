@@ -17,6 +17,7 @@ mod privacy;
 mod process;
 mod reasons;
 mod receivers;
+mod reload;
 mod routing;
 mod sampling;
 mod streams;

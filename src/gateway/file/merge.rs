@@ -13,6 +13,8 @@ use crate::problem::{Key, Place, Problem};
 pub(super) struct Merged {
     /// What is in force, with what routes inherit.
     pub(super) values: Value,
+    /// The same without that.
+    pub(super) written: Value,
     /// Secrets that the `OTEL_*` variables hold.
     pub(super) secrets: Vec<(String, String)>,
     /// The layers that later ones override, first of all the files in order.
@@ -49,8 +51,10 @@ impl Merged {
         let figment = figment.join(provider(&otel.layer));
         layers.extend([overrides, otel.layer]);
 
-        let values = Value::from(inherit(dict(&figment)));
-        Self { values, secrets: otel.secrets, layers, problems, complete }
+        let written = dict(&figment);
+        let values = Value::from(inherit(written.clone()));
+        let written = Value::from(written);
+        Self { values, written, secrets: otel.secrets, layers, problems, complete }
     }
 
     /// Gives a problem its place. What a route has inherited is wrong in the defaults.

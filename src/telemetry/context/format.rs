@@ -64,7 +64,7 @@ impl Formats {
 }
 
 /// What a listener makes of the context that its clients send.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inbound {
     /// Whose context is believed.
     pub trust: Trust,

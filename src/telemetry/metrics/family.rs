@@ -68,6 +68,18 @@ families! {
     CONNECTIONS_OPEN = Gauge "tracegate_connections_open", "Open client connections.";
     CONTEXT = Counter "tracegate_context_total", "Requests by how their trace context came to be.";
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
+    RELOADS = Counter "tracegate_reloads_total",
+        "Reloads of the configuration by outcome: applied, unchanged or refused.";
+    CONFIG_GENERATION = Gauge "tracegate_config_generation",
+        "Which configuration is in force: 1 since the start, one more with each that is applied.";
+    CONFIG_HASH = Gauge "tracegate_config_hash",
+        "A number made of the configuration in force: equal for gateways that are configured alike.";
+    CONFIG_SUCCESSFUL = Gauge "tracegate_config_last_reload_successful",
+        "Whether the last reload was not refused; 1 before the first.";
+    CONFIG_TIMESTAMP = Gauge "tracegate_config_last_reload_success_timestamp_seconds",
+        "When the configuration was last found in force or put in force.";
+    CONFIG_RESTART = Gauge "tracegate_config_keys_awaiting_restart",
+        "Keys whose new values count after a restart only.";
     SPANS = Counter "tracegate_telemetry_spans_total",
         "Spans by what became of them: exported, unsampled or dropped, and why.";
     SPANS_MADE = Counter "tracegate_telemetry_spans_made_total",

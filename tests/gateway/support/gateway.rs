@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::Request;
@@ -12,6 +12,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracegate::gateway::file::{Sources, load};
+use tracegate::gateway::reload::Report;
 use tracegate::telemetry::Sink;
 
 use super::balance::Balance;
@@ -22,8 +23,10 @@ use super::within;
 
 /// A gateway in process.
 pub struct Gateway {
-    gateway: tracegate::gateway::Gateway,
+    inner: tracegate::gateway::Gateway,
     log: Log,
+    base: String,
+    directory: PathBuf,
 }
 
 /// The access log of a gateway, line by line as it is written.
@@ -80,13 +83,19 @@ impl Gateway {
     async fn build(texts: &[&str], directory: &Path, sinks: Vec<Arc<dyn Sink>>) -> Result<Self, String> {
         // the log goes through a pipe, so that a test hears of a line the moment it is written
         let (writer, reader) = pipe::pipe().unwrap();
-        let log = format!("[telemetry.access_log]\nfile = '/proc/self/fd/{}'\n", writer.as_raw_fd());
-        let settings = settings(&[&[BASE, &log], texts].concat(), directory)?;
-        let gateway =
+        let base = format!("[telemetry.access_log]\nfile = '/proc/self/fd/{}'\n", writer.as_raw_fd());
+        let settings = load(&sources(&[&[BASE, &base], texts].concat(), directory));
+        let settings = settings.map_err(|problems| problems.to_string())?;
+        let inner =
             tracegate::gateway::Gateway::start(settings, sinks).await.map_err(|error| error.to_string())?;
         let (sender, lines) = watch::channel(Vec::new());
         let log = Log { lines, reader: tokio::spawn(read(reader, sender)), _writer: writer };
-        Ok(Self { gateway, log })
+        Ok(Self { inner, log, base, directory: directory.to_owned() })
+    }
+
+    /// Puts these texts in force, or tells what is wrong with them.
+    pub fn reload(&self, texts: &[&str]) -> Report {
+        self.inner.apply(load(&sources(&[&[BASE, &self.base], texts].concat(), &self.directory)))
     }
 
     /// Where the listener `public` listens.
@@ -96,12 +105,12 @@ impl Gateway {
 
     /// Where this listener listens.
     pub fn listener(&self, name: &str) -> SocketAddr {
-        self.gateway.listener_address(name).expect("a listener")
+        self.inner.listener_address(name).expect("a listener")
     }
 
     /// Where the admin pages are.
     pub fn admin_address(&self) -> SocketAddr {
-        self.gateway.admin_address()
+        self.inner.admin_address()
     }
 
     /// A new HTTP/1.1 connection to `public`.
@@ -197,7 +206,7 @@ impl Gateway {
 
     /// Shuts down, waits for the end and leaves the access log.
     pub async fn stop(self) -> Log {
-        within("the gateway's end", self.gateway.shutdown()).await;
+        within("the gateway's end", self.inner.shutdown()).await;
         self.log
     }
 }
@@ -243,12 +252,11 @@ pub fn route(name: &str, path: &str, upstream: &str) -> String {
     format!("[routes.{name}]\nmatch = {{ path = '{path}' }}\nupstream = '{upstream}'\n")
 }
 
-fn settings(texts: &[&str], directory: &Path) -> Result<tracegate::gateway::Settings, String> {
+fn sources(texts: &[&str], directory: &Path) -> Sources {
     let files = texts.iter().enumerate().map(|(index, text)| (format!("{index}.toml"), (*text).to_owned()));
     // the standard variable: how long a span waits for its batch to fill, in milliseconds
     let environment = vec![("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "10".to_owned())];
-    load(&Sources { files: files.collect(), environment, directory: directory.to_owned() })
-        .map_err(|problems| problems.to_string())
+    Sources { files: files.collect(), environment, directory: directory.to_owned() }
 }
 
 async fn read(lines: pipe::Receiver, log: watch::Sender<Vec<Value>>) {

@@ -1,0 +1,289 @@
+//! Reload: a new snapshot is built whole and takes the place of the one in force, or is refused with its problems.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+use tokio_util::task::TaskTracker;
+
+use super::difference::Difference;
+use super::restart;
+use super::settings::Settings;
+use super::snapshot::{Snapshot, Surroundings};
+use crate::http::routes::Routes;
+use crate::http::server::Server;
+use crate::listener::{self, Serving};
+use crate::problem::Problems;
+use crate::telemetry::Recorder;
+use crate::telemetry::metrics::reloads::{InForce, ReloadOutcome, Reloads};
+use crate::view::View;
+
+/// What is in force, and how it is replaced.
+pub struct Reload {
+    around: Surroundings,
+    snapshot: View<Snapshot>,
+    listeners: BTreeMap<Arc<str>, Bound>,
+    recorder: Arc<Recorder>,
+    connections: TaskTracker,
+    series: Reloads,
+    /// What the settings were at the start: what cannot be reloaded is as it is there.
+    started: Arc<Settings>,
+    state: Mutex<State>,
+    /// Held by the one that reloads.
+    turn: Mutex<()>,
+}
+
+/// A listener that is bound, and what it serves by.
+#[derive(Debug)]
+struct Bound {
+    address: SocketAddr,
+    table: View<Routes>,
+    serving: View<Serving<Server>>,
+}
+
+#[derive(Debug)]
+struct State {
+    settings: Arc<Settings>,
+    generation: u64,
+    awaiting_restart: Vec<String>,
+    history: VecDeque<Report>,
+}
+
+/// Who asked for a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A file has changed.
+    Watch,
+    /// SIGHUP.
+    Signal,
+    /// Somebody at the admin address.
+    Request,
+}
+
+impl Trigger {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Signal => "signal",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// When.
+    pub at: String,
+    /// Who asked for it.
+    pub trigger: Trigger,
+    /// How it went.
+    pub outcome: ReloadOutcome,
+    /// Which configuration is in force now.
+    pub generation: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+    /// What is different now.
+    pub difference: Difference,
+    /// Why it was refused.
+    pub problems: Vec<String>,
+}
+
+impl Reload {
+    /// Puts the first snapshot in force. Listeners are bound at these addresses.
+    pub fn new(
+        started: Settings,
+        around: Surroundings,
+        bound: BTreeMap<Arc<str>, SocketAddr>,
+        recorder: Arc<Recorder>,
+        connections: TaskTracker,
+    ) -> Self {
+        let (started, series) = (Arc::new(started), around.metrics.reloads());
+        let snapshot = Snapshot::new(&started, &around, None);
+        let bind = |(name, address): (Arc<str>, SocketAddr)| {
+            let settings = started.listeners.iter().find(|listener| listener.name == name);
+            let settings = at(settings.expect("a listener is bound by its settings"), address);
+            let table = View::new(snapshot.tables.get(&name).cloned().unwrap_or_default());
+            let server =
+                Server::new(settings.clone(), table.clone(), Arc::clone(&recorder), connections.clone());
+            let serving = View::new(Arc::new(Serving { settings, protocol: server }));
+            (name, Bound { address, table, serving })
+        };
+        let listeners = bound.into_iter().map(bind).collect();
+        let state = State {
+            settings: Arc::clone(&started),
+            generation: 1,
+            awaiting_restart: Vec::new(),
+            history: VecDeque::new(),
+        };
+        let snapshot = View::new(Arc::new(snapshot));
+        let state = Mutex::new(state);
+        let turn = Mutex::default();
+        let reload =
+            Self { around, snapshot, listeners, recorder, connections, series, started, state, turn };
+        reload.tell_in_force(&reload.state());
+        reload
+    }
+
+    /// What is in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.current()
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.state().settings)
+    }
+
+    /// What a listener's new connections are served by.
+    pub fn serving(&self, listener: &str) -> Option<View<Serving<Server>>> {
+        self.listeners.get(listener).map(|bound| bound.serving.clone())
+    }
+
+    /// Where each listener is bound.
+    pub fn addresses(&self) -> impl Iterator<Item = (&Arc<str>, SocketAddr)> {
+        self.listeners.iter().map(|(name, bound)| (name, bound.address))
+    }
+
+    /// Puts other settings in force, or tells what is wrong with them and changes nothing. One at a time; takes
+    /// milliseconds at thousands of routes. To be called where tasks can be spawned.
+    pub fn apply(&self, loaded: Result<Settings, Problems>, trigger: Trigger) -> Report {
+        let began = Instant::now();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut difference = Difference::default();
+        let (outcome, problems, applied) = match loaded {
+            Err(problems) => {
+                let problems = problems.iter().take(MOST_PROBLEMS).map(ToString::to_string).collect();
+                (ReloadOutcome::Refused, problems, None)
+            }
+            Ok(settings) => {
+                difference = Difference::between(&self.settings().configuration, &settings.configuration);
+                if difference.is_empty() {
+                    (ReloadOutcome::Unchanged, Vec::new(), None)
+                } else {
+                    self.replace(&settings);
+                    (ReloadOutcome::Applied, Vec::new(), Some(settings))
+                }
+            }
+        };
+        self.series.count(outcome);
+        let mut state = self.state();
+        if let Some(settings) = applied {
+            state.awaiting_restart = restart::awaited(&self.started.configuration, &settings.configuration);
+            state.settings = Arc::new(settings);
+            state.generation += 1;
+        }
+        if outcome != ReloadOutcome::Refused {
+            self.tell_in_force(&state);
+        }
+        let report = Report {
+            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            trigger,
+            outcome,
+            generation: state.generation,
+            took_ms: milliseconds(began.elapsed()),
+            difference,
+            problems,
+        };
+        state.history.truncate(HISTORY - 1);
+        state.history.push_front(report.clone());
+        let awaiting =
+            if outcome == ReloadOutcome::Applied { state.awaiting_restart.clone() } else { Vec::new() };
+        drop(state);
+        report.log();
+        for key in awaiting {
+            tracing::warn!(key, "cannot be reloaded; its new value counts after a restart");
+        }
+        report
+    }
+
+    /// Swaps the snapshot, the tables and what listeners serve by. Requests keep the routes they have loaded.
+    fn replace(&self, settings: &Settings) {
+        let previous = self.snapshot.current();
+        let next = Arc::new(Snapshot::new(settings, &self.around, Some(&previous)));
+        for (name, bound) in &self.listeners {
+            if let Some(table) = next.tables.get(name) {
+                bound.table.replace(Arc::clone(table));
+            }
+            let new = settings.listeners.iter().find(|listener| listener.name == *name);
+            if let Some(new) = new.map(|new| at(new, bound.address))
+                && new != bound.serving.current().settings
+            {
+                let (recorder, connections) = (Arc::clone(&self.recorder), self.connections.clone());
+                let protocol = Server::new(new.clone(), bound.table.clone(), recorder, connections);
+                bound.serving.replace(Arc::new(Serving { settings: new, protocol }));
+            }
+        }
+        self.snapshot.replace(Arc::clone(&next));
+        previous.retire(&next);
+    }
+
+    /// For `/status`: which configuration is in force, what waits for a restart, the last reloads.
+    pub fn status(&self) -> serde_json::Value {
+        let state = self.state();
+        serde_json::json!({
+            "generation": state.generation,
+            "hash": state.settings.configuration.hash.to_string(),
+            "awaiting_restart": state.awaiting_restart,
+            "reloads": state.history,
+        })
+    }
+
+    fn tell_in_force(&self, state: &State) {
+        self.series.in_force(InForce {
+            generation: state.generation,
+            hash: state.settings.configuration.hash.number(),
+            awaiting_restart: state.awaiting_restart.len(),
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    fn log(&self) {
+        let (trigger, generation, took_ms) = (self.trigger.word(), self.generation, self.took_ms);
+        match self.outcome {
+            ReloadOutcome::Applied => {
+                let Difference { added, removed, changed, files } = &self.difference;
+                tracing::info!(
+                    trigger, generation, took_ms, %added, %removed, %changed, %files, "configuration reloaded"
+                );
+            }
+            ReloadOutcome::Unchanged => tracing::info!(trigger, generation, "configuration has not changed"),
+            ReloadOutcome::Refused => {
+                for problem in &self.problems {
+                    tracing::error!(problem);
+                }
+                tracing::error!(trigger, generation, "configuration refused; the one before stays in force");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Reload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reload").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+/// A listener's settings where it is bound: port 0 has become a real one, and another address counts after a restart.
+fn at(settings: &listener::Settings, address: SocketAddr) -> listener::Settings {
+    listener::Settings { address, ..settings.clone() }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The reloads that `/status` shows.
+const HISTORY: usize = 16;
+
+/// The problems of one refused reload that are told.
+const MOST_PROBLEMS: usize = 50;
