@@ -219,6 +219,8 @@ reasons! {
     StreamIdleTimeout = "stream_idle_timeout", Upstream, NO_ANSWER;
     /// A gRPC failure in the trailers of an HTTP 200.
     GrpcStatus = "grpc_status", Upstream, NO_ANSWER;
+    /// A WebSocket that the upstream closed because it failed (close codes 1011 to 1014).
+    WebsocketClose = "websocket_close", Upstream, NO_ANSWER;
     /// The upstream answered with a failed status; passed on as it came.
     UpstreamStatus = "upstream_status", Upstream, NO_ANSWER;
 }

@@ -8,7 +8,7 @@
 //! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
 //! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`], within the time of [`timers`] and
 //! the [`headroom`] of a connection. The answer comes back through the same
-//! stages, its [`body`] last.
+//! stages, its [`body`] last. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
 pub mod body;
 pub mod context;
@@ -32,3 +32,5 @@ pub mod routes;
 pub mod server;
 pub mod shape;
 pub mod timers;
+pub mod tunnel;
+pub mod upgrade;

@@ -130,6 +130,8 @@ fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>
         host: settings.host,
         attempt_timeout: settings.timeouts.attempt,
         stream_idle: settings.timeouts.stream_idle,
+        tunnel_idle: settings.timeouts.tunnel_idle,
+        websocket: settings.websocket,
         timers: Timers::default(),
     });
     let labels = Route::labels(settings);

@@ -17,6 +17,8 @@ pub use error::BodyError;
 pub use request::RequestBody;
 pub use upstream::UpstreamBody;
 
+use super::upgrade::Agreed;
+
 /// An answer's body.
 #[derive(Debug)]
 pub enum Body {
@@ -28,6 +30,8 @@ pub enum Body {
     Upstream(Box<UpstreamBody>),
     /// The same, with a copy of its beginning.
     Copied(Box<CopiedBody>),
+    /// None: the connection becomes a tunnel.
+    Tunnel(Box<Agreed>),
 }
 
 impl http_body::Body for Body {
@@ -39,7 +43,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Copied(body) => Pin::new(&mut **body).poll_frame(cx),
@@ -52,6 +56,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Copied(body) => body.is_end_stream(),
+            Self::Tunnel(_) => false,
         }
     }
 
@@ -61,6 +66,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
             Self::Copied(body) => body.size_hint(),
+            Self::Tunnel(_) => SizeHint::default(),
         }
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use self::leaf::{Operation, WrittenMethod, is_word_byte};
 use self::template::{Prefix, Template};
 use super::pointer::Pointer;
-use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, UpstreamHost};
+use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, Upgrade, UpstreamHost};
 use crate::problem::{Key, Problem};
 use crate::setting::check::nearest;
 use crate::setting::{Check, Duration, OrOff, Ratio, Size, Written};
@@ -33,6 +33,7 @@ pub struct Route {
     rewrite_path: Written<Template>,
     host: Written<UpstreamHost>,
     timeouts: WrittenTimeouts,
+    upgrade: Written<Vec<Written<Upgrade>>>,
     limits: WrittenLimits,
     operation: Written<Operation>,
     attributes: BTreeMap<String, WrittenAttribute>,
@@ -53,6 +54,7 @@ struct WrittenTimeouts {
     request: Written<OrOff<Duration>>,
     attempt: Written<OrOff<Duration>>,
     stream_idle: Written<OrOff<Duration>>,
+    tunnel_idle: Written<OrOff<Duration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,6 +115,8 @@ impl Route {
             rewrite,
             host: self.host.or(UpstreamHost::Keep),
             timeouts: self.timeouts.check(),
+            websocket: self.upgrade.is_absent()
+                || self.upgrade.into_elements().any(|upgrade| upgrade == Upgrade::Websocket),
             body_bytes: self.limits.body.or(None),
             operation: self.operation.into_option().map(|Operation(operation)| operation),
             attributes,
@@ -150,6 +154,7 @@ impl WrittenTimeouts {
             request: self.request.or(minute),
             attempt: self.attempt.or(None),
             stream_idle: self.stream_idle.or(minute),
+            tunnel_idle: self.tunnel_idle.or(Some(Time::from_mins(5))),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri, Version, uri};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
@@ -25,9 +26,10 @@ use super::headers::{self, Fields};
 use super::pool::{Lease, Pool};
 use super::route::UpstreamHost;
 use super::timers::Timers;
+use super::upgrade::{self, Agreed};
 use crate::failure::{Detail, Failure, Reason};
 use crate::telemetry::{Attempt, Handle};
-use crate::upstream::{Endpoint, Picked, Upstream};
+use crate::upstream::{Endpoint, InFlight, Picked, Upstream};
 
 /// How many fields a request gets on its way to an upstream, so that its header grows at most once.
 const ADDED_FIELDS: usize = 8;
@@ -51,6 +53,10 @@ pub struct Plan {
     pub attempt_timeout: Option<Duration>,
     /// How long an answer's body may stand still.
     pub stream_idle: Option<Duration>,
+    /// How long nothing may pass through a tunnel.
+    pub tunnel_idle: Option<Duration>,
+    /// Whether a client may ask for a WebSocket.
+    pub websocket: bool,
     /// What bounds its exchanges in time.
     pub timers: Timers,
 }
@@ -77,14 +83,18 @@ impl tower::Service<Request> for Forward {
 }
 
 async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Failure> {
+    let websocket = asks_for_websocket(&plan, &request);
     tell_upstream(&mut request);
+    if websocket {
+        upgrade::state(&mut request.head.headers);
+    }
     let picked = plan.upstream.pick(&[])?;
     let mut attempt = Attempt::start(&request.handle, &picked.endpoint.labels);
     let handle = request.handle.clone();
     let (deadline, detail) = plan.deadline(&attempt, request.deadline);
     let progress = request.body.progress();
     let sent = {
-        let sending = pin!(send(&plan, &picked, request, &mut attempt));
+        let sending = pin!(send(&plan, &picked, request, websocket, &mut attempt));
         match deadline {
             None => sending.await,
             Some(deadline) => match plan.timers.until(deadline, sending).await {
@@ -101,6 +111,9 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
                 handle.fail(&Reason::UpstreamStatus.into());
             }
             attempt.head(status.as_u16());
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(switch(&plan, answer, attempt, lease, picked.in_flight));
+            }
             let (head, incoming) = answer.into_parts();
             let body =
                 UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
@@ -111,6 +124,29 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             Err(failure)
         }
     }
+}
+
+/// Whether the client asks for a WebSocket and may have one: over HTTP/1.1, with no body before it.
+fn asks_for_websocket(plan: &Plan, request: &Routed) -> bool {
+    request.fields.have(Fields::UPGRADE)
+        && plan.websocket
+        && upgrade::is_asked(&request.head)
+        && request.body.is_end_stream()
+        && !plan.pools.first().is_some_and(|pool| pool.is_http2())
+}
+
+/// Both sides have agreed: the client's connection becomes a tunnel as soon as it has this answer.
+fn switch(
+    plan: &Plan,
+    mut answer: http::Response<Incoming>,
+    attempt: Attempt,
+    lease: Lease,
+    in_flight: InFlight,
+) -> Response {
+    let upstream = hyper::upgrade::on(&mut answer);
+    upgrade::state(answer.headers_mut());
+    let agreed = Agreed::new(upstream, plan.tunnel_idle, attempt, lease, in_flight);
+    answer.map(|_| Body::Tunnel(Box::new(agreed)))
 }
 
 impl Plan {
@@ -131,6 +167,7 @@ async fn send(
     plan: &Plan,
     picked: &Picked,
     request: Request,
+    websocket: bool,
     attempt: &mut Attempt,
 ) -> Result<(http::Response<Incoming>, Lease), Failure> {
     let pool = &plan.pools[picked.index];
@@ -143,7 +180,10 @@ async fn send(
         };
         attempt.connected(lease.facts());
         match lease.send(message).await {
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(answer)
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && !(websocket && upgrade::is_websocket(answer.headers())) =>
+            {
                 return Err(Failure::new(Reason::UpstreamProtocolError).detail(Detail::Malformed));
             }
             Ok(mut answer) => {

@@ -24,6 +24,7 @@ impl Fields {
     pub(super) const TE: Self = Self(1 << 4);
     pub(super) const TRANSFER_ENCODING: Self = Self(1 << 5);
     pub(super) const VIA: Self = Self(1 << 6);
+    pub(super) const UPGRADE: Self = Self(1 << 8);
     /// One of those that belong to a connection without being named here.
     const OTHER_HOP_BY_HOP: Self = Self(1 << 7);
 
@@ -47,8 +48,8 @@ impl Fields {
             (12, "content-type") => Self::CONTENT_TYPE,
             (14, "content-length") => Self::CONTENT_LENGTH,
             (17, "transfer-encoding") => Self::TRANSFER_ENCODING,
-            (7, "upgrade")
-            | (10, "keep-alive")
+            (7, "upgrade") => Self::UPGRADE,
+            (10, "keep-alive")
             | (14, "http2-settings")
             | (16, "proxy-connection")
             | (19, "proxy-authorization") => Self::OTHER_HOP_BY_HOP,
@@ -99,7 +100,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
         }
         headers.remove(header::CONNECTION);
     }
-    if fields.have(Fields::TE | Fields::TRANSFER_ENCODING | Fields::OTHER_HOP_BY_HOP) {
+    if fields.have(Fields::TE | Fields::TRANSFER_ENCODING | Fields::UPGRADE | Fields::OTHER_HOP_BY_HOP) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
         }
@@ -159,11 +160,16 @@ pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
 
 /// Whether the client can take trailers: `TE: trailers` (RFC 9110 section 10.1.4).
 pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    has_token(headers, header::TE, b"trailers")
+}
+
+/// Whether a list field has this word, in whatever case.
+pub(super) fn has_token(headers: &HeaderMap, field: HeaderName, token: &[u8]) -> bool {
     headers
-        .get_all(header::TE)
+        .get_all(field)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        .any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// Says so to the upstream. `TE` is a field of the connection, so that it must be named in `Connection`;

@@ -20,6 +20,7 @@ use super::headroom::{Bounded, Headroom, INFORMATIONAL_BYTES};
 use crate::failure::{Detail, Failure, Reason};
 use crate::net;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::connections::OpenConnection;
 use crate::telemetry::operation::ConnectionFacts;
 use crate::upstream::{self, Endpoint, Protocol};
 
@@ -241,7 +242,8 @@ impl Pool {
             .max_header_size(self.header_bytes)
             .handshake(TokioIo::new(Bounded::new(connected.stream, headroom.clone())));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        let connection = Http1 { sender, headroom, _driven: Driven(self.drive(connection)) };
+        let driven = Driven(self.drive(connection.with_upgrades()));
+        let connection = Http1 { sender, headroom, _driven: driven };
         Ok((Sender::Http1(connection), connected.facts))
     }
 
@@ -358,6 +360,11 @@ impl Lease {
             }
             Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         }
+    }
+
+    /// Counts an open connection: one that has become a tunnel is no longer counted by its task.
+    pub fn count_open(&self) -> OpenConnection {
+        self.pool.metrics.endpoint_connection(&self.pool.endpoint.labels)
     }
 
     /// Gives the connection back after the answer's last byte, now. It is kept if the request had been sent whole.

@@ -20,6 +20,7 @@ use super::context;
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
 use super::headers::Peer;
+use super::upgrade::Agreed;
 use crate::failure::Reason;
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
@@ -142,20 +143,20 @@ impl<F: Future<Output = Response>> Future for Exchanging<F> {
         }
         let bodyless = handle.exchange.method == Method::Head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let is_stream = is_stream(answer.headers());
+        let is_stream = status == StatusCode::SWITCHING_PROTOCOLS || is_stream(answer.headers());
         let mut answer = answer.map(|body| RecordedBody::new(body, operation, activity));
-        let body = answer.body_mut();
+        let recorded = answer.body_mut().0.as_mut().expect("it has just been made of one");
         if bodyless {
             // hyper will not ask for it
-            body.end();
-        } else if is_stream && !body.complete {
-            body.operation.handle().stream();
+            recorded.end();
+        } else if is_stream && !recorded.complete {
+            recorded.handle().stream();
         }
         Poll::Ready(answer)
     }
 }
 
-/// Whether the answer says of itself that it has no end. (gRPC says the same of one message and of many: its
+/// Whether the answer's type says that it has no end. (gRPC says the same of one message and of many: its
 /// streams show when they go on for long.)
 fn is_stream(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
@@ -189,7 +190,11 @@ impl Drop for Open {
 
 /// The answer's body as the connection takes it. Its end is the operation's end.
 #[derive(Debug)]
-pub struct RecordedBody {
+pub struct RecordedBody(Option<Recorded>);
+
+/// What is recorded: dropped before its end, it states why before anything below drops.
+#[derive(Debug)]
+pub(super) struct Recorded {
     // the fields drop in this order: attempts end before their operation
     body: Body,
     operation: Operation,
@@ -199,27 +204,45 @@ pub struct RecordedBody {
 
 impl RecordedBody {
     fn new(body: Body, operation: Operation, activity: Open) -> Self {
-        let mut recorded = Self { body, operation, activity, complete: false };
+        let mut recorded = Recorded { body, operation, activity, complete: false };
         if recorded.body.is_end_stream() {
             recorded.end();
         }
-        recorded
+        Self(Some(recorded))
     }
 
-    fn end(&mut self) {
-        self.complete = true;
-        self.operation.handle().complete();
+    /// What a tunnel takes over, if this stands for one: the connection gets nothing of it.
+    pub(super) fn take_tunnel(&mut self) -> Option<Recorded> {
+        self.0.take_if(|recorded| matches!(recorded.body, Body::Tunnel(_)))
     }
 }
 
-impl http_body::Body for RecordedBody {
-    type Data = Bytes;
-    type Error = BodyError;
+impl Recorded {
+    /// The last byte has been handed to the connection.
+    pub(super) fn end(&mut self) {
+        self.complete = true;
+        self.operation.handle().complete();
+    }
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// Where facts are stated.
+    pub(super) fn handle(&self) -> &Handle {
+        self.operation.handle()
+    }
+
+    /// The upstream's side of a tunnel.
+    pub(super) fn agreed(&mut self) -> Option<&mut Agreed> {
+        match &mut self.body {
+            Body::Tunnel(agreed) => Some(agreed),
+            _ => None,
+        }
+    }
+
+    /// Whoever cuts the connection on purpose has said why.
+    pub(super) fn state_cut(&self) {
+        self.activity.state_cut(self.operation.handle());
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             None => self.end(),
@@ -236,20 +259,32 @@ impl http_body::Body for RecordedBody {
         }
         Poll::Ready(frame)
     }
+}
+
+impl http_body::Body for RecordedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.as_mut().map_or(Poll::Ready(None), |recorded| recorded.poll_frame(cx))
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.0.as_ref().is_none_or(|recorded| recorded.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.as_ref().map_or_else(SizeHint::default, |recorded| recorded.body.size_hint())
     }
 }
 
-impl Drop for RecordedBody {
+impl Drop for Recorded {
     fn drop(&mut self) {
         if !self.complete {
-            self.activity.state_cut(self.operation.handle());
+            self.state_cut();
         }
     }
 }

@@ -65,7 +65,8 @@ impl Route {
             upstream: "none".into(),
             rewrite: Rewrite::Keep,
             host: UpstreamHost::Keep,
-            timeouts: Timeouts { request: None, attempt: None, stream_idle: None },
+            timeouts: Timeouts { request: None, attempt: None, stream_idle: None, tunnel_idle: None },
+            websocket: true,
             body_bytes: None,
             operation: None,
             attributes: Vec::new(),
@@ -99,6 +100,8 @@ pub struct Settings {
     pub host: UpstreamHost,
     /// How long an exchange may take.
     pub timeouts: Timeouts,
+    /// Whether a client may ask for a WebSocket.
+    pub websocket: bool,
     /// The most bytes of a request's body; `None` is no bound.
     pub body_bytes: Option<u64>,
     /// The business operation, `order.create`.
@@ -183,6 +186,15 @@ pub struct Timeouts {
     pub attempt: Option<Duration>,
     /// An answer's body that stands still.
     pub stream_idle: Option<Duration>,
+    /// A tunnel through which nothing passes.
+    pub tunnel_idle: Option<Duration>,
+}
+
+/// What a client may make of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// A WebSocket.
+    Websocket,
 }
 
 /// Where a business attribute's value is read.

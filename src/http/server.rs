@@ -12,6 +12,7 @@ use http::{HeaderMap, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio_util::task::TaskTracker;
@@ -23,6 +24,7 @@ use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
 use super::rescue::{caught, rescue};
 use super::routes::Routes;
+use super::tunnel::Handover;
 use crate::failure::Reason;
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::drain::{Drain, Moment};
@@ -128,11 +130,21 @@ impl Protocol for Server {
         let peer = Arc::new(Peer::new(address, scheme, self.settings.trusts(address)));
         let activity = connection.activity();
         connection.on_refusal(self.refuser.hook(scheme, address, &activity));
-        let service = service_fn(|request| {
+        let handover = Handover::default();
+        let service = service_fn(|mut request: http::Request<Incoming>| {
+            let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+            let tunnel = upgrade.map(|client| (client, handover.clone()));
             let answer = self.exchange(request, &peer, &activity, &drain);
-            async move { Ok::<_, Infallible>(answer.await) }
+            async move {
+                let answer = answer.await;
+                Ok::<_, Infallible>(match tunnel {
+                    Some((client, handover)) => handover.keep(client, answer),
+                    None => answer,
+                })
+            }
         });
-        let mut serving = pin!(self.connections.serve_connection(TokioIo::new(connection), service));
+        let connection = TokioIo::new(connection);
+        let mut serving = pin!(self.connections.serve_connection_with_upgrades(connection, service));
         let mut moment = drain.moment();
         let end = loop {
             moment = match drain.during(moment, serving.as_mut()).await {
@@ -154,6 +166,17 @@ impl Protocol for Server {
                 }
             }
         };
+        if let Some(tunnel) = handover.take() {
+            let mut passing = pin!(tunnel.run());
+            // a tunnel has no end of its own that could be asked for: it goes on until it is cut
+            while let Err(later) = drain.during(moment, passing.as_mut()).await {
+                moment = later;
+                if moment == Moment::Cut {
+                    activity.cut(&Reason::ShuttingDown.into());
+                    break;
+                }
+            }
+        }
         if let Err(error) = end {
             self.refuser.unanswered(scheme, address, &activity, &*error);
             activity.meets(Fate::Broken);

@@ -133,6 +133,25 @@ impl Version {
     }
 }
 
+/// One end of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client's.
+    Client,
+    /// The upstream's.
+    Upstream,
+}
+
+impl Side {
+    /// The word in attributes and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
 /// What is known of an HTTP exchange the moment its head has been read.
 #[derive(Debug, Clone, Copy)]
 pub struct Exchange {

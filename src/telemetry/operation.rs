@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderValue;
 
 use super::context::{Context, SpanId};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Side};
 use super::privacy::Disclosed;
 use super::sampling::{Decision, RouteSampling};
 use super::series::{EndpointSeries, RouteSeries};
@@ -155,6 +155,7 @@ pub struct Record {
     verdict: OnceLock<Decision>,
     failure: AtomicU32,
     rule: OnceLock<Arc<str>>,
+    closed: AtomicU32,
     status: AtomicU16,
     complete: AtomicBool,
     stream: AtomicBool,
@@ -237,6 +238,7 @@ impl Operation {
             verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
             rule: OnceLock::new(),
+            closed: AtomicU32::new(0),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
             stream: AtomicBool::new(false),
@@ -325,6 +327,12 @@ impl Handle {
         }
     }
 
+    /// A WebSocket's close frame has passed: the first one, from this side, with this code.
+    pub fn closed(&self, side: Side, code: u16) {
+        let side = if side == Side::Client { 1 } else { 2 };
+        self.0.closed.store(side << 16 | u32::from(code), Ordering::Relaxed);
+    }
+
     /// The answer's head goes to the client now, with this status.
     pub fn head(&self, status: u16) {
         self.0.status.store(status, Ordering::Relaxed);
@@ -411,6 +419,17 @@ impl Record {
         self.rule.get()
     }
 
+    /// The side that closed a WebSocket first, and its close code.
+    pub fn websocket_close(&self) -> Option<(Side, u16)> {
+        let [low, high, side, _] = self.closed.load(Ordering::Relaxed).to_le_bytes();
+        let side = match side {
+            0 => return None,
+            1 => Side::Client,
+            _ => Side::Upstream,
+        };
+        Some((side, u16::from_le_bytes([low, high])))
+    }
+
     /// Whether the answer's last byte has been handed to the connection; else the exchange broke.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
@@ -456,6 +475,7 @@ impl Record {
             verdict: OnceLock::new(),
             failure: AtomicU32::new(0),
             rule: OnceLock::new(),
+            closed: AtomicU32::new(0),
             status: AtomicU16::new(self.status.load(Ordering::Relaxed)),
             complete: AtomicBool::new(true),
             stream: AtomicBool::new(true),

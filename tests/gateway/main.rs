@@ -27,3 +27,4 @@ mod timing;
 mod tls;
 mod tracing;
 mod upstreams;
+mod websocket;

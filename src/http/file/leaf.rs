@@ -7,7 +7,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::super::pointer::Pointer;
-use super::super::route::{HeaderMatch, Host, UpstreamHost};
+use super::super::route::{HeaderMatch, Host, Upgrade, UpstreamHost};
 use crate::setting::leaf::{text, word};
 
 /// A business operation: `order.create`.
@@ -48,6 +48,12 @@ impl<'de> Deserialize<'de> for WrittenMethod {
                 }
             }
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Upgrade {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("websocket", Self::Websocket)])
     }
 }
 

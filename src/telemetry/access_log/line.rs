@@ -45,6 +45,9 @@ impl Serialize for Line<'_> {
         line.add_some("blame", reason.map(|reason| reason.blame().word()))?;
         line.add_some("detail", record.failure().and_then(|(_, detail)| detail).map(Detail::word))?;
         line.add_some("rule", record.rule().map(|rule| &**rule))?;
+        let close = record.websocket_close();
+        line.add_some("close_code", close.map(|(_, code)| code))?;
+        line.add_some("closed_by", close.map(|(side, _)| side.word()))?;
         line.add("duration_ms", &milliseconds(record.duration()))?;
         line.add_some("upstream_ms", (!attempts.is_empty()).then(|| milliseconds(upstream)))?;
         line.add_some("first_byte_ms", record.time_to_first_byte().map(milliseconds))?;

@@ -71,6 +71,10 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         attributes.add("tracegate.sampled_because", because.word());
     }
     attributes.add_some("tracegate.stream", record.is_stream().then_some("true"));
+    if let Some((side, code)) = record.websocket_close() {
+        attributes.add("tracegate.websocket.close_code", code);
+        attributes.add("tracegate.websocket.closed_by", side.word());
+    }
     attributes.add_failure(record.failure());
     attributes.add_some("tracegate.rule", record.rule().map(|rule| &**rule));
     let error = attributes.add_error(ErrorType::of_operation(record));

@@ -256,6 +256,11 @@ impl Raw {
         within("a head", self.wire.head()).await.unwrap().expect("an answer before the close")
     }
 
+    /// The next so many bytes.
+    pub async fn bytes(&mut self, count: usize) -> Bytes {
+        within("bytes", self.wire.bytes(count)).await.unwrap()
+    }
+
     /// The next whole answer.
     pub async fn reply(&mut self) -> Reply {
         let head = self.head().await;

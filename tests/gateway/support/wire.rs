@@ -127,6 +127,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Ok(Some(Head { start: start.to_owned(), fields: fields_of(fields) }))
     }
 
+    /// The next so many bytes.
+    pub async fn bytes(&mut self, count: usize) -> io::Result<Bytes> {
+        while self.buffer.len() < count {
+            if self.fill().await? == 0 {
+                return Err(broken("closed before they came"));
+            }
+        }
+        Ok(self.buffer.split_to(count).freeze())
+    }
+
     /// The next piece of a body that ends so.
     pub async fn piece(&mut self, framing: &mut Framing) -> io::Result<Piece> {
         let mut endless = u64::MAX;
