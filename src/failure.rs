@@ -298,6 +298,8 @@ details! {
     Method = "method";
     /// The head had been sent when the exchange broke.
     InBody = "in_body";
+    /// The time that the client gave a gRPC call is over.
+    GrpcTimeout = "grpc_timeout";
     /// It was not done in time: the name's lookup, the TLS handshake.
     Timeout = "timeout";
 }

@@ -8,7 +8,7 @@
 //! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
 //! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`], within the time of [`timers`] and
 //! the [`headroom`] of a connection. The answer comes back through the same
-//! stages, its [`body`] last. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
+//! stages, its [`body`] last; a call of [`grpc`] is judged by its trailers. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
 pub mod body;
 pub mod context;
@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod expect;
 pub mod file;
 pub mod forward;
+pub mod grpc;
 pub mod headers;
 pub mod headroom;
 pub mod identity;

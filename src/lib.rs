@@ -43,7 +43,7 @@
 //! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
 //! down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, broken by `http::body::error`.
-//! A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
+//! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
 //! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version, request};
 use tokio::time::Instant;
@@ -186,11 +186,6 @@ fn take_path(head: &mut request::Parts) -> Result<(), Failure> {
     let target = target.map_err(|_| Failure::new(Reason::BadRequest).detail(Detail::InvalidPath))?;
     head.uri = Uri::from(target);
     Ok(())
-}
-
-/// Whether the request is gRPC, so that its answers must be (gRPC over HTTP/2, "Content-Type").
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 #[cfg(test)]

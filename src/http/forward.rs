@@ -22,6 +22,7 @@ use super::body::{Body, BodyError, UpstreamBody};
 use super::context;
 use super::exchange::{Request, Response, Routed};
 use super::expect::{Continue, Gate};
+use super::grpc::{self, Call};
 use super::headers::{self, Fields};
 use super::pool::{Lease, Pool};
 use super::route::UpstreamHost;
@@ -88,20 +89,30 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
     if websocket {
         upgrade::state(&mut request.head.headers);
     }
+    let call = take_call(&mut request);
     let picked = plan.upstream.pick(&[])?;
     let mut attempt = Attempt::start(&request.handle, &picked.endpoint.labels);
     let handle = request.handle.clone();
-    let (deadline, detail) = plan.deadline(&attempt, request.deadline);
+    let started = Instant::from_std(attempt.started());
+    let mut bound = plan.bound(started, request.deadline, call);
     let progress = request.body.progress();
     let sent = {
-        let sending = pin!(send(&plan, &picked, request, websocket, &mut attempt));
-        match deadline {
-            None => sending.await,
-            Some(deadline) => match plan.timers.until(deadline, sending).await {
-                Some(sent) => sent,
-                None if progress.is_clients_turn() => Err(Failure::new(Reason::ClientTimeout).detail(detail)),
-                None => Err(Failure::new(Reason::UpstreamTimeout).detail(detail)),
-            },
+        let mut sending = pin!(send(&plan, &picked, request, websocket, &mut attempt));
+        let mut moves = progress.moves();
+        loop {
+            let Some((deadline, detail)) = bound else { break sending.await };
+            if let Some(sent) = plan.timers.until(deadline, sending.as_mut()).await {
+                break sent;
+            }
+            // messages of a call are still coming: its answer may come after the last of them
+            if call.is_some() && detail != Detail::GrpcTimeout && progress.moves() != moves {
+                moves = progress.moves();
+                bound = earlier(Some((Instant::now() + (deadline - started), detail)), call);
+                continue;
+            }
+            let late = progress.is_clients_turn() && detail != Detail::GrpcTimeout;
+            let reason = if late { Reason::ClientTimeout } else { Reason::UpstreamTimeout };
+            break Err(Failure::new(reason).detail(detail));
         }
     };
     match sent {
@@ -114,9 +125,13 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             if status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(switch(&plan, answer, attempt, lease, picked.in_flight));
             }
+            let called = call.filter(|_| !is_ended(&answer, &handle, &mut attempt));
             let (head, incoming) = answer.into_parts();
-            let body =
+            let mut body =
                 UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
+            if let Some(call) = called {
+                body.answers(call, progress);
+            }
             Ok(Response::from_parts(head, Body::Upstream(Box::new(body))))
         }
         Err(failure) => {
@@ -124,6 +139,34 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             Err(failure)
         }
     }
+}
+
+/// The call of gRPC that the request begins, if it does; the upstream is told how much time it has.
+fn take_call(request: &mut Request) -> Option<Call> {
+    if !request.fields.have(Fields::CONTENT_TYPE) {
+        return None;
+    }
+    let call = Call::of(&request.head.headers, request.handle.started())?;
+    call.pass_on(&mut request.head.headers);
+    request.body.stream();
+    Some(call)
+}
+
+/// Whether this head is all there is of a call's answer; then it is judged. Whoever does not even answer 200 has not
+/// spoken gRPC.
+fn is_ended(answer: &http::Response<Incoming>, handle: &Handle, attempt: &mut Attempt) -> bool {
+    let unknown = || answer.body().is_end_stream().then_some(grpc::UNKNOWN);
+    let status = grpc::status(answer.headers()).or_else(unknown);
+    if let Some(status) = status.filter(|_| answer.status() == StatusCode::OK) {
+        grpc::ended(handle, Some(attempt), status);
+    }
+    status.is_some() || answer.status() != StatusCode::OK
+}
+
+/// The earlier one: a call's client may give it less time than the route does.
+fn earlier(bound: Option<(Instant, Detail)>, call: Option<Call>) -> Option<(Instant, Detail)> {
+    let Some(deadline) = call.and_then(|call| call.deadline) else { return bound };
+    bound.filter(|(at, _)| *at < deadline).or(Some((deadline, Detail::GrpcTimeout)))
 }
 
 /// Whether the client asks for a WebSocket and may have one: over HTTP/1.1, with no body before it.
@@ -150,14 +193,17 @@ fn switch(
 }
 
 impl Plan {
-    /// When this attempt is over, and which bound that is.
-    fn deadline(&self, attempt: &Attempt, total: Option<Instant>) -> (Option<Instant>, Detail) {
-        let attempt = self.attempt_timeout.map(|timeout| Instant::from_std(attempt.started()) + timeout);
-        match (attempt, total) {
-            (Some(attempt), Some(total)) if attempt < total => (Some(attempt), Detail::PerTry),
-            (Some(attempt), None) => (Some(attempt), Detail::PerTry),
-            (_, total) => (total, Detail::Total),
-        }
+    /// When an attempt that has just started is over, and which bound that is.
+    fn bound(
+        &self,
+        started: Instant,
+        total: Option<Instant>,
+        call: Option<Call>,
+    ) -> Option<(Instant, Detail)> {
+        let attempt = self.attempt_timeout.map(|timeout| (started + timeout, Detail::PerTry));
+        let total = total.map(|total| (total, Detail::Total));
+        let sooner = attempt.filter(|(at, _)| total.is_none_or(|(total, _)| *at < total));
+        earlier(sooner.or(total), call)
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::body::BodyError;
+use super::body::error::BodyError;
 use crate::failure::{Detail, Reason};
 
 /// The most bytes of informational answers before one final answer.

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::body::request::{Progress, RequestBody};
+use super::body::request::{RequestBody, Wanted};
 use super::headroom::{Bounded, Headroom, INFORMATIONAL_BYTES};
 use crate::failure::{Detail, Failure, Reason};
 use crate::net;
@@ -100,7 +100,7 @@ pub struct Lease {
     pool: Arc<Pool>,
     sender: Sender,
     facts: ConnectionFacts,
-    request: Option<Progress>,
+    request: Option<Wanted>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -347,7 +347,7 @@ impl Lease {
         request: http::Request<RequestBody>,
     ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>>> + use<>
     {
-        self.request = Some(request.body().progress());
+        self.request = Some(Wanted::new(request.body().progress()));
         match &mut self.sender {
             Sender::Http1(Http1 { sender, headroom, .. }) => {
                 headroom.await_head(self.pool.header_bytes + INFORMATIONAL_BYTES);
@@ -370,7 +370,7 @@ impl Lease {
     /// Gives the connection back after the answer's last byte, now. It is kept if the request had been sent whole.
     pub fn give_back(self, now: Instant) {
         let Sender::Http1(connection) = self.sender else { return };
-        let sent = self.request.is_none_or(|request| request.is_sent());
+        let sent = self.request.as_ref().is_none_or(Wanted::is_sent);
         if sent && !connection.sender.is_closed() {
             let kept = Idle { connection, facts: self.facts, since: now };
             let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);

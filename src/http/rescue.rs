@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::body::Body;
 use super::exchange::Response;
+use super::grpc;
 use crate::failure::{Detail, Failure, Reason};
 use crate::telemetry::Handle;
 
@@ -116,30 +117,14 @@ fn add_retry_after(headers: &mut HeaderMap, status: StatusCode) {
 /// The same towards gRPC: trailers only, HTTP 200, a status from gRPC's own list.
 fn grpc_answer(reason: Reason) -> Response {
     let mut answer = Response::new(Body::Empty);
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(grpc_status(reason)));
-    headers.insert("grpc-message", HeaderValue::from_static(reason.word()));
+    *answer.headers_mut() = grpc::ending(reason);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     answer
-}
-
-/// The gRPC status of a reason (gRPC's status codes and their mapping from HTTP).
-fn grpc_status(reason: Reason) -> u16 {
-    match reason.status().map_or(502, |status| status.as_u16()) {
-        401 => 16,
-        403 => 7,
-        404 | 405 | 501 => 12,
-        408 | 504 => 4,
-        413 | 414 | 431 => 8,
-        400 | 500 => 13,
-        429 | 502 | 503 => 14,
-        _ => 2,
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{grpc_status, problem};
+    use super::problem;
     use crate::failure::{Detail, Reason};
 
     #[test]
@@ -149,12 +134,5 @@ mod tests {
         assert_eq!(answer.status(), 503);
         assert_eq!(answer.headers()["retry-after"], "1");
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
-    }
-
-    #[test]
-    fn every_reason_has_a_grpc_status() {
-        for &reason in Reason::ALL {
-            assert_ne!(grpc_status(reason), 0, "{}", reason.word());
-        }
     }
 }

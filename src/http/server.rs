@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::RequestBody;
 use super::dispatch;
+use super::grpc;
 use super::headers::{Fields, Peer};
 use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
@@ -100,7 +101,7 @@ impl Server {
         let handle = operation.handle().clone();
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
         let fields = Fields::of(&head.headers);
-        let grpc = fields.have(Fields::CONTENT_TYPE) && dispatch::is_grpc(&head.headers);
+        let grpc = fields.have(Fields::CONTENT_TYPE) && grpc::is_grpc(&head.headers);
         let closes = head.version != Version::HTTP_2;
         let work = caught(|| {
             let limits = &self.settings.limits;

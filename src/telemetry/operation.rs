@@ -156,6 +156,7 @@ pub struct Record {
     failure: AtomicU32,
     rule: OnceLock<Arc<str>>,
     closed: AtomicU32,
+    grpc: AtomicU8,
     status: AtomicU16,
     complete: AtomicBool,
     stream: AtomicBool,
@@ -239,6 +240,7 @@ impl Operation {
             failure: AtomicU32::new(0),
             rule: OnceLock::new(),
             closed: AtomicU32::new(0),
+            grpc: AtomicU8::new(0),
             status: AtomicU16::new(0),
             complete: AtomicBool::new(false),
             stream: AtomicBool::new(false),
@@ -325,6 +327,11 @@ impl Handle {
         if first && let Some(rule) = &failure.rule {
             let _ = self.0.rule.set(Arc::clone(rule));
         }
+    }
+
+    /// A gRPC call has ended with this status.
+    pub fn grpc_status(&self, status: u8) {
+        self.0.grpc.store(status.saturating_add(1), Ordering::Relaxed);
     }
 
     /// A WebSocket's close frame has passed: the first one, from this side, with this code.
@@ -419,6 +426,11 @@ impl Record {
         self.rule.get()
     }
 
+    /// The status that a gRPC call ended with.
+    pub fn grpc(&self) -> Option<u8> {
+        self.grpc.load(Ordering::Relaxed).checked_sub(1)
+    }
+
     /// The side that closed a WebSocket first, and its close code.
     pub fn websocket_close(&self) -> Option<(Side, u16)> {
         let [low, high, side, _] = self.closed.load(Ordering::Relaxed).to_le_bytes();
@@ -476,6 +488,7 @@ impl Record {
             failure: AtomicU32::new(0),
             rule: OnceLock::new(),
             closed: AtomicU32::new(0),
+            grpc: AtomicU8::new(0),
             status: AtomicU16::new(self.status.load(Ordering::Relaxed)),
             complete: AtomicBool::new(true),
             stream: AtomicBool::new(true),
@@ -583,6 +596,8 @@ pub struct AttemptRecord {
     pub response_bytes: u64,
     /// The endpoint's status, if it answered.
     pub status: Option<u16>,
+    /// The status that a gRPC call ended with.
+    pub grpc: Option<u8>,
     /// Why it failed; `upstream_status` from 400 on.
     pub failure: Option<(Reason, Option<Detail>)>,
     /// The connection it used, if it came by one.
@@ -627,6 +642,7 @@ impl Attempt {
             request_bytes: 0,
             response_bytes: 0,
             status: None,
+            grpc: None,
             failure: None,
             connection: None,
             stream: false,
@@ -673,6 +689,15 @@ impl Attempt {
         record.first_byte = Some(now);
         if status >= 400 {
             record.failure = Some((Reason::UpstreamStatus, None));
+        }
+    }
+
+    /// The endpoint ended a gRPC call with this status.
+    pub fn grpc_status(&mut self, status: u8) {
+        let record = self.record_mut();
+        record.grpc = Some(status);
+        if status != 0 && record.failure.is_none() {
+            record.failure = Some((Reason::GrpcStatus, None));
         }
     }
 

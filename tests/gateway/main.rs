@@ -8,6 +8,7 @@ mod conservation;
 mod context;
 mod errors;
 mod forwarding;
+mod grpc;
 mod lifecycle;
 mod metrics;
 mod orders;

@@ -196,8 +196,10 @@ async fn provoke(reason: Reason) -> Case {
         }
         Reason::WebsocketClose => Case::Elsewhere("websocket::a_tunnel_is_judged_by_how_it_ends"),
         Reason::Overloaded => Case::Elsewhere("process::without_free_file_descriptors…"),
-        // endpoints out of service, policies, names, gRPC
-        Reason::NoEndpoint | Reason::BreakerOpen | Reason::Misdirected | Reason::GrpcStatus => Case::Later(4),
+        // needs HTTP/2 on both sides, and trailers
+        Reason::GrpcStatus => Case::Elsewhere("grpc::a_failed_call_is_told_by_its_status…"),
+        // endpoints out of service, policies, names
+        Reason::NoEndpoint | Reason::BreakerOpen | Reason::Misdirected => Case::Later(4),
         Reason::Unauthenticated | Reason::Forbidden | Reason::RateLimited | Reason::AuthUnavailable => {
             Case::Later(4)
         }

@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -57,6 +58,11 @@ impl RequestBody {
         Ok(())
     }
 
+    /// The messages of a stream, between which nothing may come for as long as the stream goes on.
+    pub fn stream(&mut self) {
+        self.stall = Stall::new(None);
+    }
+
     /// Holds the body back until the gate opens.
     pub fn hold(&mut self, gate: Gate) {
         self.gate = Some(gate);
@@ -97,12 +103,15 @@ impl http_body::Body for RequestBody {
             }
             Poll::Pending => {
                 self.progress.set(Progress::CLIENTS_TURN);
-                return Poll::Pending;
+                // nobody waits for the rest: it is not sent on as if it were whole
+                let gone = BodyError { reason: Reason::ClientGone, detail: Some(Detail::BrokenBody) };
+                return self.progress.poll_over(cx).map(|()| Some(Err(gone)));
             }
             Poll::Ready(frame) => frame,
         };
         let this = &mut *self;
         this.stall.moved();
+        this.progress.moved();
         this.progress.set(Progress::UPSTREAMS_TURN);
         match frame {
             None => {
@@ -146,7 +155,39 @@ impl http_body::Body for RequestBody {
 
 /// How far a request's body has come.
 #[derive(Debug, Clone, Default)]
-pub struct Progress(Arc<AtomicU8>);
+pub struct Progress(Arc<Come>);
+
+#[derive(Debug, Default)]
+struct Come {
+    state: AtomicU8,
+    /// How often something came.
+    moves: AtomicU32,
+    over: AtomicBool,
+    waiting: AtomicWaker,
+}
+
+/// Whoever wants the body. The rest of it is not sent once this has dropped.
+#[derive(Debug)]
+pub(crate) struct Wanted(Progress);
+
+impl Wanted {
+    /// The body that comes so far is wanted.
+    pub(crate) fn new(progress: Progress) -> Self {
+        Self(progress)
+    }
+
+    /// Whether its last byte has been taken by the upstream's connection.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.0.is_sent()
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.0.over.store(true, Ordering::Release);
+        self.0.0.waiting.wake();
+    }
+}
 
 impl Progress {
     const UPSTREAMS_TURN: u8 = 0;
@@ -154,17 +195,31 @@ impl Progress {
     const SENT: u8 = 2;
 
     fn set(&self, state: u8) {
-        self.0.store(state, Ordering::Release);
+        self.0.state.store(state, Ordering::Release);
+    }
+
+    fn moved(&self) {
+        self.0.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.waiting.register(cx.waker());
+        if self.0.over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// How often something came; it may wrap.
+    pub fn moves(&self) -> u32 {
+        self.0.moves.load(Ordering::Relaxed)
     }
 
     /// The last byte has been taken by the upstream's connection.
     pub fn is_sent(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::SENT
+        self.0.state.load(Ordering::Acquire) == Self::SENT
     }
 
     /// The upstream's connection wants more, and the client has not sent it.
     pub fn is_clients_turn(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::CLIENTS_TURN
+        self.0.state.load(Ordering::Acquire) == Self::CLIENTS_TURN
     }
 }
 

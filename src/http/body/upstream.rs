@@ -1,16 +1,21 @@
 //! What the upstream sends, as it comes: counted by nobody here, bounded in standing still, ending its attempt.
 
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use super::error::BodyError;
+use super::request::Progress;
 use super::stall::Stall;
-use crate::failure::{Failure, Reason};
+use crate::failure::{Detail, Failure, Reason};
+use crate::http::grpc::{self, Call};
 use crate::http::pool::Lease;
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::InFlight;
@@ -25,7 +30,18 @@ pub struct UpstreamBody {
     attempt: Option<Attempt>,
     lease: Option<Lease>,
     broken: Option<BodyError>,
+    call: Option<Box<Called>>,
     _in_flight: InFlight,
+}
+
+/// A call of gRPC that this is the answer to.
+#[derive(Debug)]
+struct Called {
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Its messages may come while the answer's do not.
+    request: Progress,
+    moves: u32,
+    is_over: bool,
 }
 
 impl UpstreamBody {
@@ -40,11 +56,62 @@ impl UpstreamBody {
     ) -> Self {
         let (attempt, lease) = (Some(attempt), Some(lease));
         let stall = Stall::new(idle);
-        let mut body = Self { incoming, stall, handle, attempt, lease, broken: None, _in_flight: in_flight };
+        let (broken, call) = (None, None);
+        let mut body = Self { incoming, stall, handle, attempt, lease, broken, call, _in_flight: in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
         body
+    }
+
+    /// It answers this call, whose head had no status; the request's messages may still come.
+    pub(in crate::http) fn answers(&mut self, call: Call, request: Progress) {
+        if self.attempt.is_none() {
+            // no trailers either
+            return grpc::ended(&self.handle, None, grpc::UNKNOWN);
+        }
+        let deadline = call.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        let moves = request.moves();
+        self.call = Some(Box::new(Called { deadline, request, moves, is_over: false }));
+    }
+
+    /// How the call ended, by its trailers.
+    fn call_ended(&mut self, trailers: Option<&HeaderMap>) {
+        if self.call.is_some() {
+            let status = trailers.and_then(grpc::status).unwrap_or(grpc::UNKNOWN);
+            grpc::ended(&self.handle, self.attempt.as_mut(), status);
+        }
+    }
+
+    /// Nothing has come for too long, in either direction where a call's messages go both ways.
+    fn is_stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(call) = &mut self.call {
+            let moves = call.request.moves();
+            if moves != call.moves {
+                call.moves = moves;
+                self.stall.moved();
+            }
+        }
+        self.stall.poll_over(cx)
+    }
+
+    /// The time that the client gave the call is over: the messages end here, with a status.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Frame<Bytes>> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let Some(deadline) = &mut call.deadline else { return Poll::Pending };
+        ready!(deadline.as_mut().poll(cx));
+        call.is_over = true;
+        let failure = Failure::new(Reason::UpstreamTimeout).detail(Detail::GrpcTimeout);
+        self.handle.fail(&failure);
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.fail(&failure);
+        }
+        self.lease = None;
+        Poll::Ready(Frame::trailers(grpc::ending(failure.reason)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| call.is_over)
     }
 
     fn end(&mut self) {
@@ -82,16 +149,20 @@ impl http_body::Body for UpstreamBody {
         if let Some(error) = self.broken {
             return Poll::Ready(Some(Err(error)));
         }
+        if self.is_over() {
+            return Poll::Ready(None);
+        }
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending if self.stall.poll_over(cx) => {
+            Poll::Pending if self.is_stalled(cx) => {
                 return self.broken(&Reason::StreamIdleTimeout.into(), cx);
             }
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => return self.poll_deadline(cx).map(|trailers| Some(Ok(trailers))),
             Poll::Ready(frame) => frame,
         };
         self.stall.moved();
         match frame {
             None => {
+                self.call_ended(None);
                 self.end();
                 Poll::Ready(None)
             }
@@ -100,6 +171,7 @@ impl http_body::Body for UpstreamBody {
                     attempt.response_bytes(data.len());
                 }
                 if frame.is_trailers() || self.incoming.is_end_stream() {
+                    self.call_ended(frame.trailers_ref());
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -114,7 +186,7 @@ impl http_body::Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.is_end_stream() || self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -45,6 +45,7 @@ impl Serialize for Line<'_> {
         line.add_some("blame", reason.map(|reason| reason.blame().word()))?;
         line.add_some("detail", record.failure().and_then(|(_, detail)| detail).map(Detail::word))?;
         line.add_some("rule", record.rule().map(|rule| &**rule))?;
+        line.add_some("grpc_status", record.grpc())?;
         let close = record.websocket_close();
         line.add_some("close_code", close.map(|(_, code)| code))?;
         line.add_some("closed_by", close.map(|(side, _)| side.word()))?;

@@ -71,6 +71,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         attributes.add("tracegate.sampled_because", because.word());
     }
     attributes.add_some("tracegate.stream", record.is_stream().then_some("true"));
+    attributes.add_grpc(record.grpc());
     if let Some((side, code)) = record.websocket_close() {
         attributes.add("tracegate.websocket.close_code", code);
         attributes.add("tracegate.websocket.closed_by", side.word());
@@ -106,6 +107,7 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     attributes.add("server.address", &*endpoint.address);
     attributes.add("server.port", endpoint.port);
     attributes.add_some("http.response.status_code", attempt.status);
+    attributes.add_grpc(attempt.grpc);
     if attempt.resend_count > 0 {
         attributes.add("http.request.resend_count", u16::from(attempt.resend_count));
     }
@@ -202,6 +204,13 @@ impl<'a> Attributes<'a> {
             self.add("tracegate.reason", reason.word());
             self.add("tracegate.blame", reason.blame().word());
             self.add_some("tracegate.detail", detail.map(Detail::word));
+        }
+    }
+
+    fn add_grpc(&mut self, status: Option<u8>) {
+        if let Some(status) = status {
+            self.add("rpc.system", "grpc");
+            self.add("rpc.grpc.status_code", u16::from(status));
         }
     }
 

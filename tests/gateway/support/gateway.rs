@@ -212,6 +212,11 @@ impl Gateway {
 }
 
 impl Log {
+    /// Whether nothing has been written yet.
+    pub fn is_empty(&self) -> bool {
+        self.lines.borrow().is_empty()
+    }
+
     /// All lines, once there are this many.
     pub async fn lines(&self, count: usize) -> Vec<Value> {
         let what = format!("{count} lines of the access log");
