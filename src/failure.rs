@@ -290,6 +290,8 @@ details! {
     Alpn = "alpn";
     /// More informational answers (1xx) than allowed.
     InformationalFlood = "informational_flood";
+    /// HTTP without TLS, on a port where TLS is spoken.
+    PlainHttp = "plain_http";
     /// The endpoint refused or reset the HTTP/2 stream.
     StreamReset = "stream_reset";
     /// As many wait already as may wait.

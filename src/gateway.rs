@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -39,6 +39,9 @@ use crate::telemetry::{Sink, Telemetry};
 
 /// How often unused upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How often certificates that expire soon are warned of.
+const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 
 /// How long what was cut may take to let go.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
@@ -100,7 +103,8 @@ impl Gateway {
 
         let mut bound = Vec::new();
         for listener in &settings.listeners {
-            let series = Arc::new(telemetry.metrics().connections(&listener.name));
+            let tls = listener.tls.is_some();
+            let series = Arc::new(telemetry.metrics().connections(&listener.name, tls));
             let socket = Listener::bind(listener, series).map_err(|source| StartError::Listen {
                 key: format!("listeners.{}", listener.name),
                 address: listener.address,
@@ -133,7 +137,8 @@ impl Gateway {
             let serving = reload.serving(&name).expect("it has just been bound");
             background.spawn(socket.run(serving, drain.clone(), connections.clone()));
         }
-        background.spawn(sweep(reload, stop.clone()));
+        background.spawn(sweep(Arc::clone(&reload), stop.clone()));
+        background.spawn(warn_of_expiry(reload, stop.clone()));
         shared.tell_start(&admin);
         Ok(Self { shared, admin, listeners, drain, connections, background, stop })
     }
@@ -216,6 +221,21 @@ async fn sweep(reload: Arc<Reload>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(SWEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         reload.snapshot().pools().for_each(|pool| pool.sweep());
+    }
+}
+
+/// Says each day which certificates expire soon, until told to stop.
+async fn warn_of_expiry(reload: Arc<Reload>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(EXPIRY_REMINDER);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        for listener in &reload.settings().listeners {
+            for (certificate, days_left) in
+                listener.tls.iter().flat_map(|tls| tls.expiring(SystemTime::now()))
+            {
+                let listener = &listener.name;
+                tracing::warn!(%listener, certificate, days_left, "a certificate expires soon");
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
-//! `listener::file`, `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
+//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
 //! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
@@ -30,7 +30,8 @@
 //! `gateway::kept`, tells the `gateway::difference`, and names what waits for a `gateway::restart`; files are watched by
 //! `net::watch`.
 //!
-//! **Connection.** `listener` accepts, with `listener::tls` where configured, and makes a
+//! **Connection.** `listener` accepts, where configured makes a `listener::tls::handshake` as `listener::tls` and
+//! `listener::tls::clients` have it, and makes a
 //! `listener::connection`, which bounds the client by `listener::timeouts`, shares `listener::activity` with
 //! the exchanges on it and leaves when `listener::drain` says so.
 //!
@@ -40,7 +41,7 @@
 //! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
 //! `http::pointer`, and `http::forward` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
 //! `http::timers` and the space of `http::headroom`. `upstream` picks one `upstream::endpoint` by
-//! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem`, one
+//! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem` and `net::x509`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
 //! down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.

@@ -16,9 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use activity::Fate;
@@ -26,9 +24,11 @@ pub use connection::Connection;
 pub use drain::Drain;
 use drain::Moment;
 pub use timeouts::Timeouts;
+pub use tls::Tls;
+use tls::handshake;
 
 use crate::telemetry::context::Inbound;
-use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections};
+use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections, Handshake};
 use crate::view::View;
 
 /// Connections the kernel holds until they are accepted.
@@ -139,18 +139,9 @@ impl Listener {
         tasks.spawn(async move {
             let connection = match tls {
                 None => Connection::plain(stream, peer, timeouts),
-                Some(tls) => match handshake(Arc::clone(&tls), stream, timeouts.handshake).await {
-                    Ok(stream) => Connection::tls(stream, peer, timeouts),
-                    Err(error) => {
-                        let slow = error.kind() == io::ErrorKind::TimedOut;
-                        series.count(if slow {
-                            ConnectionOutcome::Timeout
-                        } else {
-                            ConnectionOutcome::TlsFailed
-                        });
-                        tracing::debug!(%error, "TLS handshake with a client failed");
-                        return;
-                    }
+                Some(tls) => match encrypted(tls, stream, peer, timeouts, &series).await {
+                    Some(connection) => connection,
+                    None => return,
                 },
             };
             let activity = connection.activity();
@@ -183,15 +174,41 @@ impl Drop for Place {
     }
 }
 
-async fn handshake(
-    config: Arc<ServerConfig>,
+/// The connection past its handshake; `None` if there is no session, which has been counted.
+async fn encrypted(
+    tls: Arc<Tls>,
     stream: TcpStream,
-    bound: Duration,
-) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
-    match tokio::time::timeout(bound, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(handshake) => handshake,
-        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    peer: SocketAddr,
+    timeouts: Timeouts,
+    series: &Connections,
+) -> Option<Connection> {
+    let started = tokio::time::Instant::now();
+    let first = tokio::time::timeout(timeouts.handshake, begins_like_http(&stream)).await;
+    if let Ok(true) = first {
+        series.handshake(Handshake::PlainHttp);
+        series.count(ConnectionOutcome::TlsFailed);
+        return Some(Connection::plain_on_tls(stream, peer, timeouts));
     }
+    let left = timeouts.handshake.saturating_sub(started.elapsed());
+    match handshake::accept(tls, stream, left).await {
+        Ok((stream, session)) => {
+            series.handshake(Handshake::Done);
+            Some(Connection::tls(stream, session, peer, timeouts))
+        }
+        Err((end, error)) => {
+            series.handshake(end);
+            let slow = end == Handshake::Timeout;
+            series.count(if slow { ConnectionOutcome::Timeout } else { ConnectionOutcome::TlsFailed });
+            tracing::debug!(%error, outcome = end.word(), "TLS handshake with a client failed");
+            None
+        }
+    }
+}
+
+/// A TLS handshake begins with the byte 22, a request of HTTP with a capital letter.
+async fn begins_like_http(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    stream.peek(&mut first).await.is_ok_and(|read| read == 1 && first[0].is_ascii_uppercase())
 }
 
 fn outcome(fate: Fate) -> ConnectionOutcome {
@@ -223,7 +240,7 @@ pub struct Settings {
     /// Where to bind. Port 0 takes a free one.
     pub address: SocketAddr,
     /// TLS, with certificate and key loaded; `None` is plain text.
-    pub tls: Option<tls::Server>,
+    pub tls: Option<Arc<Tls>>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// What becomes of the trace context that clients send.

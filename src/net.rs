@@ -11,6 +11,7 @@ pub mod serve;
 pub mod stream;
 pub mod tls;
 pub mod watch;
+pub mod x509;
 
 pub use dial::{Dialed, dial};
 pub use resolve::{DnsSettings, Name, Resolver};

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use crate::gateway::file::{Sources, load};
 
@@ -10,6 +11,18 @@ pub fn check(paths: &[PathBuf]) -> ExitCode {
     match Sources::read(paths).and_then(|sources| load(&sources)) {
         Ok(settings) => {
             let routes = counted(settings.routes.len(), "route");
+            for listener in &settings.listeners {
+                let name = &listener.name;
+                for (certificate, days) in listener.tls.iter().flat_map(|tls| tls.expiring(SystemTime::now()))
+                {
+                    let left = if days < 0 {
+                        "has expired".to_owned()
+                    } else {
+                        format!("expires in {}", counted_days(days))
+                    };
+                    eprintln!("warning: listeners.{name}.tls: the certificate \"{certificate}\" {left}");
+                }
+            }
             println!("{routes}, {}: fine", counted(settings.upstreams.len(), "upstream"));
             ExitCode::SUCCESS
         }
@@ -22,6 +35,10 @@ pub fn check(paths: &[PathBuf]) -> ExitCode {
 
 /// The exit code for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 pub const CONFIGURATION: u8 = 78;
+
+fn counted_days(days: i64) -> String {
+    counted(usize::try_from(days).unwrap_or(0), "day")
+}
 
 fn counted(count: usize, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };

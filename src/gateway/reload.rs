@@ -18,6 +18,8 @@ use crate::http::server::Server;
 use crate::listener::{self, Serving};
 use crate::problem::Problems;
 use crate::telemetry::Recorder;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::connections::Expiries;
 use crate::telemetry::metrics::reloads::{InForce, ReloadOutcome, Reloads};
 use crate::view::View;
 
@@ -42,6 +44,7 @@ struct Bound {
     address: SocketAddr,
     table: View<Routes>,
     serving: View<Serving<Server>>,
+    expiries: Mutex<Option<Expiries>>,
 }
 
 #[derive(Debug)]
@@ -111,7 +114,8 @@ impl Reload {
             let server =
                 Server::new(settings.clone(), table.clone(), Arc::clone(&recorder), connections.clone());
             let serving = View::new(Arc::new(Serving { settings, protocol: server }));
-            (name, Bound { address, table, serving })
+            let expiries = Mutex::new(expiries(&around.metrics, &serving.current().settings));
+            (name, Bound { address, table, serving, expiries })
         };
         let listeners = bound.into_iter().map(bind).collect();
         let state = State {
@@ -213,6 +217,8 @@ impl Reload {
             if let Some(new) = new.map(|new| at(new, bound.address))
                 && new != bound.serving.current().settings
             {
+                let expiries = expiries(&self.around.metrics, &new);
+                *bound.expiries.lock().unwrap_or_else(PoisonError::into_inner) = expiries;
                 let (recorder, connections) = (Arc::clone(&self.recorder), self.connections.clone());
                 let protocol = Server::new(new.clone(), bound.table.clone(), recorder, connections);
                 bound.serving.replace(Arc::new(Serving { settings: new, protocol }));
@@ -271,6 +277,11 @@ impl fmt::Debug for Reload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reload").field("listeners", &self.listeners).finish_non_exhaustive()
     }
+}
+
+/// When a listener's certificates expire, if it has any: on the metrics page for as long as this is held.
+fn expiries(metrics: &Metrics, settings: &listener::Settings) -> Option<Expiries> {
+    settings.tls.as_ref().map(|tls| metrics.expiries(&settings.name, tls.expiries()))
 }
 
 /// A listener's settings where it is bound: port 0 has become a real one, and another address counts after a restart.

@@ -28,12 +28,18 @@ pub(super) fn dispatch(
     body: RequestBody,
     handle: &Handle,
 ) -> Result<Answering, Failure> {
+    if peer.plain_on_tls {
+        return Err(Failure::new(Reason::BadRequest).detail(Detail::PlainHttp));
+    }
     check_size(&head, limits)?;
     check_method(&head.method)?;
     if fields.have(Fields::TRANSFER_ENCODING) {
         check_length(&head)?;
     }
     let host = take_host(&mut head)?;
+    if peer.session.as_ref().is_some_and(|session| session.is_misdirected(&host)) {
+        return Err(Reason::Misdirected.into());
+    }
     take_path(&mut head)?;
     if fields.have(Fields::VIA) && headers::is_loop(&head.headers) {
         return Err(Reason::LoopDetected.into());

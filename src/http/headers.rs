@@ -5,10 +5,12 @@
 
 use std::net::IpAddr;
 use std::ops::BitOr;
+use std::sync::Arc;
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
+use crate::listener::tls::Session;
 use crate::telemetry::exchange::Scheme;
 
 /// Which of the fields that the gateway acts on are in a header: one look at all names costs less than to ask
@@ -209,6 +211,10 @@ pub(super) struct Peer {
     pub(super) scheme: Scheme,
     /// Whether it is a proxy whose word on the client counts.
     pub(super) trusted: bool,
+    /// Its TLS session, where one is spoken.
+    pub(super) session: Option<Session>,
+    /// It does not speak TLS where it should.
+    pub(super) plain_on_tls: bool,
     x_forwarded_for: HeaderValue,
     forwarded: HeaderValue,
 }
@@ -222,7 +228,19 @@ impl Peer {
             HeaderValue::try_from(text).expect("an address has only characters that a field may have")
         };
         let forwarded = value(format!("for={quoted};proto={}", scheme.word()));
-        Self { address, scheme, trusted, x_forwarded_for: value(text), forwarded }
+        let x_forwarded_for = value(text);
+        Self { address, scheme, trusted, session: None, plain_on_tls: false, x_forwarded_for, forwarded }
+    }
+
+    /// The same peer, over this session, or in plain text where TLS should be spoken.
+    #[must_use]
+    pub(super) fn over(self, session: Option<Session>, plain_on_tls: bool) -> Self {
+        Self { session, plain_on_tls, ..self }
+    }
+
+    /// The role of the certificate that it has shown and that has been verified, if the configuration names one.
+    pub(super) fn role(&self) -> Option<&Arc<str>> {
+        self.session.as_ref().and_then(Session::role)
     }
 
     /// The client: the connection's peer, or what a trusted proxy says, from the right, up to the first

@@ -52,6 +52,7 @@ pub(super) fn open(
         },
         request_id: request_id(&head.headers),
         client,
+        client_role: peer.role().cloned(),
         started: Instant::now().into_std(),
     });
     let listed = |name: &str| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);

@@ -66,6 +66,7 @@ impl Refuser {
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
             request_id: record::new_request_id(),
             client,
+            client_role: None,
             started: Instant::now(),
         });
         let handle = operation.handle();

@@ -128,7 +128,8 @@ impl Protocol for Server {
     async fn serve(self: Arc<Self>, mut connection: Connection, drain: Drain) {
         let scheme = if connection.is_tls() { Scheme::Https } else { Scheme::Http };
         let address = connection.peer().ip().to_canonical();
-        let peer = Arc::new(Peer::new(address, scheme, self.settings.trusts(address)));
+        let peer = Peer::new(address, scheme, self.settings.trusts(address));
+        let peer = Arc::new(peer.over(connection.session().cloned(), connection.is_plain_on_tls()));
         let activity = connection.activity();
         connection.on_refusal(self.refuser.hook(scheme, address, &activity));
         let handover = Handover::default();

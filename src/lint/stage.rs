@@ -86,6 +86,9 @@ impl Stage {
         for listener in &mut settings.listeners {
             listener.address = LOOPBACK;
             listener.timeouts.head = HEAD;
+            if let Some(tls) = &mut listener.tls {
+                *tls = tls.for_everybody().map_err(io::Error::other)?;
+            }
         }
         settings.admin.address = LOOPBACK;
         settings.admin.probes = None;

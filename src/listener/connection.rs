@@ -21,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Fate};
 use super::timeouts::Timeouts;
+use super::tls::Session;
 use crate::failure::{Detail, Failure, Reason};
 use crate::net::Stream;
 
@@ -36,6 +37,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Connection {
     stream: Incoming,
     peer: SocketAddr,
+    security: Security,
     timeouts: Timeouts,
     activity: Arc<Activity>,
     refuse: Option<Refuse>,
@@ -56,6 +58,15 @@ pub struct Connection {
     timer: Option<Pin<Box<Sleep>>>,
     linger: Option<(Instant, usize)>,
     idle_over: bool,
+}
+
+/// How a connection is secured.
+enum Security {
+    /// Not at all, and it need not be.
+    Plain,
+    /// Not at all, where TLS should be spoken.
+    PlainOnTls,
+    Tls(Session),
 }
 
 /// Makes the answer to a head that could not be read, and has it on record.
@@ -85,14 +96,20 @@ impl Connection {
     }
 
     /// A connection whose TLS handshake is done.
-    pub fn tls(stream: TlsStream<TcpStream>, peer: SocketAddr, timeouts: Timeouts) -> Self {
-        Self::new(Stream::Tls(Box::new(stream)), peer, timeouts)
+    pub fn tls(stream: TlsStream<TcpStream>, session: Session, peer: SocketAddr, timeouts: Timeouts) -> Self {
+        Self { security: Security::Tls(session), ..Self::new(Stream::Tls(Box::new(stream)), peer, timeouts) }
+    }
+
+    /// A connection in plain text where TLS should be spoken: its requests are to be told so.
+    pub fn plain_on_tls(stream: TcpStream, peer: SocketAddr, timeouts: Timeouts) -> Self {
+        Self { security: Security::PlainOnTls, ..Self::plain(stream, peer, timeouts) }
     }
 
     fn new(stream: Incoming, peer: SocketAddr, timeouts: Timeouts) -> Self {
         Self {
             stream,
             peer,
+            security: Security::Plain,
             timeouts,
             activity: Arc::default(),
             refuse: None,
@@ -118,6 +135,19 @@ impl Connection {
     /// Whether TLS is spoken.
     pub fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// The TLS session, where one is spoken.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.security {
+            Security::Tls(session) => Some(session),
+            Security::Plain | Security::PlainOnTls => None,
+        }
+    }
+
+    /// Whether it is in plain text where TLS should be spoken.
+    pub fn is_plain_on_tls(&self) -> bool {
+        matches!(self.security, Security::PlainOnTls)
     }
 
     /// What the connection and its exchanges know of each other.

@@ -1,13 +1,15 @@
 //! `[listeners.NAME]` as written, and what it means.
 
-use std::fs::File;
+mod tls;
+
 use std::net::IpAddr;
 use std::time;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use super::{Limits, Settings, Timeouts, tls};
+use self::tls::WrittenTls;
+use super::{Limits, Settings, Timeouts};
 use crate::setting::leaf::{text, word};
 use crate::setting::{Address, Check, Count, Duration, Size, Written};
 use crate::telemetry::context::Inbound;
@@ -22,13 +24,6 @@ pub struct Listener {
     context: WrittenContext,
     limits: WrittenLimits,
     timeouts: WrittenTimeouts,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(expecting = "{ certificate_file = \"…\", key_file = \"…\" }")]
-struct WrittenTls {
-    certificate_file: Written<String>,
-    key_file: Written<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,36 +71,6 @@ impl Listener {
             limits: self.limits.check(),
             timeouts: self.timeouts.check(),
         })
-    }
-}
-
-impl WrittenTls {
-    fn check(self, check: &Check<'_>) -> Option<tls::Server> {
-        let key = self.certificate_file.key().clone();
-        let certificate = readable(self.certificate_file, "a certificate chain in PEM", check);
-        let private = readable(self.key_file, "its private key in PEM", check);
-        match tls::server_config(&certificate?, &private?) {
-            Ok(config) => Some(config),
-            Err(error) => {
-                let help = "name a certificate chain, the server's own first, and the key that belongs to it";
-                check.wrong(&key, error, help);
-                None
-            }
-        }
-    }
-}
-
-fn readable(file: Written<String>, what: &str, check: &Check<'_>) -> Option<std::path::PathBuf> {
-    let key = file.key().clone();
-    let written = file.required(check, &format!("name the file with {what}"))?;
-    let path = check.path(&written);
-    match File::open(&path) {
-        Ok(_) => Some(path),
-        Err(error) => {
-            let help = format!("name a file with {what}");
-            check.wrong(&key, format!("the file \"{written}\" cannot be read: {error}"), help);
-            None
-        }
     }
 }
 

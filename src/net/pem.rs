@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 /// The certificates of a file, in its order; at least one.
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -16,6 +16,18 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
         return Err(format!("{} holds no certificate (BEGIN CERTIFICATE)", file.display()));
     }
     Ok(certificates)
+}
+
+/// The revocation lists of a file; at least one.
+pub fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let text = read(file)?;
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{} is not valid PEM: {}", file.display(), told(&error)))?;
+    if lists.is_empty() {
+        return Err(format!("{} holds no revocation list (BEGIN X509 CRL)", file.display()));
+    }
+    Ok(lists)
 }
 
 /// The first private key of a file.

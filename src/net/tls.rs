@@ -74,7 +74,7 @@ pub fn client_config(
             for certificate in &certificates {
                 part("authority ", certificate);
             }
-            authorities(file, certificates)?
+            trusting(file, certificates)?
         }
     };
     let builder = ClientConfig::builder_with_provider(provider())
@@ -140,7 +140,12 @@ fn public_authorities() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-fn authorities(file: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
+/// The authorities of a file; errors name it.
+pub fn authorities(file: &Path) -> Result<RootCertStore, String> {
+    trusting(file, pem::certificates(file)?)
+}
+
+fn trusting(file: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in certificates {
         store

@@ -1,4 +1,4 @@
-//! A duration as written: `"250ms"`, `"10s"`, `"5m"`, `"1h"`.
+//! A duration as written: `"250ms"`, `"10s"`, `"5m"`, `"1h"`, `"14d"`.
 
 use std::time;
 
@@ -20,6 +20,7 @@ impl Duration {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 24 * 3_600_000,
             "" => return Err(format!("\"{text}\" has no unit\n{HELP}")),
             _ => return Err(format!("\"{text}\" is not a duration\n{HELP}")),
         };
@@ -34,7 +35,7 @@ impl Duration {
     }
 }
 
-const HELP: &str = r#"write a whole number and a unit: "250ms", "10s", "5m" or "1h""#;
+const HELP: &str = r#"write a whole number and a unit: "250ms", "10s", "5m", "1h" or "14d""#;
 
 /// In milliseconds. Within it, adding to an instant never overflows.
 const LONGEST: u64 = 366 * 24 * 3_600_000;

@@ -17,11 +17,11 @@ pub mod reloads;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ::metrics::{Counter, Gauge};
 
-use self::connections::{Connections, OpenConnection};
+use self::connections::{Connections, Expiries, OpenConnection};
 use self::dns::Lookups;
 use self::exemplar::Exemplar;
 use self::histogram::Histogram;
@@ -78,8 +78,18 @@ impl Metrics {
     }
 
     /// The series of a listener's connections.
-    pub fn connections(&self, listener: &str) -> Connections {
-        Connections::new(&self.registry, listener)
+    pub fn connections(&self, listener: &str, tls: bool) -> Connections {
+        Connections::new(&self.registry, listener, tls)
+    }
+
+    /// When the certificates of a listener expire, shown for as long as the answer is held.
+    #[must_use]
+    pub fn expiries<'a>(
+        &self,
+        listener: &str,
+        certificates: impl IntoIterator<Item = (&'a str, SystemTime)>,
+    ) -> Expiries {
+        Expiries::new(&self.registry, listener, certificates)
     }
 
     /// A connection to an endpoint, open for as long as the answer is held.
@@ -601,7 +611,7 @@ mod tests {
     fn every_family_on_the_page_has_its_help_and_its_type() {
         let (metrics, bench) = bench();
         testing::answer(bench.start("GET"), 200);
-        let connections = metrics.connections("public");
+        let connections = metrics.connections("public", false);
         connections.count(ConnectionOutcome::Accepted);
         let open = connections.open();
         metrics.target_info([("service.name", "api-gateway")]);

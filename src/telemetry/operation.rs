@@ -140,6 +140,8 @@ pub struct Record {
     pub request_id: HeaderValue,
     /// The client's address by the listener's trust rule. Personal data: leaves only if allowed.
     pub client: IpAddr,
+    /// The role of the client's certificate, a word of the configuration.
+    pub client_role: Option<Arc<str>>,
     /// The one wall-clock reading.
     pub started_at: SystemTime,
     /// The span that tells of a stream's opening; only in the record of that.
@@ -211,6 +213,8 @@ pub struct Start {
     pub request_id: HeaderValue,
     /// The client's address.
     pub client: IpAddr,
+    /// The role of the client's certificate, a word of the configuration.
+    pub client_role: Option<Arc<str>>,
     /// When the head's last byte had been read.
     pub started: Instant,
 }
@@ -227,6 +231,7 @@ impl Operation {
             exchange: start.exchange,
             request_id: start.request_id,
             client: start.client,
+            client_role: start.client_role,
             started_at: SystemTime::now(),
             opening: None,
             stream_after,
@@ -475,6 +480,7 @@ impl Record {
             exchange: self.exchange,
             request_id: self.request_id.clone(),
             client: self.client,
+            client_role: self.client_role.clone(),
             started_at: self.started_at,
             opening: Some(SpanId::random()),
             stream_after: self.stream_after,

@@ -79,6 +79,7 @@ impl Bench {
             request_id: HeaderValue::from_static("from-the-client"),
             port: 443,
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+            client_role: None,
             started: Instant::now(),
         })
     }

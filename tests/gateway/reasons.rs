@@ -198,8 +198,9 @@ async fn provoke(reason: Reason) -> Case {
         Reason::Overloaded => Case::Elsewhere("process::without_free_file_descriptors…"),
         // needs HTTP/2 on both sides, and trailers
         Reason::GrpcStatus => Case::Elsewhere("grpc::a_failed_call_is_told_by_its_status…"),
-        // endpoints out of service, policies, names
-        Reason::NoEndpoint | Reason::BreakerOpen | Reason::Misdirected => Case::Later(4),
+        Reason::Misdirected => Case::Elsewhere("tls::a_host_that_wants_client_certificates…"),
+        // endpoints out of service, policies
+        Reason::NoEndpoint | Reason::BreakerOpen => Case::Later(4),
         Reason::Unauthenticated | Reason::Forbidden | Reason::RateLimited | Reason::AuthUnavailable => {
             Case::Later(4)
         }

@@ -147,9 +147,9 @@ upstream = "mes"
 routes.toml:4:34: listeners.public.trusted_proxies[1]: "everyone" is not a network
   help: write "10.0.0.0/8" or "fd00::/8"
 routes.toml:5:21: listeners.public.timeouts.idle: 60 has no unit
-  help: write a whole number and a unit: "250ms", "10s", "5m" or "1h"
+  help: write a whole number and a unit: "250ms", "10s", "5m", "1h" or "14d"
 routes.toml:5:32: listeners.public.timeouts.head: "0s" is no time at all
-  help: write a whole number and a unit: "250ms", "10s", "5m" or "1h"; only where "off" is allowed, it disables
+  help: write a whole number and a unit: "250ms", "10s", "5m", "1h" or "14d"; only where "off" is allowed, it disables
 routes.toml:7:1: listeners.second.address: is missing
   help: write address = "0.0.0.0:8080"
 routes.toml:8:23: listeners.second.limits.header_bytes: "64K" is not a size

@@ -59,6 +59,7 @@ impl Serialize for Line<'_> {
         line.add("sampled", &record.verdict().sampled())?;
         line.add_some("query", record.disclosed().and_then(Disclosed::query))?;
         line.add_some("client", privacy.client_address(record.client))?;
+        line.add_some("client_role", record.client_role.as_deref())?;
         let attributes = Attributes(record);
         line.add_some("attributes", record.attributes().next().map(|_| attributes))?;
         let headers = record.disclosed().filter(|disclosed| disclosed.headers().next().is_some());

@@ -1,5 +1,7 @@
 //! What becomes of a listener's connections.
 
+use std::time::SystemTime;
+
 use ::metrics::{Counter, Gauge};
 
 use super::family;
@@ -50,19 +52,94 @@ impl ConnectionOutcome {
     }
 }
 
+/// How a client's TLS handshake ended: the label `outcome` of `tracegate_tls_handshakes_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// There is a session.
+    Done,
+    /// The client showed no certificate, where one is required.
+    NoCertificate,
+    /// Its certificate is not signed by a trusted authority, or otherwise not usable.
+    Untrusted,
+    /// Its certificate is out of date.
+    Expired,
+    /// Its certificate has been revoked.
+    Revoked,
+    /// It asked for a name that is not served.
+    UnknownName,
+    /// It and we share no version or cipher of TLS.
+    Incompatible,
+    /// It and we share no protocol.
+    Alpn,
+    /// It ended the handshake with an alert: it does not trust our certificate, for example.
+    RefusedByClient,
+    /// It spoke HTTP without TLS, and was told so.
+    PlainHttp,
+    /// It sent what is not TLS, or broke its rules.
+    Malformed,
+    /// It left.
+    ClientGone,
+    /// It took too long.
+    Timeout,
+}
+
+impl Handshake {
+    /// Every end.
+    pub const ALL: [Self; 13] = [
+        Self::Done,
+        Self::NoCertificate,
+        Self::Untrusted,
+        Self::Expired,
+        Self::Revoked,
+        Self::UnknownName,
+        Self::Incompatible,
+        Self::Alpn,
+        Self::RefusedByClient,
+        Self::PlainHttp,
+        Self::Malformed,
+        Self::ClientGone,
+        Self::Timeout,
+    ];
+
+    /// The label's value.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NoCertificate => "no_certificate",
+            Self::Untrusted => "untrusted",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::UnknownName => "unknown_name",
+            Self::Incompatible => "incompatible",
+            Self::Alpn => "alpn",
+            Self::RefusedByClient => "refused_by_client",
+            Self::PlainHttp => "plain_http",
+            Self::Malformed => "malformed",
+            Self::ClientGone => "client_gone",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 /// The series of one listener's connections.
 #[derive(Debug)]
 pub struct Connections {
     outcomes: [Counter; ConnectionOutcome::ALL.len()],
     open: Gauge,
+    /// Only where TLS is spoken.
+    handshakes: Option<[Counter; Handshake::ALL.len()]>,
 }
 
 impl Connections {
-    pub(super) fn new(registry: &Registry, listener: &str) -> Self {
+    pub(super) fn new(registry: &Registry, listener: &str, tls: bool) -> Self {
         let counter = |outcome: ConnectionOutcome| {
             registry.counter(family::CONNECTIONS, &[("listener", listener), ("outcome", outcome.word())])
         };
+        let handshake = |end: Handshake| {
+            registry.counter(family::TLS_HANDSHAKES, &[("listener", listener), ("outcome", end.word())])
+        };
         Self {
+            handshakes: tls.then(|| Handshake::ALL.map(handshake)),
             outcomes: ConnectionOutcome::ALL.map(counter),
             open: registry.gauge(family::CONNECTIONS_OPEN, &[("listener", listener)]),
         }
@@ -73,11 +150,39 @@ impl Connections {
         self.outcomes[outcome as usize].increment(1);
     }
 
+    /// A TLS handshake ended.
+    pub fn handshake(&self, end: Handshake) {
+        if let Some(handshakes) = &self.handshakes {
+            handshakes[end as usize].increment(1);
+        }
+    }
+
     /// A connection is open for as long as the answer is held.
     #[must_use]
     pub fn open(&self) -> OpenConnection {
         self.open.increment(1);
         OpenConnection(self.open.clone())
+    }
+}
+
+/// When a listener's certificates expire, on the page for as long as this is held.
+#[derive(Debug)]
+pub struct Expiries(#[expect(dead_code, reason = "held")] Vec<Gauge>);
+
+impl Expiries {
+    pub(super) fn new<'a>(
+        registry: &Registry,
+        listener: &str,
+        certificates: impl IntoIterator<Item = (&'a str, SystemTime)>,
+    ) -> Self {
+        let gauge = |(certificate, expires): (&str, SystemTime)| {
+            let labels = [("listener", listener), ("certificate", certificate)];
+            let gauge = registry.owned_gauge(family::CERTIFICATE_EXPIRY, &labels);
+            let since = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            gauge.set(since.as_secs_f64());
+            gauge
+        };
+        Self(certificates.into_iter().map(gauge).collect())
     }
 }
 

@@ -66,6 +66,9 @@ families! {
     ENDPOINT_CONNECTIONS = Gauge "tracegate_endpoint_connections", "Open connections to this endpoint.";
     CONNECTIONS = Counter "tracegate_connections_total", "Client connections by what became of them.";
     CONNECTIONS_OPEN = Gauge "tracegate_connections_open", "Open client connections.";
+    TLS_HANDSHAKES = Counter "tracegate_tls_handshakes_total", "TLS handshakes with clients by how they ended.";
+    CERTIFICATE_EXPIRY = Gauge "tracegate_certificate_expiry_timestamp_seconds",
+        "When a certificate, or one that leads to its authority, expires, in seconds since 1970.";
     CONTEXT = Counter "tracegate_context_total", "Requests by how their trace context came to be.";
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
     RELOADS = Counter "tracegate_reloads_total",

@@ -62,6 +62,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     }
     let client = privacy.client_address(record.client);
     attributes.add_some("client.address", client.map(|address| address.to_string()));
+    attributes.add_some("tracegate.client_role", record.client_role.as_deref());
     if let Some(route) = route {
         attributes.add("tracegate.route", &*route.route);
         attributes.add("tracegate.upstream", &*route.upstream);

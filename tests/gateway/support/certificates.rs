@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -28,6 +31,7 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Self { issuer }
     }
@@ -40,17 +44,7 @@ impl Authority {
     /// A certificate for these names and addresses, and its key.
     pub fn identity(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().copied().map(Into::into).collect();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let mut server = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-            )
-            .unwrap();
-        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Identity { certificate: certificate.pem(), key: key.serialize_pem(), server: Arc::new(server) }
+        self.sign(&CertificateParams::new(names).unwrap())
     }
 
     /// TLS of a server that shows this certificate to those alone who have one of this authority too.
@@ -68,6 +62,64 @@ impl Authority {
             .unwrap();
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Arc::new(server)
+    }
+
+    /// A certificate for clients with these alternative names, good until this year, and its key.
+    pub fn client_identity(&self, names: Vec<SanType>, until: i32) -> Identity {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.serial_number = Some(vec![1, 2, 3].into());
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let mut server = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            )
+            .unwrap();
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Identity { certificate: certificate.pem(), key: key.serialize_pem(), server: Arc::new(server) }
+    }
+
+    /// A list, as PEM, that revokes what [`Authority::client_identity`] has made.
+    pub fn revocations(&self) -> String {
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(2100, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: vec![1, 2, 3].into(),
+                revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
+    /// The same as [`Authority::client`], with a certificate of its own.
+    pub fn client_with(&self, alpn: &[&str], identity: &Identity) -> Arc<ClientConfig> {
+        let plain = self.client(alpn);
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.as_ref().der().clone()).unwrap();
+        let certificates = CertificateDer::pem_slice_iter(identity.certificate.as_bytes());
+        let mut config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                certificates.collect::<Result<_, _>>().unwrap(),
+                PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols.clone_from(&plain.alpn_protocols);
+        Arc::new(config)
     }
 
     /// TLS of a client that trusts this authority alone and offers these protocols.
@@ -93,7 +145,13 @@ impl Identity {
 
     /// Writes certificate and key into this directory.
     pub fn write(&self, directory: &Path) -> (PathBuf, PathBuf) {
-        (write(directory, "server.pem", &self.certificate), write(directory, "server-key.pem", &self.key))
+        self.write_as(directory, "server")
+    }
+
+    /// Writes `NAME.pem` and `NAME-key.pem` into this directory.
+    pub fn write_as(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let key = write(directory, &format!("{name}-key.pem"), &self.key);
+        (write(directory, &format!("{name}.pem"), &self.certificate), key)
     }
 }
 
