@@ -186,6 +186,8 @@ reasons! {
     Overloaded = "overloaded", Gateway, 503;
     /// The gateway is going down.
     ShuttingDown = "shutting_down", Gateway, 503;
+    /// The route was removed, and the grace of its streams is over.
+    RouteRemoved = "route_removed", Gateway, NO_ANSWER;
     /// Whoever decides about credentials cannot be asked.
     AuthUnavailable = "auth_unavailable", Gateway, 503;
     /// The request came back to the gateway that forwarded it.

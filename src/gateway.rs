@@ -37,7 +37,7 @@ use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::metrics::reloads::ReloadOutcome;
 use crate::telemetry::{Sink, Telemetry};
 
-/// How often unused upstream connections are looked through.
+/// How often unused upstream connections and removed routes are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How often certificates that expire soon are warned of.
@@ -216,11 +216,11 @@ impl Drop for Gateway {
     }
 }
 
-/// Closes upstream connections that are no longer wanted, until told to stop.
+/// Sweeps until told to stop.
 async fn sweep(reload: Arc<Reload>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(SWEEP);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        reload.snapshot().pools().for_each(|pool| pool.sweep());
+        reload.sweep();
     }
 }
 

@@ -27,6 +27,7 @@ pub mod policy;
 pub mod pool;
 pub mod record;
 pub mod refuse;
+pub mod removal;
 pub mod rescue;
 pub mod route;
 pub mod routes;

@@ -40,8 +40,8 @@
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
 //! `http::pointer`, and `http::forward` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
-//! `http::timers` and the space of `http::headroom`. `upstream` picks one `upstream::endpoint` by
-//! `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem` and `net::x509`, one
+//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route. `upstream` picks one
+//! `upstream::endpoint` by `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem` and `net::x509`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
 //! down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.

@@ -94,6 +94,7 @@ struct WrittenShutdown {
 #[derive(Debug, Deserialize)]
 struct WrittenReload {
     watch: Written<OrOff<Duration>>,
+    grace: Written<OrOff<Duration>>,
 }
 
 impl File {
@@ -180,7 +181,7 @@ impl WrittenShutdown {
 
 impl WrittenReload {
     fn check(self) -> Reload {
-        Reload { watch: self.watch.or(Some(seconds(1))) }
+        Reload { watch: self.watch.or(Some(seconds(1))), grace: self.grace.or(Some(seconds(30))) }
     }
 }
 

@@ -13,6 +13,7 @@ use super::difference::Difference;
 use super::restart;
 use super::settings::Settings;
 use super::snapshot::{Snapshot, Surroundings};
+use crate::http::removal::Removal;
 use crate::http::routes::Routes;
 use crate::http::server::Server;
 use crate::listener::{self, Serving};
@@ -36,6 +37,16 @@ pub struct Reload {
     state: Mutex<State>,
     /// Held by the one that reloads.
     turn: Mutex<()>,
+    /// Routes that have been removed, with streams on them.
+    leaving: Mutex<Vec<Leaving>>,
+}
+
+/// A route that has been removed, and when the grace of its streams is over.
+#[derive(Debug)]
+struct Leaving {
+    route: Box<str>,
+    removal: Arc<Removal>,
+    over: Instant,
 }
 
 /// A listener that is bound, and what it serves by.
@@ -126,9 +137,19 @@ impl Reload {
         };
         let snapshot = View::new(Arc::new(snapshot));
         let state = Mutex::new(state);
-        let turn = Mutex::default();
-        let reload =
-            Self { around, snapshot, listeners, recorder, connections, series, started, state, turn };
+        let (turn, leaving) = (Mutex::default(), Mutex::default());
+        let reload = Self {
+            around,
+            snapshot,
+            listeners,
+            recorder,
+            connections,
+            series,
+            started,
+            state,
+            turn,
+            leaving,
+        };
         reload.tell_in_force(&reload.state());
         reload
     }
@@ -226,6 +247,36 @@ impl Reload {
         }
         self.snapshot.replace(Arc::clone(&next));
         previous.retire(&next);
+        if let Some(grace) = settings.reload.grace {
+            let over = Instant::now() + grace;
+            let leaving = previous.removed(&next).map(|(name, route)| {
+                let removal = Arc::clone(&route.removal);
+                Leaving { route: name.into(), removal, over }
+            });
+            self.leaving().extend(leaving);
+        }
+    }
+
+    /// What is to be done now and then: closes upstream connections that are no longer wanted, and ends the streams
+    /// of removed routes whose grace is over.
+    pub fn sweep(&self) {
+        self.snapshot().pools().for_each(|pool| pool.sweep());
+        let now = Instant::now();
+        self.leaving().retain(|leaving| {
+            if Arc::strong_count(&leaving.removal) == 1 {
+                // nobody is on it any more
+                return false;
+            }
+            if now >= leaving.over {
+                tracing::info!(route = %leaving.route, "ending the streams that are left on a removed route");
+                leaving.removal.end();
+            }
+            now < leaving.over
+        });
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Leaving>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For `/status`: which configuration is in force, what waits for a restart, the last reloads.

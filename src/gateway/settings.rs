@@ -35,6 +35,8 @@ pub struct Settings {
 pub struct Reload {
     /// How often files are looked at; `None` reloads only when told to.
     pub watch: Option<Duration>,
+    /// How long streams on a route that has been removed may go on; `None` is as long as they like.
+    pub grace: Option<Duration>,
 }
 
 /// How the gateway goes down.

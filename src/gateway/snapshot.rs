@@ -99,6 +99,12 @@ impl Snapshot {
         self.pools().filter(|pool| !kept.contains(&Arc::as_ptr(pool))).for_each(|pool| pool.retire());
     }
 
+    /// The routes that the next one does not have, by name.
+    pub fn removed<'a>(&'a self, next: &'a Self) -> impl Iterator<Item = (&'a str, &'a Arc<Route>)> {
+        let gone = self.routes.iter().filter(|(name, _)| !next.routes.contains_key(*name));
+        gone.map(|(name, route)| (&**name, route))
+    }
+
     /// The pools of all endpoints.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.upstreams.iter().flat_map(|(_, connected)| connected.pools.iter())
@@ -124,6 +130,8 @@ fn connected(
 
 /// A route; the series of its records go on where they carry the same as before.
 fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>) -> Arc<Route> {
+    // one for the name, whatever else changes: streams of earlier forms of the route are told as well
+    let removal = before.map_or_else(Arc::default, |before| Arc::clone(&before.removal));
     let forward = Forward::new(Plan {
         upstream: Arc::clone(&connected.upstream),
         pools: Arc::clone(&connected.pools),
@@ -133,6 +141,7 @@ fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>
         tunnel_idle: settings.timeouts.tunnel_idle,
         websocket: settings.websocket,
         timers: Timers::default(),
+        removal: Arc::clone(&removal),
     });
     let labels = Route::labels(settings);
     let labels = match before {
@@ -145,5 +154,6 @@ fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>
         stack: policy::stack(settings, forward),
         reads_parameters: policy::reads_parameters(settings),
         request_timeout: settings.timeouts.request,
+        removal,
     })
 }

@@ -25,6 +25,7 @@ use super::expect::{Continue, Gate};
 use super::grpc::{self, Call};
 use super::headers::{self, Fields};
 use super::pool::{Lease, Pool};
+use super::removal::Removal;
 use super::route::UpstreamHost;
 use super::timers::Timers;
 use super::upgrade::{self, Agreed};
@@ -60,6 +61,8 @@ pub struct Plan {
     pub websocket: bool,
     /// What bounds its exchanges in time.
     pub timers: Timers,
+    /// Tells its streams when its time is over.
+    pub removal: Arc<Removal>,
 }
 
 impl Forward {
@@ -127,8 +130,16 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             }
             let called = call.filter(|_| !is_ended(&answer, &handle, &mut attempt));
             let (head, incoming) = answer.into_parts();
-            let mut body =
-                UpstreamBody::new(incoming, plan.stream_idle, handle, attempt, lease, picked.in_flight);
+            let removal = Arc::clone(&plan.removal);
+            let mut body = UpstreamBody::new(
+                incoming,
+                plan.stream_idle,
+                handle,
+                attempt,
+                lease,
+                picked.in_flight,
+                removal,
+            );
             if let Some(call) = called {
                 body.answers(call, progress);
             }
@@ -188,7 +199,8 @@ fn switch(
 ) -> Response {
     let upstream = hyper::upgrade::on(&mut answer);
     upgrade::state(answer.headers_mut());
-    let agreed = Agreed::new(upstream, plan.tunnel_idle, attempt, lease, in_flight);
+    let agreed =
+        Agreed::new(upstream, plan.tunnel_idle, attempt, lease, in_flight, Arc::clone(&plan.removal));
     answer.map(|_| Body::Tunnel(Box::new(agreed)))
 }
 

@@ -8,6 +8,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::exchange::{Request, Response};
 use super::pointer::Pointer;
+use super::removal::Removal;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
@@ -28,6 +29,8 @@ pub struct Route {
     pub reads_parameters: bool,
     /// From the head of the request to the end of the answer's head.
     pub request_timeout: Option<Duration>,
+    /// Tells its streams when its time is over.
+    pub removal: Arc<Removal>,
 }
 
 /// A route's policies with the forwarding below them: the one place where types are erased.
@@ -79,6 +82,7 @@ impl Route {
             stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
             reads_parameters: true,
             request_timeout: None,
+            removal: Arc::default(),
         }
     }
 }

@@ -69,6 +69,7 @@ impl Tunnel {
     pub(super) async fn run(mut self) {
         let Some(agreed) = self.recorded.agreed() else { return };
         let (idle, Some(upstream)) = (agreed.idle(), agreed.upgrade()) else { return };
+        let removal = agreed.removal();
         // the client's side breaks if it left before it had the answer
         let Ok(client) = self.client.await else { return };
         let Ok(upstream) = upstream.await else {
@@ -81,7 +82,7 @@ impl Tunnel {
         let mut first_close = None;
         let mut ended = None;
         let mut closing = pin!(None::<tokio::time::Sleep>);
-        let idle_over = poll_fn(|cx| {
+        let passing = poll_fn(|cx| {
             let before = up.passed + down.passed;
             let upwards = up.poll(cx, &mut client, &mut upstream, |bytes| handle.request_bytes(bytes));
             let downwards = down.poll(cx, &mut upstream, &mut client, |bytes| {
@@ -119,14 +120,18 @@ impl Tunnel {
                 }
                 _ => Poll::Ready(false),
             }
-        })
-        .await;
+        });
+        let (idle_over, removed) = tokio::select! {
+            idle_over = passing => (idle_over, false),
+            () = removal.over() => (false, true),
+        };
         if let Some((side, code)) = first_close {
             handle.closed(side, code);
         }
         let reason = match (first_close, ended) {
             (Some((Side::Upstream, code)), _) if FAILED.contains(&code) => Some(Reason::WebsocketClose),
             (Some(_), _) => None,
+            (None, _) if removed => Some(Reason::RouteRemoved),
             (None, _) if idle_over => Some(Reason::StreamIdleTimeout),
             (None, Some(Side::Client)) => Some(Reason::ClientGone),
             (None, _) => Some(Reason::UpstreamTruncated),

@@ -4,6 +4,7 @@
 
 pub mod frames;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -12,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::headers::has_token;
 use super::pool::Lease;
+use super::removal::Removal;
 use crate::telemetry::Attempt;
 use crate::telemetry::metrics::connections::OpenConnection;
 use crate::upstream::InFlight;
@@ -47,22 +49,31 @@ pub struct Agreed {
     attempt: Attempt,
     upgrade: Option<OnUpgrade>,
     idle: Option<Duration>,
+    removal: Arc<Removal>,
     _lease: Lease,
     _open: OpenConnection,
     _in_flight: InFlight,
 }
 
 impl Agreed {
-    /// The upstream has agreed to an attempt over this connection, on which nothing may pass for `idle`.
+    /// The upstream has agreed to an attempt over this connection, on which nothing may pass for `idle`, and
+    /// which ends with the time of its route.
     pub(super) fn new(
         upgrade: OnUpgrade,
         idle: Option<Duration>,
         attempt: Attempt,
         lease: Lease,
         in_flight: InFlight,
+        removal: Arc<Removal>,
     ) -> Self {
         let open = lease.count_open();
-        Self { attempt, upgrade: Some(upgrade), idle, _lease: lease, _open: open, _in_flight: in_flight }
+        let upgrade = Some(upgrade);
+        Self { attempt, upgrade, idle, removal, _lease: lease, _open: open, _in_flight: in_flight }
+    }
+
+    /// Tells when the time of its route is over.
+    pub(super) fn removal(&self) -> Arc<Removal> {
+        Arc::clone(&self.removal)
     }
 
     /// How long nothing may pass.

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 
 use crate::support::body::{self, Body};
 use crate::support::client::request;
+use crate::support::gateway::upstream;
 use crate::support::{Answer, Client, Gate, Reply, Seen, Stage, within};
 
 const HTTP2_UPSTREAM: &str = "[upstreams.shop]\nprotocol = 'h2'\n";
@@ -244,4 +245,16 @@ async fn a_call_that_is_over_is_ended_upstream_although_its_client_goes_on_sendi
     let reply = client.ask(call(&[("grpc-timeout", "100m")], body)).await;
     assert_eq!(reply.trailers.get("grpc-status"), Some("4"));
     stage.origin.seen_when("the gateway left", |seen| seen[0].left).await;
+}
+
+#[tokio::test]
+async fn a_call_on_a_removed_route_ends_with_a_status_after_the_grace() {
+    let kept = "[routes.kept]\nmatch.path = '/kept'\nupstream = 'shop'\n[reload]\ngrace = '50ms'\n";
+    let (stage, mut client) = stage(answer().data(message("0")).then_stall(), kept).await;
+    let answer = client.send(call(&[], body::empty())).await.unwrap();
+    let shop = upstream("shop", stage.origin.address);
+    stage.reload(&[&shop, HTTP2_UPSTREAM, kept]);
+    let reply = Reply::read(answer).await;
+    assert_eq!((reply.trailers.get("grpc-status"), reply.broken), (Some("14"), false));
+    assert_eq!(stage.told(&reply.trace_id(), 1).await.log["reason"], "route_removed");
 }

@@ -189,6 +189,16 @@ async fn provoke(reason: Reason) -> Case {
             let reply = stage.get("/").await;
             answered(stage, reply, 1, None)
         }
+        Reason::RouteRemoved => {
+            let answer = Answer::ok().announced(100).then_stall();
+            let kept = "[routes.kept]\nmatch.path = '/kept'\nupstream = 'shop'\n[reload]\ngrace = '50ms'\n";
+            let stage = Stage::and(answer, kept).await;
+            let mut client = stage.client().await;
+            let answer = client.send(get("/")).await.unwrap();
+            stage.reload(&[&upstream("shop", stage.origin.address), kept]);
+            let reply = Reply::read(answer).await;
+            answered(stage, reply, 1, None)
+        }
         Reason::UpstreamStatus => {
             let stage = Stage::new(Answer::status(503)).await;
             let reply = stage.get("/").await;
@@ -282,7 +292,7 @@ fn provoked(
     detail: Option<&'static str>,
     held: impl Send + 'static,
 ) -> Case {
-    let Stage { origin, collector, logstash, gateway } = stage;
+    let Stage { origin, collector, logstash, gateway, .. } = stage;
     let held = Box::new((origin, held));
     Case::Now(Box::new(Provoked {
         collector,
@@ -306,7 +316,8 @@ async fn verify(reason: Reason, provoked: Provoked) {
     let line = log.line(&format!("a log line of {word}"), of_reason).await;
     let trace_id = line["trace_id"].as_str().expect("a trace id").to_owned();
 
-    let broken_off = matches!(reason, Reason::UpstreamTruncated | Reason::StreamIdleTimeout);
+    let broken_off =
+        matches!(reason, Reason::UpstreamTruncated | Reason::StreamIdleTimeout | Reason::RouteRemoved);
     if let Some(reply) = &reply {
         assert_eq!(reply.trace_id(), trace_id, "{word}");
         assert!(reply.headers.has("x-request-id"), "{word}");

@@ -1,9 +1,12 @@
 //! Reloads: what is new counts, what is equal goes on, what is wrong is refused.
 
+use serde_json::{Value, json};
 use tracegate::telemetry::metrics::reloads::ReloadOutcome;
 
+use crate::support::client::get;
 use crate::support::gateway::{all_to, route, upstream};
-use crate::support::{Answer, Gateway, Origin};
+use crate::support::process::Process;
+use crate::support::{Answer, Authority, Client, Gate, Gateway, Origin, Reply};
 
 #[tokio::test]
 async fn a_new_route_counts_for_the_next_request_on_a_connection_that_is_open() {
@@ -71,11 +74,166 @@ async fn a_key_that_cannot_be_reloaded_is_named_until_it_is_as_it_was() {
     gateway.reload(&[&all, other]);
     let status = gateway.admin("/status").await.json();
     let named = &status["configuration"]["awaiting_restart"];
-    assert_eq!(*named, serde_json::json!(["listeners.public.address", "telemetry.service_name"]));
+    assert_eq!(*named, json!(["listeners.public.address", "telemetry.service_name"]));
     assert_eq!(gateway.metrics().await.count("tracegate_config_keys_awaiting_restart", &[]), 2);
     // what can be reloaded of a listener counts for new connections, where it is
     assert_eq!(gateway.get("/a_long_path_of_a_request").await.status, 414);
     gateway.reload(&[&all]);
     assert_eq!(gateway.metrics().await.count("tracegate_config_keys_awaiting_restart", &[]), 0);
     assert_eq!(gateway.get("/a_long_path_of_a_request").await.status, 200);
+}
+
+/// A stream that goes on for as long as its gate is closed.
+fn stream(gate: &Gate) -> Answer {
+    Answer::status(200)
+        .header("content-type", "text/event-stream")
+        .chunked()
+        .data("first")
+        .gate(gate)
+        .data("last")
+}
+
+#[tokio::test]
+async fn streams_live_on_while_their_route_and_their_upstream_change() {
+    let gate = Gate::new();
+    let origin = Origin::start(stream(&gate)).await;
+    let gateway = Gateway::before(origin.address).await;
+    let mut open = Vec::new();
+    for mut client in [gateway.client().await, Client::http2(gateway.address()).await] {
+        let answer = client.send(get("/")).await.unwrap();
+        open.push((client, answer));
+    }
+    let elsewhere = Origin::start(Answer::ok()).await;
+    let all = all_to(elsewhere.address) + "timeouts.request = '1s'\n[reload]\ngrace = '1ms'\n";
+    assert_eq!(gateway.reload(&[&all]).outcome, ReloadOutcome::Applied);
+    assert_eq!(gateway.get("/").await.status, 200);
+    gateway
+        .metrics_when("the gauge of streams", |metrics| metrics.count("tracegate_streams_active", &[]) == 2)
+        .await;
+    gate.open();
+    for (_client, answer) in open {
+        let reply = Reply::read(answer).await;
+        assert_eq!((reply.text().as_str(), reply.broken), ("firstlast", false));
+    }
+    // the pool of an endpoint that is gone keeps nothing
+    origin.open_connections(0).await;
+}
+
+#[tokio::test]
+async fn streams_on_a_removed_route_end_after_the_grace_for_a_stated_reason_and_others_live_on() {
+    let gate = Gate::new();
+    let origin = Origin::start(stream(&gate)).await;
+    let shop = upstream("shop", origin.address) + "[reload]\ngrace = '100ms'\n";
+    let kept = route("kept", "/kept", "shop");
+    let gateway = Gateway::start(&[&shop, &kept, &route("removed", "/removed", "shop")]).await;
+    let mut shared = Client::http2(gateway.address()).await;
+    let removed = shared.send(get("/removed")).await.unwrap();
+    let kept_answer = shared.another().send(get("/kept")).await.unwrap();
+    let mut alone = gateway.client().await;
+    let alone_answer = alone.send(get("/removed")).await.unwrap();
+    gateway.reload(&[&shop, &kept]);
+    for answer in [removed, alone_answer] {
+        let reply = Reply::read(answer).await;
+        assert_eq!((reply.text().as_str(), reply.broken), ("first", true));
+    }
+    for line in gateway.log(2).await {
+        assert_eq!((&line["route"], &line["reason"]), (&"removed".into(), &"route_removed".into()), "{line}");
+    }
+    gate.open();
+    assert_eq!(Reply::read(kept_answer).await.text(), "firstlast");
+}
+
+#[tokio::test]
+async fn a_route_that_comes_back_within_the_grace_is_a_new_one() {
+    let gate = Gate::new();
+    let origin = Origin::start(stream(&gate)).await;
+    let shop = upstream("shop", origin.address) + "[reload]\ngrace = '100ms'\n";
+    let (kept, back) = (route("kept", "/kept", "shop"), route("back", "/back", "shop"));
+    let gateway = Gateway::start(&[&shop, &kept, &back]).await;
+    let mut client = gateway.client().await;
+    let old = client.send(get("/back")).await.unwrap();
+    gateway.reload(&[&shop, &kept]);
+    gateway.reload(&[&shop, &kept, &back]);
+    let mut client = gateway.client().await;
+    let new = client.send(get("/back")).await.unwrap();
+    assert!(Reply::read(old).await.broken);
+    gate.open();
+    assert!(!Reply::read(new).await.broken);
+}
+
+/// Whether so many reloads have been, the last with this outcome.
+fn reloaded(count: usize, outcome: &'static str) -> impl Fn(&Value) -> bool {
+    move |status| {
+        let reloads = &status["configuration"]["reloads"];
+        reloads.as_array().is_some_and(|all| all.len() == count) && reloads[0]["outcome"] == outcome
+    }
+}
+
+#[tokio::test]
+async fn sighup_reads_the_files_again() {
+    let origin = Origin::start(Answer::ok()).await;
+    let text = |path: &str| {
+        upstream("shop", origin.address) + &route("all", path, "shop") + "[reload]\nwatch = 'off'\n"
+    };
+    let process = Process::start(&text("/old"), None).await;
+    process.replace(&text("/new"));
+    assert_eq!(Client::http1(process.address).await.get("/new").await.status, 404, "nobody has asked for it");
+    process.signal("HUP");
+    let status = process.status_when("the reload", reloaded(1, "applied")).await;
+    let reload = &status["configuration"]["reloads"][0];
+    assert_eq!((&reload["trigger"], &reload["generation"]), (&"signal".into(), &2.into()), "{status}");
+    assert_eq!(reload["difference"]["changed"]["first"], json!(["routes.all.match.path"]));
+    assert_eq!(Client::http1(process.address).await.get("/new").await.status, 200);
+    process.signal("HUP");
+    process.status_when("another one", reloaded(2, "unchanged")).await;
+    process.replace("nonsense");
+    process.signal("HUP");
+    let status = process.status_when("one that is wrong", reloaded(3, "refused")).await;
+    assert_eq!(status["configuration"]["generation"], 2);
+    assert_eq!(Client::http1(process.address).await.get("/new").await.status, 200);
+    let said = process.diagnostics();
+    for part in ["routes.all.match.path", "routes.toml:1:", "the one before stays in force"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_change_are_read_again_however_they_change() {
+    let origin = Origin::start(Answer::ok()).await;
+    let text = |path: &str| {
+        upstream("shop", origin.address) + &route("all", path, "shop") + "[reload]\nwatch = '20ms'\n"
+    };
+    let process = Process::start(&text("/a"), None).await;
+    process.replace(&text("/b"));
+    let status = process.status_when("a rename to count", reloaded(1, "applied")).await;
+    assert_eq!(status["configuration"]["reloads"][0]["trigger"], "watch");
+    process.write("routes.toml", &text("/c"));
+    process.status_when("a write to count", reloaded(2, "applied")).await;
+    assert_eq!(Client::http1(process.address).await.get("/c").await.status, 200);
+    // what is wrong and then mended
+    process.replace("nonsense");
+    process.status_when("it to be refused", reloaded(3, "refused")).await;
+    process.replace(&text("/d"));
+    process.status_when("it to be mended", reloaded(4, "applied")).await;
+    assert_eq!(Client::http1(process.address).await.get("/d").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_renewed_is_shown_to_the_next_client_and_nobody_is_cut_off() {
+    let origin = Origin::start(Answer::ok()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let write = |authority: &Authority| authority.identity(&["shop.test"]).write(directory.path());
+    let (old, new) = (Authority::new(), Authority::new());
+    write(&old);
+    let tls = "[listeners.public.tls]\ncertificate_file = 'server.pem'\nkey_file = 'server-key.pem'\n";
+    let texts = all_to(origin.address) + tls;
+    let gateway = Gateway::start_in(directory.path(), &[&texts]).await;
+    let mut before = Client::tls(gateway.address(), "shop.test", old.client(&["h2"])).await;
+    assert_eq!(before.get("/").await.status, 200);
+    write(&new);
+    let report = gateway.reload(&[&texts]);
+    assert_eq!((report.outcome, report.difference.files.count), (ReloadOutcome::Applied, 2), "{report:?}");
+    let mut after = Client::tls(gateway.address(), "shop.test", new.client(&["h2"])).await;
+    assert_eq!((before.get("/").await.status, after.get("/").await.status), (200, 200));
+    assert_eq!(gateway.reload(&[&texts]).outcome, ReloadOutcome::Unchanged);
 }

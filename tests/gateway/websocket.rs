@@ -3,6 +3,7 @@
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::collector::{Kind, Span};
+use crate::support::gateway::upstream;
 use crate::support::wire::{Head, Wire};
 use crate::support::{Answer, Metrics, Raw, Stage, within};
 
@@ -342,4 +343,21 @@ async fn a_client_that_takes_nothing_is_cut_and_its_upstream_with_it() {
         (Some("client_timeout"), Some("slow_reader"))
     );
     drop(client);
+}
+
+#[tokio::test]
+async fn a_tunnel_on_a_removed_route_has_its_grace_and_one_on_another_lives_on() {
+    let kept = "[routes.kept]\nmatch.path = '/kept'\nupstream = 'shop'\n[reload]\ngrace = '50ms'\n";
+    let chat = Chat::new(kept).await;
+    let (mut removed, mut server, first) = chat.open().await;
+    let (mut staying, mut other, _) = chat.asked(&ASK.replacen("/chat", "/kept", 1)).await;
+    other.write(AGREE.as_bytes()).await.unwrap();
+    assert_eq!(staying.head().await.status(), 101);
+    let shop = upstream("shop", chat.listener.local_addr().unwrap());
+    chat.stage.reload(&[&shop, kept]);
+    assert!(removed.rest().await.is_empty());
+    within("the end", server.rest()).await.unwrap();
+    assert_eq!(chat.stage.gateway.logged(&first).await["reason"], "route_removed");
+    staying.send(masked(9, b"")).await;
+    within("a frame", other.bytes(6)).await.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::stall::Stall;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::grpc::{self, Call};
 use crate::http::pool::Lease;
+use crate::http::removal::{Removal, Watched};
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::InFlight;
 
@@ -31,6 +33,7 @@ pub struct UpstreamBody {
     lease: Option<Lease>,
     broken: Option<BodyError>,
     call: Option<Box<Called>>,
+    removal: Watched,
     _in_flight: InFlight,
 }
 
@@ -45,7 +48,8 @@ struct Called {
 }
 
 impl UpstreamBody {
-    /// The body that belongs to this attempt; it may stand still for `idle`.
+    /// The body that belongs to this attempt; it may stand still for `idle`, and ends early when its route's time is
+    /// over.
     pub fn new(
         incoming: Incoming,
         idle: Option<Duration>,
@@ -53,11 +57,13 @@ impl UpstreamBody {
         attempt: Attempt,
         lease: Lease,
         in_flight: InFlight,
+        removal: Arc<Removal>,
     ) -> Self {
         let (attempt, lease) = (Some(attempt), Some(lease));
         let stall = Stall::new(idle);
-        let (broken, call) = (None, None);
-        let mut body = Self { incoming, stall, handle, attempt, lease, broken, call, _in_flight: in_flight };
+        let (broken, call, removal) = (None, None, Watched::new(removal));
+        let mut body =
+            Self { incoming, stall, handle, attempt, lease, broken, call, removal, _in_flight: in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -100,14 +106,30 @@ impl UpstreamBody {
         let Some(call) = &mut self.call else { return Poll::Pending };
         let Some(deadline) = &mut call.deadline else { return Poll::Pending };
         ready!(deadline.as_mut().poll(cx));
-        call.is_over = true;
         let failure = Failure::new(Reason::UpstreamTimeout).detail(Detail::GrpcTimeout);
-        self.handle.fail(&failure);
+        Poll::Ready(self.end_call(&failure))
+    }
+
+    /// The call's answer ends here, with a status.
+    fn end_call(&mut self, failure: &Failure) -> Frame<Bytes> {
+        if let Some(call) = &mut self.call {
+            call.is_over = true;
+        }
+        self.handle.fail(failure);
         if let Some(mut attempt) = self.attempt.take() {
-            attempt.fail(&failure);
+            attempt.fail(failure);
         }
         self.lease = None;
-        Poll::Ready(Frame::trailers(grpc::ending(failure.reason)))
+        Frame::trailers(grpc::ending(failure.reason))
+    }
+
+    /// The route has been removed, and the grace is over.
+    fn removed(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let failure = Failure::from(Reason::RouteRemoved);
+        if self.call.is_some() {
+            return Poll::Ready(Some(Ok(self.end_call(&failure))));
+        }
+        self.broken(&failure, cx)
     }
 
     fn is_over(&self) -> bool {
@@ -152,9 +174,15 @@ impl http_body::Body for UpstreamBody {
         if self.is_over() {
             return Poll::Ready(None);
         }
+        if self.removal.is_over() {
+            return self.removed(cx);
+        }
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending if self.is_stalled(cx) => {
                 return self.broken(&Reason::StreamIdleTimeout.into(), cx);
+            }
+            Poll::Pending if self.stall.is_long() && self.removal.poll_over(cx) => {
+                return self.removed(cx);
             }
             Poll::Pending => return self.poll_deadline(cx).map(|trailers| Some(Ok(trailers))),
             Poll::Ready(frame) => frame,

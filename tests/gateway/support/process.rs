@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 
+use super::client::get_admin;
 use super::{own_ip, within};
 
 /// `tracegate run`. It is killed when it drops.
@@ -53,6 +54,31 @@ impl Process {
         };
         within("the process to listen", up).await;
         Self { address, admin, child, log, directory }
+    }
+
+    /// Replaces `routes.toml` by this text in one step.
+    pub fn replace(&self, text: &str) {
+        self.write("routes.toml.new", text);
+        let place = |name: &str| self.directory.path().join(name);
+        std::fs::rename(place("routes.toml.new"), place("routes.toml")).unwrap();
+    }
+
+    /// Writes this file beside `routes.toml`.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.directory.path().join(name), text).unwrap();
+    }
+
+    /// Its status, as soon as it satisfies this.
+    pub async fn status_when(&self, what: &str, satisfied: impl Fn(&Value) -> bool) -> Value {
+        let asked = async {
+            loop {
+                let status = get_admin(self.admin, "/status").await.json();
+                if satisfied(&status) {
+                    return status;
+                }
+            }
+        };
+        within(what, asked).await
     }
 
     /// Sends this signal.

@@ -1,6 +1,7 @@
 //! The usual stage: an origin, a collector and a gateway between them, and what was told of one exchange.
 
 use serde_json::Value;
+use tracegate::gateway::reload::Report;
 
 use super::client::{Client, Reply};
 use super::collector::{Collector, Kind, Span};
@@ -18,6 +19,7 @@ pub struct Stage {
     pub logstash: Logstash,
     /// The gateway.
     pub gateway: Gateway,
+    receivers: String,
 }
 
 /// What was told of one exchange.
@@ -47,9 +49,14 @@ impl Stage {
     pub async fn around(origin: Origin, texts: &[&str]) -> Self {
         let collector = Collector::start().await;
         let logstash = Logstash::start();
-        let receivers: [&str; 2] = [&collector.grpc(), &logstash.settings()];
-        let gateway = Gateway::start(&[texts, &receivers].concat()).await;
-        Self { origin, collector, logstash, gateway }
+        let receivers = collector.grpc() + &logstash.settings();
+        let gateway = Gateway::start(&[texts, &[&receivers]].concat()).await;
+        Self { origin, collector, logstash, gateway, receivers }
+    }
+
+    /// Puts these texts in force in place of the others.
+    pub fn reload(&self, texts: &[&str]) -> Report {
+        self.gateway.reload(&[texts, &[&self.receivers]].concat())
     }
 
     /// A new HTTP/1.1 connection.
