@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use opentelemetry::trace::SpanKind;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::otlp::SpanKind;
 use super::service::{Answer, Break, Call, Service};
 
 /// The MES API.
@@ -33,7 +33,7 @@ async fn price(call: &Call) -> Answer {
         );
     };
     let mut span = call.span.child(SpanKind::Internal, "price.calculate");
-    span.set_number("model.volume_mm3", i64::try_from(volume).unwrap_or(i64::MAX));
+    span.set("model.volume_mm3", i64::try_from(volume).unwrap_or(i64::MAX));
     sleep(Duration::from_millis(3) + Duration::from_nanos(volume * 40)).await;
     let cents = 490 + volume / 125;
     span.end();

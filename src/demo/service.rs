@@ -57,7 +57,7 @@ impl Call {
     /// The template this call matches: the span's name and route.
     pub(super) fn matched(&mut self, template: &str) {
         self.span.rename(format!("{} {template}", self.method));
-        self.span.set("http.route", template);
+        self.span.set("http.route", template.to_owned());
     }
 }
 
@@ -99,7 +99,7 @@ async fn exchange<S: Service>(
 ) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let mut span = tracer.server(&head.headers, head.method.as_str());
-    span.set("http.request.method", head.method.as_str());
+    span.set("http.request.method", head.method.as_str().to_owned());
     span.set("url.scheme", "http");
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -111,9 +111,9 @@ async fn exchange<S: Service>(
         return Err(io::ErrorKind::ConnectionReset.into());
     };
     let mut span = call.span;
-    span.set_number("http.response.status_code", answer.status.as_u16());
+    span.set("http.response.status_code", i64::from(answer.status.as_u16()));
     if let Some(order) = &answer.order {
-        span.set("order.id", order);
+        span.set("order.id", order.clone());
     }
     if answer.status.is_server_error() {
         span.fail(answer.status.as_str());

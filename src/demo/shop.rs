@@ -8,10 +8,10 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use opentelemetry::trace::SpanKind;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::otlp::SpanKind;
 use super::service::{Answer, Break, Call, Service};
 use crate::net::once;
 
@@ -96,18 +96,18 @@ impl Shop {
         span.set("http.request.method", "POST");
         span.set("url.template", "/mes/orders/{order_id}/price");
         span.set("service.peer.name", "api-gateway");
-        span.set("server.address", &gateway.ip().to_string());
-        span.set_number("server.port", gateway.port());
-        let request = Request::post(format!("/mes/orders/{id}/price"))
+        span.set("server.address", gateway.ip().to_string());
+        span.set("server.port", i64::from(gateway.port()));
+        let mut request = Request::post(format!("/mes/orders/{id}/price"))
             .header(CONTENT_TYPE, "application/json")
-            .header("traceparent", span.traceparent())
             .body(Full::from(json!({ "volume_mm3": call.body["volume_mm3"] }).to_string()))
             .expect("an order's number is valid in a path");
+        span.inject(request.headers_mut());
         let Ok(answer) = once::send(gateway, request, PATIENCE).await else {
             span.fail("io");
             return Err(unavailable());
         };
-        span.set_number("http.response.status_code", answer.status().as_u16());
+        span.set("http.response.status_code", i64::from(answer.status().as_u16()));
         if answer.status().is_success() {
             span.end();
         } else {
@@ -229,9 +229,14 @@ mod tests {
     async fn running() -> Running {
         let ending = CancellationToken::new();
         let (events, news) = mpsc::channel(100);
-        let (collector, _) = Collector { events, forward: None }.start(ending.clone()).await.unwrap();
-        let (shop_tracer, _) = Tracer::start("shop-api", collector);
-        let (mes_tracer, _) = Tracer::start("mes-api", collector);
+        let collected = CancellationToken::new();
+        let (collector, _) = Collector { events, forward: None }.start(collected.clone()).await.unwrap();
+        let (shop_tracer, shop_export) = Tracer::start("shop-api", collector);
+        let (mes_tracer, mes_export) = Tracer::start("mes-api", collector);
+        tokio::spawn(async move {
+            let _ = tokio::join!(shop_export, mes_export);
+            collected.cancel();
+        });
         let mes = service::start(Arc::new(Prefixed(Mes)), mes_tracer, ending.clone()).await.unwrap().0;
         let shop = Arc::new(Shop::default());
         shop.gateway.set(mes).unwrap();

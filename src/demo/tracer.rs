@@ -1,38 +1,40 @@
-//! What an embedded service needs to be seen in a trace: spans with the caller's context, sent by OTLP/HTTP.
-//!
-//! It stands for the OpenTelemetry SDK of a real service, and is as small as the demo allows.
+//! How an embedded service is traced: by OpenTelemetry's own SDK, as a real one would be. What it makes of the
+//! context that the gateway sends, and what the gateway makes of its, is seen in the demo's trees.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Request};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
-use prost::Message;
-use tokio::sync::mpsc;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer as _, TracerProvider};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector, HttpClient, HttpError};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::otlp::{
-    AnyValue, ExportTraceServiceRequest, KeyValue, Resource, ResourceSpans, ScopeSpans, Span, SpanKind,
-    Status, StatusCode, Value,
-};
 use crate::net::once;
-use crate::telemetry::context::{Context, Flags, SpanId, TraceId, traceparent};
 
 /// Starts spans of one service.
 #[derive(Debug, Clone)]
 pub(super) struct Tracer {
-    finished: mpsc::Sender<Span>,
+    sdk: SdkTracer,
+    _in_use: Arc<DropGuard>,
 }
 
 /// A span that goes on; it ends, and is sent, when it drops.
 #[derive(Debug)]
 pub(super) struct ActiveSpan {
     tracer: Tracer,
-    trace_id: TraceId,
-    id: SpanId,
     span: Span,
-    started: Instant,
     /// Whether the end was seen; a span that drops before was cut off.
     ended: bool,
 }
@@ -41,58 +43,69 @@ impl Tracer {
     /// A tracer for this service. The task ends when the tracer, its clones and its spans are gone and the
     /// last span has been sent.
     pub(super) fn start(service: &'static str, collector: SocketAddr) -> (Self, JoinHandle<()>) {
-        let (finished, spans) = mpsc::channel(QUEUE);
-        (Self { finished }, tokio::spawn(export(service, collector, spans)))
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Client { collector, runtime: Handle::current() })
+            .with_endpoint(format!("http://{collector}/v1/traces"))
+            .with_timeout(TIMEOUT)
+            .build()
+            .expect("a client is there and the endpoint is a URL");
+        let soon = BatchConfigBuilder::default().with_scheduled_delay(DELAY).build();
+        let provider = SdkTracerProvider::builder()
+            .with_resource(Resource::builder().with_service_name(service).build())
+            .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(soon).build())
+            .build();
+        let over = CancellationToken::new();
+        let tracer =
+            Self { sdk: provider.tracer("tracegate.demo"), _in_use: over.clone().drop_guard().into() };
+        let task = tokio::spawn(async move {
+            over.cancelled().await;
+            // it waits for its own thread, which waits for an export on this runtime
+            let last = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(TIMEOUT)).await;
+            if let Ok(Err(error)) = last {
+                tracing::warn!(service, %error, "spans were lost");
+            }
+        });
+        (tracer, task)
     }
 
     /// The span of a request that this service got, under the caller's.
     pub(super) fn server(&self, headers: &HeaderMap, name: &str) -> ActiveSpan {
-        let values = |name| headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-        let context = Context::from_headers(values("traceparent"), values("tracestate"));
-        let parent = context.parent.map(|parent| parent.span_id);
-        self.span(context.trace_id, parent, SpanKind::Server, name)
+        let caller =
+            TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers));
+        self.span(&caller, SpanKind::Server, name)
     }
 
-    fn span(&self, trace_id: TraceId, parent: Option<SpanId>, kind: SpanKind, name: &str) -> ActiveSpan {
-        let id = SpanId::random();
-        let span = Span {
-            trace_id: trace_id.0.to_vec(),
-            span_id: id.0.to_vec(),
-            parent_span_id: parent.map(|parent| parent.0.to_vec()).unwrap_or_default(),
-            name: name.to_owned(),
-            kind: kind.into(),
-            start_time_unix_nano: nanoseconds(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
-            ..Span::default()
-        };
-        ActiveSpan { tracer: self.clone(), trace_id, id, span, started: Instant::now(), ended: false }
+    fn span(&self, parent: &Context, kind: SpanKind, name: &str) -> ActiveSpan {
+        let span =
+            self.sdk.span_builder(name.to_owned()).with_kind(kind).start_with_context(&self.sdk, parent);
+        ActiveSpan { tracer: self.clone(), span, ended: false }
     }
 }
 
 impl ActiveSpan {
     /// A span under this one.
     pub(super) fn child(&self, kind: SpanKind, name: &str) -> Self {
-        self.tracer.span(self.trace_id, Some(self.id), kind, name)
+        self.tracer.span(&self.context(), kind, name)
     }
 
-    /// The value of `traceparent` that makes the called service's span stand under this one.
-    pub(super) fn traceparent(&self) -> String {
-        let flags = Flags(Flags::RANDOM).with_sampled(true);
-        String::from_utf8_lossy(&traceparent::write(self.trace_id, self.id, flags)).into_owned()
+    /// Tells a called service the context that makes its span stand under this one.
+    pub(super) fn inject(&self, headers: &mut HeaderMap) {
+        TraceContextPropagator::new().inject_context(&self.context(), &mut HeaderInjector(headers));
+    }
+
+    fn context(&self) -> Context {
+        Context::new().with_remote_span_context(self.span.span_context().clone())
     }
 
     /// Gives the span its final name, once it is known.
     pub(super) fn rename(&mut self, name: String) {
-        self.span.name = name;
+        self.span.update_name(name);
     }
 
     /// States an attribute.
-    pub(super) fn set(&mut self, key: &str, value: &str) {
-        self.push(key, Value::String(value.to_owned()));
-    }
-
-    /// States an attribute that is a number.
-    pub(super) fn set_number(&mut self, key: &str, value: impl Into<i64>) {
-        self.push(key, Value::Int(value.into()));
+    pub(super) fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+        self.span.set_attribute(KeyValue::new(key, value));
     }
 
     /// Ends the span: it did what it should.
@@ -107,13 +120,8 @@ impl ActiveSpan {
     }
 
     fn failed(&mut self, error_type: &str) {
-        self.set("error.type", error_type);
-        self.span.status = Some(Status { code: StatusCode::Error.into() });
-    }
-
-    fn push(&mut self, key: &str, value: Value) {
-        let value = Some(AnyValue { value: Some(value) });
-        self.span.attributes.push(KeyValue { key: key.to_owned(), value });
+        self.set("error.type", error_type.to_owned());
+        self.span.set_status(Status::error(""));
     }
 }
 
@@ -122,41 +130,25 @@ impl Drop for ActiveSpan {
         if !self.ended {
             self.failed("cancelled");
         }
-        let mut span = std::mem::take(&mut self.span);
-        span.end_time_unix_nano =
-            span.start_time_unix_nano.saturating_add(nanoseconds(self.started.elapsed()));
-        // a full queue loses the span, and the balance at the end tells
-        let _ = self.tracer.finished.try_send(span);
+        self.span.end();
     }
 }
 
-async fn export(service: &'static str, collector: SocketAddr, mut finished: mpsc::Receiver<Span>) {
-    let mut spans = Vec::new();
-    while finished.recv_many(&mut spans, BATCH).await > 0 {
-        let name = Value::String(service.to_owned());
-        let name = AnyValue { value: Some(name) };
-        let attributes = vec![KeyValue { key: "service.name".into(), value: Some(name) }];
-        let batch = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(Resource { attributes }),
-                scope_spans: vec![ScopeSpans { spans: std::mem::take(&mut spans) }],
-            }],
-        };
-        let request = Request::post("/v1/traces").header(CONTENT_TYPE, "application/x-protobuf");
-        let request = request.body(Full::from(batch.encode_to_vec())).expect("the head is fixed and valid");
-        if let Err(error) = once::send(collector, request, TIMEOUT).await {
-            tracing::warn!(service, %error, "spans were lost");
-        }
+/// Sends exports to the collector. The SDK asks from a thread of its own, which knows no runtime.
+#[derive(Debug)]
+struct Client {
+    collector: SocketAddr,
+    runtime: Handle,
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        Ok(self.runtime.spawn(once::send(self.collector, request.map(Full::new), TIMEOUT)).await??)
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Finished spans that wait to be sent.
-const QUEUE: usize = 4096;
-/// Spans of one export.
-const BATCH: usize = 512;
-/// For one export.
+/// For one export, and for the last one.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long finished spans wait for others: they are to be seen at once.
+const DELAY: Duration = Duration::from_millis(100);

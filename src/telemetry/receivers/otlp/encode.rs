@@ -111,18 +111,22 @@ const FLAGS_REMOTE: u32 = 0x200;
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::{Arc, OnceLock};
     use std::time::{Duration, SystemTime};
 
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use http::{Request, Response};
     use opentelemetry::trace::{
         Link as SdkLink, SpanContext, SpanId as SdkSpanId, SpanKind, Status, TraceFlags,
         TraceId as SdkTraceId, TraceState,
     };
     use opentelemetry::{InstrumentationScope, KeyValue};
+    use opentelemetry_http::{HttpClient, HttpError};
+    use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-    use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
     use opentelemetry_sdk::Resource;
-    use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+    use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
     use prost::Message as _;
 
     use super::Encoder;
@@ -209,19 +213,32 @@ mod tests {
         }
     }
 
-    #[test]
-    fn it_is_what_opentelemetrys_own_library_makes_of_equal_spans() {
+    /// Takes what is sent, instead of a collector.
+    #[derive(Debug, Clone, Default)]
+    struct Taken(Arc<OnceLock<Bytes>>);
+
+    #[async_trait]
+    impl HttpClient for Taken {
+        async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+            self.0.set(request.into_body()).unwrap();
+            Ok(Response::default())
+        }
+    }
+
+    #[tokio::test]
+    async fn it_is_what_opentelemetry_otlp_sends_of_equal_spans() {
         let resource = [("service.name", "api-gateway"), ("service.version", "1")];
         let (ours, of_resource) = (ours(), resource.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let written = Encoder::new(&BTreeMap::from(of_resource)).encode(ours.iter().cloned());
 
         let attributes = resource.map(|(key, value)| KeyValue::new(key, value));
         let of_resource = Resource::builder_empty().with_attributes(attributes).build();
-        let of_resource = ResourceAttributesWithSchema::from(&of_resource);
-        let spans = ours.iter().map(theirs).collect();
-        let mut expected = ExportTraceServiceRequest {
-            resource_spans: group_spans_by_resource_and_scope(spans, &of_resource),
-        };
+        let sent = Taken::default();
+        let mut exporter =
+            SpanExporter::builder().with_http().with_http_client(sent.clone()).build().unwrap();
+        exporter.set_resource(&of_resource);
+        exporter.export(ours.iter().map(theirs).collect()).await.unwrap();
+        let mut expected = ExportTraceServiceRequest::decode(&sent.0.get().unwrap()[..]).unwrap();
         let sort = |request: &mut ExportTraceServiceRequest| {
             let resource = request.resource_spans[0].resource.as_mut().unwrap();
             resource.attributes.sort_by(|one, other| one.key.cmp(&other.key));
