@@ -296,6 +296,8 @@ details! {
     PlainHttp = "plain_http";
     /// The endpoint refused or reset the HTTP/2 stream.
     StreamReset = "stream_reset";
+    /// The endpoint has not processed the HTTP/2 stream, and said so.
+    StreamRefused = "stream_refused";
     /// As many wait already as may wait.
     QueueFull = "queue_full";
     /// A method that is always refused.

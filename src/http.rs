@@ -5,11 +5,12 @@
 //! below is on record. [`rescue`] turns every failure and panic into an answer: above it there are only
 //! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
-//! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom picks an endpoint, starts the attempt, injects
-//! [`context`] ([`headers`], [`expect`]) and sends over the endpoint's [`pool`], within the time of [`timers`] and
-//! the [`headroom`] of a connection. The answer comes back through the same
+//! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and
+//! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
+//! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection. The answer comes back through the same
 //! stages, its [`body`] last; a call of [`grpc`] is judged by its trailers. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
+mod attempt;
 pub mod body;
 pub mod context;
 pub mod dispatch;
@@ -22,6 +23,7 @@ pub mod headers;
 pub mod headroom;
 pub mod identity;
 pub mod path;
+pub mod plan;
 pub mod pointer;
 pub mod policy;
 pub mod pool;
@@ -29,6 +31,7 @@ pub mod record;
 pub mod refuse;
 pub mod removal;
 pub mod rescue;
+pub mod retry;
 pub mod route;
 pub mod routes;
 pub mod server;

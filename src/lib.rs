@@ -17,7 +17,7 @@
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
-//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::ties` and
+//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::ties` and
 //! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
@@ -39,11 +39,12 @@
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
-//! `http::pointer`, and `http::forward` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
-//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route. `upstream` picks one
-//! `upstream::endpoint` by `upstream::balance`, reached through `net`: `net::resolve`, `net::dial`, `net::tls` with `net::pem` and `net::x509`, one
-//! `net::stream`. Bodies pass through `http::body`: `http::body::request` up and `http::body::upstream`
-//! down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, broken by `http::body::error`.
+//! `http::pointer`, and `http::forward`, which by the route's `http::plan` tries once or, where `http::retry` says so, again:
+//! each `http::attempt` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
+//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route. `upstream` picks one `upstream::endpoint` by
+//! `upstream::balance`, bounds what is tried again by an `upstream::budget`, and is reached through `net`: `net::resolve`, `net::dial`, `net::retry_after`, `net::tls` with `net::pem` and `net::x509`, one
+//! `net::stream`. Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
+//! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
@@ -52,7 +53,7 @@
 //! says of its trace comes in one of the formats of `telemetry::context::format`:
 //! `telemetry::context::traceparent` with `telemetry::context::state` and our `telemetry::context::ot` in it,
 //! `telemetry::context::b3`, `telemetry::context::jaeger`; it is made of `telemetry::context::id` and
-//! `telemetry::context::threshold`. How it ended is `telemetry::outcome`; what of the client may
+//! `telemetry::context::threshold`. How it ended is `telemetry::outcome`, why it was not tried again `telemetry::retry`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,

@@ -7,6 +7,7 @@ pub mod file;
 pub mod once;
 pub mod pem;
 pub mod resolve;
+mod retry_after;
 pub mod serve;
 pub mod stream;
 pub mod tls;
@@ -15,4 +16,5 @@ pub mod x509;
 
 pub use dial::{Dialed, dial};
 pub use resolve::{DnsSettings, Name, Resolver};
+pub use retry_after::retry_after;
 pub use stream::Stream;

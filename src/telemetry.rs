@@ -20,6 +20,7 @@ pub mod push;
 pub mod receivers;
 pub mod recorder;
 pub mod resource;
+pub mod retry;
 pub mod sampling;
 pub mod series;
 pub mod settings;

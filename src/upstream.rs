@@ -1,6 +1,7 @@
 //! Upstreams: a named set of endpoints, one of which is picked for each attempt.
 
 pub mod balance;
+pub mod budget;
 pub mod endpoint;
 pub mod file;
 
@@ -11,6 +12,7 @@ use rustls::pki_types::ServerName;
 
 pub use balance::Balance;
 use balance::Balancer;
+use budget::Budget;
 pub use endpoint::{Address, Connected, Endpoint, InFlight};
 
 use crate::failure::{Failure, Reason};
@@ -39,6 +41,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Bounds of each endpoint's pool of connections.
     pub pool: Pool,
+    /// How much may be retried; `None` is no bound.
+    pub retry_budget: Option<budget::Settings>,
     /// The most bytes of an answer's header fields.
     pub header_bytes: usize,
     /// The formats in which it is told the trace context; in none, context and baggage are withheld.
@@ -104,6 +108,7 @@ pub struct Pool {
 pub struct Upstream {
     endpoints: Box<[Arc<Endpoint>]>,
     balancer: Balancer,
+    budget: Option<Budget>,
     propagate: Formats,
 }
 
@@ -142,12 +147,18 @@ impl Upstream {
         });
         let endpoints = endpoints.collect();
         let balancer = Balancer::new(settings.balance);
-        Arc::new(Self { endpoints, balancer, propagate: settings.propagate })
+        let budget = settings.retry_budget.map(Budget::new);
+        Arc::new(Self { endpoints, balancer, budget, propagate: settings.propagate })
     }
 
     /// The formats in which it is told the trace context; in none, context and baggage are withheld.
     pub fn propagate(&self) -> Formats {
         self.propagate
+    }
+
+    /// What its routes' retries are taken from; `None` is no bound.
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
     }
 
     /// All its endpoints, as configured.
@@ -163,9 +174,23 @@ impl Upstream {
             .balancer
             .pick(self.endpoints.len(), tried, load, &mut rand::rng())
             .ok_or(Reason::NoEndpoint)?;
+        Ok(self.picked(index))
+    }
+
+    /// Whether there is an endpoint beside this one and those tried before.
+    pub fn has_other(&self, index: usize, before: &[usize]) -> bool {
+        (0..self.endpoints.len()).any(|other| other != index && !before.contains(&other))
+    }
+
+    /// This very endpoint for one attempt, if it is in use: for those who were there before.
+    pub fn pick_again(&self, index: usize) -> Option<Picked> {
+        (index < self.endpoints.len()).then(|| self.picked(index))
+    }
+
+    fn picked(&self, index: usize) -> Picked {
         let endpoint = Arc::clone(&self.endpoints[index]);
         let in_flight = endpoint.enter();
-        Ok(Picked { index, endpoint, in_flight })
+        Picked { index, endpoint, in_flight }
     }
 }
 
@@ -220,6 +245,7 @@ mod tests {
             tls: Some(Tls { config, server_name: None }),
             connect_timeout: PATIENCE,
             pool: Pool { connections: 1, pending: 1, wait, idle: wait },
+            retry_budget: None,
             header_bytes: 65_536,
             propagate: Formats::W3C,
         }

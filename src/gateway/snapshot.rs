@@ -21,7 +21,8 @@ use std::sync::Arc;
 
 use crate::gateway::kept::Kept;
 use crate::gateway::settings::Settings;
-use crate::http::forward::{Forward, Plan};
+use crate::http::forward::Forward;
+use crate::http::plan::Plan;
 use crate::http::policy;
 use crate::http::pool::Pool;
 use crate::http::route::{Route, Settings as RouteSettings};
@@ -137,9 +138,11 @@ fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>
         pools: Arc::clone(&connected.pools),
         host: settings.host,
         attempt_timeout: settings.timeouts.attempt,
+        timeout_field: settings.timeouts.field.clone(),
         stream_idle: settings.timeouts.stream_idle,
         tunnel_idle: settings.timeouts.tunnel_idle,
         websocket: settings.websocket,
+        retry: settings.retry.clone(),
         timers: Timers::default(),
         removal: Arc::clone(&removal),
     });

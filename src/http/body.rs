@@ -1,7 +1,10 @@
 //! Bodies in both directions: frames pass as they come, through one wrapper each way that counts, bounds and ends.
 
+mod client;
 pub(super) mod copied;
+pub(super) mod end;
 pub(super) mod error;
+mod kept;
 pub(super) mod request;
 pub(super) mod stall;
 pub(super) mod upstream;

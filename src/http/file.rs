@@ -2,6 +2,7 @@
 
 pub mod crossings;
 mod leaf;
+mod retry;
 pub mod template;
 pub mod ties;
 
@@ -34,6 +35,7 @@ pub struct Route {
     host: Written<UpstreamHost>,
     timeouts: WrittenTimeouts,
     upgrade: Written<Vec<Written<Upgrade>>>,
+    retry: Option<OrOff<retry::Retry>>,
     limits: WrittenLimits,
     operation: Written<Operation>,
     attributes: BTreeMap<String, WrittenAttribute>,
@@ -55,6 +57,7 @@ struct WrittenTimeouts {
     attempt: Written<OrOff<Duration>>,
     stream_idle: Written<OrOff<Duration>>,
     tunnel_idle: Written<OrOff<Duration>>,
+    field: Written<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,7 +117,8 @@ impl Route {
             upstream: upstream?.into(),
             rewrite,
             host: self.host.or(UpstreamHost::Keep),
-            timeouts: self.timeouts.check(),
+            timeouts: self.timeouts.check(check),
+            retry: retry::check(self.retry, check),
             websocket: self.upgrade.is_absent()
                 || self.upgrade.into_elements().any(|upgrade| upgrade == Upgrade::Websocket),
             body_bytes: self.limits.body.or(None),
@@ -148,13 +152,15 @@ impl WrittenMatch {
 }
 
 impl WrittenTimeouts {
-    fn check(self) -> Timeouts {
+    fn check(self, check: &Check<'_>) -> Timeouts {
+        let field = self.field.get().and_then(|name| header_name(name, self.field.key(), check));
         let minute = Some(Time::from_mins(1));
         Timeouts {
             request: self.request.or(minute),
             attempt: self.attempt.or(None),
             stream_idle: self.stream_idle.or(minute),
             tunnel_idle: self.tunnel_idle.or(Some(Time::from_mins(5))),
+            field,
         }
     }
 }
@@ -306,7 +312,7 @@ fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
 }
 
 /// The labels of error records, beside which business attributes stand.
-const LABELS: [&str; 6] = ["attempt", "blame", "detail", "operation", "route", "rule"];
+const LABELS: [&str; 7] = ["attempt", "blame", "detail", "not_retried", "operation", "route", "rule"];
 
 /// What the conventions or the gateway itself set.
 const RESERVED: [&str; 9] =

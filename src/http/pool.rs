@@ -137,13 +137,13 @@ impl Pool {
         Some(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
     }
 
-    /// Lends a connection: one that is kept, else a new one. Waits for a place if all are taken.
+    /// Lends a connection: one that is kept unless a `fresh` one is wanted, else a new one. Waits for a place if all are taken.
     ///
     /// Fails with `pool_timeout` where too many wait or the wait is over, else with what dialling failed with.
-    pub async fn lend(self: &Arc<Self>) -> Result<Lease, Failure> {
+    pub async fn lend(self: &Arc<Self>, fresh: bool) -> Result<Lease, Failure> {
         let (place, waited) = self.place().await?;
         let (sender, mut facts) = match self.protocol {
-            Protocol::Http1 => match self.kept().await {
+            Protocol::Http1 => match if fresh { None } else { self.kept().await } {
                 Some(kept) => kept,
                 None => self.dial_http1().await?,
             },

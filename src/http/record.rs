@@ -15,6 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
+use super::body::end::is_last;
 use super::body::{Body, BodyError};
 use super::context;
 use super::exchange::Response;
@@ -251,8 +252,7 @@ impl Recorded {
                 if let Some(data) = frame.data_ref() {
                     self.operation.handle().response_bytes(data.len());
                 }
-                // trailers are the last frame, after which hyper does not ask again
-                if frame.is_trailers() || self.body.is_end_stream() {
+                if is_last(frame, &self.body) {
                     self.end();
                 }
             }

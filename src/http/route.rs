@@ -9,6 +9,7 @@ use tower::util::BoxCloneSyncService;
 use super::exchange::{Request, Response};
 use super::pointer::Pointer;
 use super::removal::Removal;
+use super::retry::Rule;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
@@ -68,8 +69,15 @@ impl Route {
             upstream: "none".into(),
             rewrite: Rewrite::Keep,
             host: UpstreamHost::Keep,
-            timeouts: Timeouts { request: None, attempt: None, stream_idle: None, tunnel_idle: None },
+            timeouts: Timeouts {
+                request: None,
+                attempt: None,
+                stream_idle: None,
+                tunnel_idle: None,
+                field: None,
+            },
             websocket: true,
+            retry: None,
             body_bytes: None,
             operation: None,
             attributes: Vec::new(),
@@ -106,6 +114,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Whether a client may ask for a WebSocket.
     pub websocket: bool,
+    /// What is sent again; `None` is nothing.
+    pub retry: Option<Rule>,
     /// The most bytes of a request's body; `None` is no bound.
     pub body_bytes: Option<u64>,
     /// The business operation, `order.create`.
@@ -182,7 +192,7 @@ pub enum UpstreamHost {
 }
 
 /// How long an exchange may take. `None` is "off".
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Timeouts {
     /// From the head of the request to the end of the answer's head.
     pub request: Option<Duration>,
@@ -192,6 +202,8 @@ pub struct Timeouts {
     pub stream_idle: Option<Duration>,
     /// A tunnel through which nothing passes.
     pub tunnel_idle: Option<Duration>,
+    /// The field that tells the upstream how many milliseconds it has.
+    pub field: Option<HeaderName>,
 }
 
 /// What a client may make of its connection.

@@ -23,9 +23,7 @@ impl<'de> Deserialize<'de> for Ratio {
                 if (0.0..=1.0).contains(&number) {
                     return Ok(Ratio(number));
                 }
-                Err(E::custom(format!(
-                    "{number} is not a share of the traces\nwrite a number from 0.0 to 1.0"
-                )))
+                Err(E::custom(format!("{number} is not a share\nwrite a number from 0.0 to 1.0")))
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Ratio, E> {

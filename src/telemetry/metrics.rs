@@ -33,6 +33,7 @@ use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
+use super::retry::NotRetried;
 use super::sampling::RouteSampling;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, RuleSeries, StreamHandles};
 use super::settings;
@@ -175,7 +176,6 @@ impl Metrics {
                 response_size: histogram(family::RESPONSE_SIZE),
                 first_byte: histogram(family::FIRST_BYTE),
                 overhead: histogram(family::OVERHEAD),
-                retries: self.registry.owned_counter(family::RETRIES, &[("tracegate_route", &route.route)]),
                 operation: self.operation_number(route.operation.as_deref().unwrap_or_default()),
             }
         })
@@ -269,6 +269,13 @@ impl Metrics {
         }
     }
 
+    fn retries<'a>(&self, route: &'a RouteLabels, outcome: Retry) -> Cow<'a, Counter> {
+        route.series.retries.get(outcome.number(), || {
+            let labels = [("tracegate_route", &*route.route), ("outcome", outcome.word())];
+            self.registry.owned_counter(family::RETRIES, &labels)
+        })
+    }
+
     fn endpoint_failures<'a>(&self, endpoint: &'a EndpointLabels, reason: Reason) -> Cow<'a, Counter> {
         endpoint.series.failures.get(reason_number(Some(reason)), || {
             let labels = [("tracegate_endpoint", &*endpoint.endpoint), ("tracegate_reason", reason.word())];
@@ -297,6 +304,9 @@ impl Sink for Metrics {
             self.count_rule(route, rule, reason);
         }
 
+        if let Some(why) = record.why_not_retried() {
+            self.retries(route, Retry::Not(why)).increment(1);
+        }
         let own = self.route(route);
         own.request_size.record_bytes(record.request_body_bytes());
         own.response_size.record_bytes(record.response_body_bytes());
@@ -343,12 +353,13 @@ impl Sink for Metrics {
         endpoint.requests.increment(1);
         endpoint.active.increment(1);
         self.attempts_active(record.exchange.method, &attempt.endpoint).increment(1);
-        if attempt.resend_count > 0 {
-            self.route(self.labels(record)).retries.increment(1);
-        }
     }
 
     fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
+        if attempt.resend_count > 0 {
+            let outcome = if attempt.failure.is_none() { Retry::Succeeded } else { Retry::Failed };
+            self.retries(self.labels(record), outcome).increment(1);
+        }
         self.endpoint(&attempt.endpoint).active.decrement(1);
         self.attempts_active(record.exchange.method, &attempt.endpoint).decrement(1);
         if !attempt.stream {
@@ -369,6 +380,32 @@ impl Sink for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// What became of a retry.
+#[derive(Clone, Copy)]
+enum Retry {
+    Succeeded,
+    Failed,
+    Not(NotRetried),
+}
+
+impl Retry {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Not(why) => why.word(),
+        }
+    }
+
+    fn number(self) -> u64 {
+        match self {
+            Self::Succeeded => 0,
+            Self::Failed => 1,
+            Self::Not(why) => 2 + u64::from(why.index()),
+        }
     }
 }
 
@@ -575,7 +612,7 @@ mod tests {
         testing::answer(operation, 503);
         let page = metrics.render();
         for parts in [
-            &["tracegate_retries_total{tracegate_route=\"order_read\"} 1"][..],
+            &["tracegate_retries_total{tracegate_route=\"order_read\",outcome=\"failed\"} 1"][..],
             &["tracegate_endpoint_failures_total", "connect_refused", " 1"],
             &["tracegate_endpoint_failures_total", "upstream_status", " 1"],
             &[

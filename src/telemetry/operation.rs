@@ -15,6 +15,7 @@ use http::HeaderValue;
 use super::context::{Context, SpanId};
 use super::exchange::{Exchange, Side};
 use super::privacy::Disclosed;
+use super::retry::NotRetried;
 use super::sampling::{Decision, RouteSampling};
 use super::series::{EndpointSeries, RouteSeries};
 use crate::failure::{Detail, Failure, Reason};
@@ -168,6 +169,7 @@ pub struct Record {
     request_bytes: AtomicU64,
     request_sent: AtomicU64,
     response_bytes: AtomicU64,
+    not_retried: AtomicU8,
     attempts_started: AtomicU8,
     attempts: [OnceLock<Box<AttemptRecord>>; MAX_ATTEMPTS],
 }
@@ -255,6 +257,7 @@ impl Operation {
             request_bytes: AtomicU64::new(0),
             request_sent: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
+            not_retried: AtomicU8::new(0),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
         };
@@ -343,6 +346,11 @@ impl Handle {
     pub fn closed(&self, side: Side, code: u16) {
         let side = if side == Side::Client { 1 } else { 2 };
         self.0.closed.store(side << 16 | u32::from(code), Ordering::Relaxed);
+    }
+
+    /// Why the last attempt was not followed by another one, although the route's conditions asked for it.
+    pub fn not_retried(&self, why: NotRetried) {
+        self.0.not_retried.store(1 + why.index(), Ordering::Relaxed);
     }
 
     /// The answer's head goes to the client now, with this status.
@@ -447,6 +455,11 @@ impl Record {
         Some((side, u16::from_le_bytes([low, high])))
     }
 
+    /// Why a retry that was asked for was not made.
+    pub fn why_not_retried(&self) -> Option<NotRetried> {
+        self.not_retried.load(Ordering::Relaxed).checked_sub(1).and_then(NotRetried::from_index)
+    }
+
     /// Whether the answer's last byte has been handed to the connection; else the exchange broke.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
@@ -504,6 +517,7 @@ impl Record {
             request_bytes: AtomicU64::new(self.request_body_bytes()),
             request_sent: AtomicU64::new(self.request_sent.load(Ordering::Relaxed)),
             response_bytes: AtomicU64::new(self.response_body_bytes()),
+            not_retried: AtomicU8::new(0),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
         }
@@ -627,7 +641,7 @@ pub struct Attempt {
     complete: bool,
     /// When the connection was there, in nanoseconds from the operation's start; 0 before.
     connected: u64,
-    /// What had been read of the request's body before this attempt.
+    /// What had been read of the request's body before this attempt, less what it was given of that.
     request_bytes_before: u64,
     record: Option<Box<AttemptRecord>>,
 }
@@ -671,6 +685,11 @@ impl Attempt {
         self.handle.started + self.record().started
     }
 
+    /// The how many-th it is of its operation, from 1 on.
+    pub fn number(&self) -> u8 {
+        self.record().resend_count.saturating_add(1)
+    }
+
     /// The CLIENT span's id, to be sent upstream.
     pub fn span_id(&self) -> SpanId {
         self.record().span_id
@@ -680,6 +699,11 @@ impl Attempt {
     pub fn connected(&mut self, facts: ConnectionFacts) {
         self.connected = self.handle.nanoseconds_since_start();
         self.record_mut().connection = Some(facts);
+    }
+
+    /// So many bytes of the request's body, which had been read before, are sent once more.
+    pub fn replays(&mut self, bytes: u64) {
+        self.request_bytes_before = self.request_bytes_before.saturating_sub(bytes);
     }
 
     /// So many bytes of the answer's body came.

@@ -14,6 +14,7 @@ use crate::failure::Reason;
 pub struct RouteSeries {
     pub(super) durations: Table<Histogram>,
     pub(super) requests: Table<Counter>,
+    pub(super) retries: Table<Counter>,
     pub(super) rules: RwLock<Vec<RuleSeries>>,
     pub(super) own: OnceLock<RouteHandles>,
     pub(super) streams: OnceLock<StreamHandles>,
@@ -42,7 +43,6 @@ pub(super) struct RouteHandles {
     pub(super) response_size: Histogram,
     pub(super) first_byte: Histogram,
     pub(super) overhead: Histogram,
-    pub(super) retries: Counter,
     /// Stands for the business operation in the keys of [`EndpointSeries::durations`].
     pub(super) operation: u32,
 }

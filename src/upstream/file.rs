@@ -8,12 +8,12 @@ use rustls::pki_types::ServerName;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Address, Balance, Pool, Protocol, Settings, Tls};
+use super::{Address, Balance, Pool, Protocol, Settings, Tls, budget};
 use crate::net;
 use crate::net::file::CertificateName;
 use crate::problem::Key;
 use crate::setting::leaf::{text, word};
-use crate::setting::{Check, Count, Duration, Size, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Ratio, Size, Written};
 use crate::telemetry::context::format::Formats;
 
 /// An upstream as written.
@@ -26,6 +26,7 @@ pub struct Upstream {
     tls: Option<WrittenTls>,
     connect_timeout: Written<Duration>,
     pool: WrittenPool,
+    retry_budget: Option<OrOff<WrittenBudget>>,
     header_bytes: Written<Size>,
     propagate: Written<Propagate>,
 }
@@ -43,6 +44,14 @@ struct WrittenPool {
     pending: Written<Count>,
     wait: Written<Duration>,
     idle: Written<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ ratio = 0.2, min_per_second = 3, window = \"10s\" }, or \"off\"")]
+struct WrittenBudget {
+    ratio: Written<Ratio>,
+    min_per_second: Written<Count>,
+    window: Written<Duration>,
 }
 
 impl Upstream {
@@ -66,6 +75,7 @@ impl Upstream {
             tls,
             connect_timeout: self.connect_timeout.or(time::Duration::from_secs(3)),
             pool: self.pool.check(),
+            retry_budget: check_budget(self.retry_budget, check),
             header_bytes: self.header_bytes.or(64 << 10),
             propagate: check_propagate(self.propagate, check),
         })
@@ -82,6 +92,24 @@ impl WrittenPool {
             idle: self.idle.or(time::Duration::from_secs(4)),
         }
     }
+}
+
+fn check_budget(written: Option<OrOff<WrittenBudget>>, check: &Check<'_>) -> Option<budget::Settings> {
+    let default = budget::Settings::default();
+    let Some(written) = written else { return Some(default) };
+    let written = written.into_option()?;
+    let key = written.window.key().clone();
+    let window = written.window.or(default.window);
+    let seconds = window.as_secs();
+    if !(1..=budget::LONGEST).contains(&seconds) || window != time::Duration::from_secs(seconds) {
+        let help = format!("write whole seconds from \"1s\" to \"{}s\"", budget::LONGEST);
+        check.wrong(&key, "cannot be counted by the second", help);
+    }
+    Some(budget::Settings {
+        ratio: written.ratio.or(default.ratio),
+        min_per_second: written.min_per_second.or(default.min_per_second),
+        window,
+    })
 }
 
 /// TLS as used, if an endpoint speaks it.

@@ -19,6 +19,7 @@ mod process;
 mod reasons;
 mod receivers;
 mod reload;
+mod retries;
 mod routing;
 mod sampling;
 mod streams;

@@ -158,7 +158,7 @@ routes.toml:11:11: admin.address: "0.0.0.0:9901" is not a loopback address, and 
   help: write "127.0.0.1:9901"; [probes] may listen anywhere
 routes.toml:14:29: telemetry.otlp.headers.authorization: is a text, where a table belongs
   help: write { file = "…" } or { env = "…" }
-routes.toml:17:9: telemetry.sampling.ratio: 1.5 is not a share of the traces
+routes.toml:17:9: telemetry.sampling.ratio: 1.5 is not a share
   help: write a number from 0.0 to 1.0
 routes.toml:20:20: metrics.buckets[2]: 0.5 is not above 1
   help: write finite numbers of seconds above 0, ascending
@@ -267,7 +267,7 @@ fn each_key_of_telemetry_and_the_rest_is_checked() {
         ),
         ("telemetry.otlp", "headers.a = {}", 13, "headers.a.file: is missing"),
         ("telemetry.otlp", "batch = 20000", 9, "batch: 20000 spans never gather"),
-        ("telemetry.sampling", "ratio = 2", 9, "ratio: 2 is not a share of the traces"),
+        ("telemetry.sampling", "ratio = 2", 9, "ratio: 2 is not a share"),
         ("telemetry.sampling", "keep_errors = 1", 15, "keep_errors: is the number 1, where true or false"),
         ("telemetry.sampling", "max_spans_per_second = 0", 24, "max_spans_per_second: 0 is out of bounds"),
         ("telemetry.sampling", "force = {}", 9, "force.token.file: is missing"),
@@ -320,7 +320,7 @@ fn each_key_of_a_route_is_checked() {
     for (line, column, words) in [
         (r#"listeners = ["publik"]"#, 14, "listeners[0]: there is no listener \"publik\""),
         ("listeners = []", 13, "listeners: is empty"),
-        ("retry = 1", 1, "retry: is not a key"),
+        ("retries = 1", 1, "retries: is not a key"),
         (r#"host = "endpiont""#, 8, "host: \"endpiont\" is none of"),
         (r#"operation = "Order""#, 13, "operation: \"Order\" is not the name of an operation"),
         (
@@ -430,7 +430,7 @@ fn what_is_wrong_in_the_environment_names_the_variable() {
 fn routes_inherit_key_by_key() {
     let own = "timeouts = { request = \"5s\" }";
     let defaults = "[defaults.route]\ntimeouts = { request = \"10s\", attempt = \"3s\" }";
-    let timeouts = loaded(&[&format!("{SMALL}{own}\n{defaults}\n")], &[]).routes[0].timeouts;
+    let timeouts = loaded(&[&format!("{SMALL}{own}\n{defaults}\n")], &[]).routes[0].timeouts.clone();
     assert_eq!(timeouts.request, Some(Duration::from_secs(5)));
     assert_eq!(timeouts.attempt, Some(Duration::from_secs(3)));
     assert_eq!(timeouts.stream_idle, Some(Duration::from_mins(1)));

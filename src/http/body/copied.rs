@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 
+use super::end::is_last;
 use super::error::BodyError;
 use super::upstream::UpstreamBody;
 use crate::http::pointer::Pointer;
@@ -72,7 +73,7 @@ impl http_body::Body for CopiedBody {
                 if let Some(data) = frame.data_ref() {
                     self.copy(data);
                 }
-                if frame.is_trailers() || self.body.is_end_stream() {
+                if is_last(frame, &self.body) {
                     self.read(true);
                 }
             }

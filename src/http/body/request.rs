@@ -1,6 +1,5 @@
 //! The request's body on its way to the upstream.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -12,55 +11,60 @@ use futures_util::task::AtomicWaker;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::client::ClientBody;
+use super::end::is_last;
 use super::error::BodyError;
-use super::stall::Stall;
+use super::kept::Kept;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::expect::Gate;
 use crate::telemetry::Handle;
 
-/// A request's body on its way to the upstream: counted, bounded in size and in standing still, held back
-/// while the client waits for `100 Continue`.
+/// A request's body on its way to the upstream: as it comes, or kept to be sent once more; held back while the
+/// client waits for `100 Continue`.
 #[derive(Debug)]
 pub struct RequestBody {
-    incoming: Incoming,
+    from: From,
     handle: Handle,
-    stall: Stall,
-    limit: Option<Limit>,
     gate: Option<Gate>,
     progress: Progress,
 }
 
-/// What is left of the most bytes allowed, and the rule that says so.
 #[derive(Debug)]
-struct Limit {
-    remaining: u64,
-    rule: Arc<str>,
+enum From {
+    /// There is no body, or somebody else has it.
+    Nothing,
+    Client(ClientBody),
+    Kept(Kept),
 }
 
 impl RequestBody {
     /// Wraps what the client sends; it may stand still for `stall`.
     pub fn new(incoming: Incoming, handle: Handle, stall: Duration) -> Self {
         let progress = Progress::default();
-        if incoming.is_end_stream() {
+        let from = if incoming.is_end_stream() {
             progress.set(Progress::SENT);
             handle.request_sent();
-        }
-        Self { incoming, handle, stall: Stall::new(Some(stall)), limit: None, gate: None, progress }
+            From::Nothing
+        } else {
+            From::Client(ClientBody::new(incoming, handle.clone(), stall))
+        };
+        Self { from, handle, gate: None, progress }
     }
 
     /// Refuses what is longer than this, by this rule: at once where the length is announced, else when it is
     /// passed.
     pub fn limit(&mut self, bytes: u64, rule: &Arc<str>) -> Result<(), Failure> {
-        if self.incoming.size_hint().lower() > bytes {
-            return Err(Failure::new(Reason::BodyTooLarge).rule(rule));
+        match &mut self.from {
+            From::Client(client) => client.limit(bytes, rule),
+            From::Nothing | From::Kept(_) => Ok(()),
         }
-        self.limit = Some(Limit { remaining: bytes, rule: Arc::clone(rule) });
-        Ok(())
     }
 
     /// The messages of a stream, between which nothing may come for as long as the stream goes on.
     pub fn stream(&mut self) {
-        self.stall = Stall::new(None);
+        if let From::Client(client) = &mut self.from {
+            client.stream();
+        }
     }
 
     /// Holds the body back until the gate opens.
@@ -73,15 +77,65 @@ impl RequestBody {
         self.progress.clone()
     }
 
+    /// The body for one attempt; what stays here is nothing.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let from = std::mem::replace(&mut self.from, From::Nothing);
+        Self { from, handle: self.handle.clone(), gate: None, progress: self.progress.clone() }
+    }
+
+    /// The body for one attempt, of which at most so many bytes are kept as it passes. What stays here is what
+    /// can be sent [`again`](Self::again). `None` if it is known to be longer.
+    pub fn share(&mut self, most: Option<u64>) -> Option<Self> {
+        if self.is_end() {
+            return Some(self.take());
+        }
+        if let From::Client(client) = &self.from {
+            let most = most.filter(|most| client.size_hint().lower() <= *most)?;
+            let From::Client(client) = std::mem::replace(&mut self.from, From::Nothing) else { return None };
+            self.from = From::Kept(Kept::new(client, most));
+        }
+        let From::Kept(kept) = &self.from else { return None };
+        let from = From::Kept(kept.clone());
+        Some(Self { from, handle: self.handle.clone(), gate: None, progress: self.progress.clone() })
+    }
+
+    /// Makes what was kept the body of another attempt, from the beginning; what an earlier attempt holds of it
+    /// is void. `false` if it was longer than what is kept.
+    pub fn again(&mut self) -> bool {
+        let From::Kept(kept) = &self.from else { return true };
+        let Some(kept) = kept.again() else { return false };
+        self.from = From::Kept(kept);
+        self.progress = Progress::default();
+        true
+    }
+
+    /// How many bytes of it are kept.
+    pub fn kept_bytes(&self) -> u64 {
+        match &self.from {
+            From::Kept(kept) => kept.bytes(),
+            From::Nothing | From::Client(_) => 0,
+        }
+    }
+
+    /// It will not be sent again.
+    pub fn release(&self) {
+        if let From::Kept(kept) = &self.from {
+            kept.release();
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        match &self.from {
+            From::Nothing => true,
+            From::Client(client) => client.is_end_stream(),
+            From::Kept(kept) => kept.is_end_stream(),
+        }
+    }
+
     fn sent(&self) {
         self.progress.set(Progress::SENT);
         self.handle.request_sent();
-    }
-
-    fn broken(&self, reason: Reason, detail: Detail) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let error = BodyError { reason, detail: Some(detail) };
-        self.handle.fail(&error.into());
-        Poll::Ready(Some(Err(error)))
     }
 }
 
@@ -97,59 +151,37 @@ impl http_body::Body for RequestBody {
             ready!(gate.poll_open(cx));
             self.gate = None;
         }
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending if self.stall.poll_over(cx) => {
-                return self.broken(Reason::ClientTimeout, Detail::SlowBody);
-            }
-            Poll::Pending => {
-                self.progress.set(Progress::CLIENTS_TURN);
-                // nobody waits for the rest: it is not sent on as if it were whole
-                let gone = BodyError { reason: Reason::ClientGone, detail: Some(Detail::BrokenBody) };
-                return self.progress.poll_over(cx).map(|()| Some(Err(gone)));
-            }
-            Poll::Ready(frame) => frame,
+        let polled = match &mut self.from {
+            From::Nothing => Poll::Ready(None),
+            From::Client(client) => client.poll_frame(cx),
+            From::Kept(kept) => kept.poll_frame(cx),
         };
-        let this = &mut *self;
-        this.stall.moved();
-        this.progress.moved();
-        this.progress.set(Progress::UPSTREAMS_TURN);
-        match frame {
-            None => {
-                this.sent();
-                Poll::Ready(None)
-            }
-            Some(Err(error)) => {
-                let (reason, detail) = client_side(&error);
-                this.broken(reason, detail)
-            }
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.handle.request_bytes(data.len());
-                    let length = data.len() as u64;
-                    if let Some(limit) = &mut this.limit {
-                        let Some(rest) = limit.remaining.checked_sub(length) else {
-                            let error =
-                                BodyError { reason: Reason::BodyTooLarge, detail: Some(Detail::InBody) };
-                            this.handle.fail(&Failure::from(error).rule(&limit.rule));
-                            return Poll::Ready(Some(Err(error)));
-                        };
-                        limit.remaining = rest;
-                    }
-                }
-                if frame.is_trailers() || this.incoming.is_end_stream() {
-                    this.sent();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+        let Poll::Ready(frame) = polled else {
+            self.progress.set(Progress::CLIENTS_TURN);
+            // nobody waits for the rest: it is not sent on as if it were whole
+            let gone = BodyError { reason: Reason::ClientGone, detail: Some(Detail::BrokenBody) };
+            return self.progress.poll_over(cx).map(|()| Some(Err(gone)));
+        };
+        self.progress.moved();
+        self.progress.set(Progress::UPSTREAMS_TURN);
+        match &frame {
+            None => self.sent(),
+            Some(Ok(frame)) if is_last(frame, &*self) => self.sent(),
+            Some(_) => {}
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.is_end()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.from {
+            From::Nothing => SizeHint::with_exact(0),
+            From::Client(client) => client.size_hint(),
+            From::Kept(kept) => kept.size_hint(),
+        }
     }
 }
 
@@ -173,6 +205,8 @@ pub(crate) struct Wanted(Progress);
 impl Wanted {
     /// The body that comes so far is wanted.
     pub(crate) fn new(progress: Progress) -> Self {
+        // it may have been given up before, by a connection that did not take it
+        progress.0.over.store(false, Ordering::Release);
         Self(progress)
     }
 
@@ -221,16 +255,4 @@ impl Progress {
     pub fn is_clients_turn(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == Self::CLIENTS_TURN
     }
-}
-
-/// What a broken request body means: broken framing is the client's mistake, the rest is its leaving.
-fn client_side(error: &hyper::Error) -> (Reason, Detail) {
-    let framing = error.is_parse() || error.source().is_some_and(is_invalid_data);
-    if framing { (Reason::BadRequest, Detail::BrokenBody) } else { (Reason::ClientGone, Detail::BrokenBody) }
-}
-
-fn is_invalid_data(source: &(dyn Error + 'static)) -> bool {
-    source.downcast_ref::<std::io::Error>().is_some_and(|error| {
-        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
-    })
 }

@@ -12,6 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::end::is_last;
 use super::error::BodyError;
 use super::request::Progress;
 use super::stall::Stall;
@@ -198,7 +199,7 @@ impl http_body::Body for UpstreamBody {
                 if let (Some(attempt), Some(data)) = (&mut self.attempt, frame.data_ref()) {
                     attempt.response_bytes(data.len());
                 }
-                if frame.is_trailers() || self.incoming.is_end_stream() {
+                if is_last(&frame, &self.incoming) {
                     self.call_ended(frame.trailers_ref());
                     self.end();
                 }

@@ -11,6 +11,7 @@ use crate::failure::{Detail, Reason};
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::logged_status;
 use crate::telemetry::privacy::{Disclosed, HEADER};
+use crate::telemetry::retry::NotRetried;
 use crate::telemetry::settings::Privacy;
 
 /// A line, as JSON. What is not known is left out.
@@ -49,6 +50,7 @@ impl Serialize for Line<'_> {
         let close = record.websocket_close();
         line.add_some("close_code", close.map(|(_, code)| code))?;
         line.add_some("closed_by", close.map(|(side, _)| side.word()))?;
+        line.add_some("not_retried", record.why_not_retried().map(NotRetried::word))?;
         line.add("duration_ms", &milliseconds(record.duration()))?;
         line.add_some("upstream_ms", (!attempts.is_empty()).then(|| milliseconds(upstream)))?;
         line.add_some("first_byte_ms", record.time_to_first_byte().map(milliseconds))?;

@@ -136,12 +136,13 @@ fn labels(record: &Record) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
     let detail = record.failure().and_then(|(_, detail)| detail);
     let attempt = record.attempts().last().map(|attempt| (1 + attempt.resend_count).to_string());
     let route = record.route_labels();
-    let own: [(&str, Option<Cow<'_, str>>); 6] = [
+    let own: [(&str, Option<Cow<'_, str>>); 7] = [
         ("route", route.map(|route| (&*route.route).into())),
         ("operation", route.and_then(|route| route.operation.as_deref()).map(Into::into)),
         ("attempt", attempt.map(Into::into)),
         ("blame", blame.map(|blame| blame.word().into())),
         ("detail", detail.map(|detail| detail.word().into())),
+        ("not_retried", record.why_not_retried().map(|why| why.word().into())),
         ("rule", record.rule().map(|rule| (&**rule).into())),
     ];
     let own = own.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));

@@ -59,7 +59,7 @@ families! {
     STREAMS_ACTIVE = Gauge "tracegate_streams_active", "Open streams.";
     STREAM_AGE = Long "tracegate_stream_age_seconds",
         "How old streams became, from the head of the request to their end.";
-    RETRIES = Counter "tracegate_retries_total", "Attempts after the first of a request.";
+    RETRIES = Counter "tracegate_retries_total", "Attempts after the first of a request, by how they ended, and those that were not made, by why.";
     ENDPOINT_REQUESTS = Counter "tracegate_endpoint_requests_total", "Attempts at this endpoint.";
     ENDPOINT_FAILURES = Counter "tracegate_endpoint_failures_total", "Failed attempts at this endpoint.";
     ENDPOINT_ACTIVE = Gauge "tracegate_endpoint_active_requests", "Attempts in progress at this endpoint.";

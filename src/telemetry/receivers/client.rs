@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{HOST, RETRY_AFTER, USER_AGENT};
+use http::header::{HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
@@ -16,7 +16,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::Answer;
-use crate::net::{self, tls};
+use crate::net::{self, retry_after, tls};
 use crate::telemetry::settings::Receiver;
 
 /// Posts to one URL. Its errors are sentences for the operator.
@@ -218,16 +218,6 @@ pub(super) fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.write_all(body).and_then(|()| encoder.finish()).expect("it is written to memory")
 }
 
-/// `Retry-After`, in seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
 /// An error with its causes, as one sentence.
 fn told(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -247,14 +237,14 @@ const MAX_ANSWER: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use bytes::Bytes;
     use http::{HeaderMap, HeaderName, HeaderValue};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    use super::{Client, Version, retry_after};
+    use super::{Client, Version};
     use crate::setting::Secret;
     use crate::telemetry::settings::Receiver;
     use crate::telemetry::testing;
@@ -315,21 +305,5 @@ mod tests {
             let why = client(url, Duration::from_secs(10)).post(Bytes::new()).await.unwrap_err();
             assert!(why.contains(expected), "{why}");
         }
-    }
-
-    #[test]
-    fn the_wait_is_in_seconds_or_until_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
-        for (value, expected) in [
-            ("120", Some(120)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
-            ("Sun, 06 Nov 1994 08:49:00 GMT", Some(0)),
-            ("soon", None),
-            ("-1", None),
-        ] {
-            let headers = HeaderMap::from_iter([("retry-after".parse().unwrap(), value.parse().unwrap())]);
-            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{value}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 }

@@ -12,6 +12,7 @@ use crate::failure::{Detail, Reason};
 use crate::telemetry::context::SpanId;
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::ErrorType;
+use crate::telemetry::retry::NotRetried;
 use crate::telemetry::sampling::Decision;
 use crate::telemetry::settings::Privacy;
 use crate::telemetry::span::{Kind, Span, Value};
@@ -77,6 +78,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         attributes.add("tracegate.websocket.close_code", code);
         attributes.add("tracegate.websocket.closed_by", side.word());
     }
+    attributes.add_some("tracegate.not_retried", record.why_not_retried().map(NotRetried::word));
     attributes.add_failure(record.failure());
     attributes.add_some("tracegate.rule", record.rule().map(|rule| &**rule));
     let error = attributes.add_error(ErrorType::of_operation(record));
