@@ -108,6 +108,10 @@ mod tests {
     }
 
     impl Control for Fake {
+        fn set_in_use(&self, _: &str, _: &str, _: bool) -> bool {
+            false
+        }
+
         fn ready(&self) -> bool {
             self.ready.load(Ordering::Relaxed)
         }

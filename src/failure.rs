@@ -300,6 +300,10 @@ details! {
     StreamRefused = "stream_refused";
     /// As many wait already as may wait.
     QueueFull = "queue_full";
+    /// As many requests are under way already as may be.
+    Requests = "requests";
+    /// As many connections are open already as may be.
+    Connections = "connections";
     /// A method that is always refused.
     Method = "method";
     /// The head had been sent when the exchange broke.

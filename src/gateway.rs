@@ -36,6 +36,9 @@ use crate::telemetry::metrics::Format;
 use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::metrics::reloads::ReloadOutcome;
 use crate::telemetry::{Sink, Telemetry};
+use crate::upstream::Upstream;
+use crate::upstream::breaker::Level;
+use crate::upstream::standing::Status;
 
 /// How often unused upstream connections and removed routes are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -179,6 +182,12 @@ impl Gateway {
         self.admin.probes_address
     }
 
+    /// Takes an endpoint, `host:port`, of an upstream out of use or back in; `false` if there is none like that.
+    /// Requests that are on their way to it are not disturbed.
+    pub fn set_in_use(&self, upstream: &str, endpoint: &str, in_use: bool) -> bool {
+        self.shared.set_in_use(upstream, endpoint, in_use)
+    }
+
     /// Opens the access log's file anew, after it has been moved away.
     pub fn reopen_access_log(&self) {
         self.shared.telemetry.reopen_access_log();
@@ -297,22 +306,19 @@ impl Control for Shared {
         self.telemetry.metrics().page(format)
     }
 
+    fn set_in_use(&self, upstream: &str, endpoint: &str, in_use: bool) -> bool {
+        self.reload.change(|snapshot| {
+            let known = snapshot.upstreams.get(upstream);
+            known.is_some_and(|known| known.upstream.set_in_use(endpoint, in_use))
+        })
+    }
+
     fn status(&self) -> serde_json::Value {
         let snapshot = self.reload.snapshot();
         let upstreams: BTreeMap<&str, _> = snapshot
             .upstreams
             .iter()
-            .map(|(name, connected)| {
-                let endpoints: Vec<_> = connected
-                    .upstream
-                    .endpoints()
-                    .iter()
-                    .map(|endpoint| {
-                        json!({ "endpoint": endpoint.labels.endpoint, "in_flight": endpoint.in_flight() })
-                    })
-                    .collect();
-                (name, json!({ "endpoints": endpoints }))
-            })
+            .map(|(name, connected)| (name, upstream_status(&connected.upstream)))
             .collect();
         let listeners: BTreeMap<&str, String> =
             self.reload.addresses().map(|(name, address)| (&**name, address.to_string())).collect();
@@ -336,6 +342,38 @@ impl Control for Shared {
             Reloaded { accepted, report: json!(report) }
         })
     }
+}
+
+/// An upstream on the status page.
+fn upstream_status(upstream: &Upstream) -> serde_json::Value {
+    let endpoint = |status: Status| {
+        let mut shown = json!({
+            "endpoint": status.endpoint,
+            "state": status.word(),
+            "in_flight": status.in_flight,
+            "weight": status.weight,
+            "health": status.health.word(),
+            "in_use": status.in_use,
+        });
+        let seconds = |time: Duration| (time.as_secs_f64() * 10.0).round() / 10.0;
+        if let Some(left) = status.ejected_for {
+            shown["ejected_for_seconds"] = seconds(left).into();
+        }
+        if let Some(since) = status.slow_start {
+            shown["returned_seconds_ago"] = seconds(since).into();
+        }
+        shown
+    };
+    let endpoints: Vec<_> = upstream.statuses().into_iter().map(endpoint).collect();
+    let mut shown = json!({ "endpoints": endpoints, "panic": upstream.is_in_panic() });
+    if let Some(breaker) = upstream.breaker() {
+        let level = |level: Level| {
+            let Level { bound, most, now, refused } = level;
+            (bound.word().to_owned(), json!({ "most": most, "now": now, "refused": refused }))
+        };
+        shown["breaker"] = serde_json::Value::Object(breaker.levels().map(level).collect());
+    }
+    shown
 }
 
 impl fmt::Debug for Shared {

@@ -7,7 +7,8 @@
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
 //! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and
 //! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
-//! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection. The answer comes back through the same
+//! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection; what the [`probe`] asks beside
+//! all that is no request. The answer comes back through the same
 //! stages, its [`body`] last; a call of [`grpc`] is judged by its trailers. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
 mod attempt;
@@ -27,6 +28,7 @@ pub mod plan;
 pub mod pointer;
 pub mod policy;
 pub mod pool;
+pub mod probe;
 pub mod record;
 pub mod refuse;
 pub mod removal;

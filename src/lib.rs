@@ -18,7 +18,7 @@
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::ties` and
-//! `http::file::crossings`), `upstream::file`, `telemetry::file` (with `telemetry::file::receivers` and
+//! `http::file::crossings`), `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
 //! `setting::name`, `setting::or_off`, `setting::secret`, `setting::digest`;
@@ -41,8 +41,11 @@
 //! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
 //! `http::pointer`, and `http::forward`, which by the route's `http::plan` tries once or, where `http::retry` says so, again:
 //! each `http::attempt` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
-//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route. `upstream` picks one `upstream::endpoint` by
-//! `upstream::balance`, bounds what is tried again by an `upstream::budget`, and is reached through `net`: `net::resolve`, `net::dial`, `net::retry_after`, `net::tls` with `net::pem` and `net::x509`, one
+//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route. Each endpoint has its
+//! `upstream::standing`: by the `upstream::health` that an `http::probe` finds, by being one of the
+//! `upstream::outliers`, by an operator's word. `upstream` picks one `upstream::endpoint` of those that are usable by
+//! `upstream::balance`, within the bounds of the `upstream::breaker`, bounds what is tried again by an
+//! `upstream::budget`, and is reached through `net`: `net::resolve`, `net::dial`, `net::retry_after`, `net::tls` with `net::pem` and `net::x509`, one
 //! `net::stream`. Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
 //! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
@@ -57,7 +60,8 @@
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
-//! `telemetry::metrics::dns`, `telemetry::metrics::reloads`, `telemetry::metrics::process`, found by the handles of `telemetry::series`);
+//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::reloads`,
+//! `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
 //! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,
 //! over a connection to its `telemetry::errors::peer`, from a `telemetry::errors::outbox`;

@@ -1,23 +1,34 @@
 //! Upstreams: a named set of endpoints, one of which is picked for each attempt.
 
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod endpoint;
 pub mod file;
+pub mod health;
+pub mod outliers;
+pub mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
+use tokio::task::JoinSet;
 
 pub use balance::Balance;
-use balance::Balancer;
+use breaker::Bound;
+pub use breaker::Breaker;
+use breaker::Counted;
 use budget::Budget;
-pub use endpoint::{Address, Connected, Endpoint, InFlight};
+pub use endpoint::{Address, Connected, Endpoint};
+pub use health::Probe;
+pub use standing::InFlight;
+use standing::{Rules, Standings, Status};
 
 use crate::failure::{Failure, Reason};
 use crate::net::{self, Resolver};
 use crate::telemetry::context::format::Formats;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::operation::EndpointLabels;
 use crate::telemetry::series::EndpointSeries;
 
@@ -31,8 +42,14 @@ pub struct Settings {
     pub service: Option<Box<str>>,
     /// At least one.
     pub endpoints: Vec<Address>,
-    /// How an endpoint is picked.
-    pub balance: Balance,
+    /// The weight of each endpoint, in their order.
+    pub weights: Vec<u32>,
+    /// By what an endpoint is picked, and kept from being picked.
+    pub rules: Rules,
+    /// How endpoints are checked, if they are.
+    pub health: Option<health::Settings>,
+    /// Bounds of the whole upstream.
+    pub breaker: breaker::Bounds,
     /// What is spoken to the endpoints.
     pub protocol: Protocol,
     /// TLS towards `https` endpoints, with authorities loaded. Always there if an endpoint is `https`.
@@ -59,6 +76,7 @@ impl Settings {
     /// Whether an endpoint's connections are kept in the same way by these settings as by the others.
     pub fn pools_as(&self, other: &Self) -> bool {
         (self.pool, self.protocol, self.header_bytes) == (other.pool, other.protocol, other.header_bytes)
+            && self.breaker == other.breaker
     }
 }
 
@@ -107,9 +125,17 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Upstream {
     endpoints: Box<[Arc<Endpoint>]>,
-    balancer: Balancer,
+    standings: Arc<Standings>,
+    health: Option<health::Settings>,
+    breaker: Option<Arc<Breaker>>,
     budget: Option<Budget>,
     propagate: Formats,
+}
+
+/// Keeps the standings of an upstream's endpoints, and checks their health, until it drops.
+#[derive(Debug)]
+pub struct Watch {
+    _tasks: JoinSet<()>,
 }
 
 /// The endpoint of one attempt.
@@ -119,7 +145,7 @@ pub struct Picked {
     pub index: usize,
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// Counts the request until it drops: to be kept until the answer has ended.
+    /// Counts the request until it drops, and is told how it went: to be kept until the answer has ended.
     pub in_flight: InFlight,
 }
 
@@ -127,8 +153,14 @@ impl Upstream {
     /// An upstream by these settings. Nothing is resolved or dialled before it is used.
     ///
     /// An endpoint that the previous upstream of this name has, and that is reached in the same way, is carried
-    /// over with its requests in flight, what is known of its name, and its series.
-    pub fn new(settings: &Settings, resolver: &Resolver, previous: Option<(&Settings, &Self)>) -> Arc<Self> {
+    /// over with its requests in flight, what is known of its name, and its series. However it is reached, what
+    /// operators have taken out stays out, and what was unhealthy or ejected stays so while the rules are the same.
+    pub fn new(
+        settings: &Settings,
+        resolver: &Resolver,
+        metrics: &Metrics,
+        previous: Option<(&Settings, &Self)>,
+    ) -> Arc<Self> {
         let same_way =
             previous.filter(|(before, _)| before.reaches_as(settings)).map(|(_, upstream)| upstream);
         let known = |address: &Address| {
@@ -145,10 +177,66 @@ impl Upstream {
             let (name, labels) = (resolver.name(&address.host), labels(settings, address));
             Arc::new(Endpoint::new(address, name, tls, settings.connect_timeout, labels))
         });
-        let endpoints = endpoints.collect();
-        let balancer = Balancer::new(settings.balance);
-        let budget = settings.retry_budget.map(Budget::new);
-        Arc::new(Self { endpoints, balancer, budget, propagate: settings.propagate })
+        let endpoints: Box<[_]> = endpoints.collect();
+        let members = endpoints.iter().map(Arc::clone).zip(settings.weights.iter().copied());
+        let checked = settings.health.is_some();
+        let standings = Standings::new(&settings.name, members, settings.rules, checked, metrics);
+        if let Some((before, upstream)) = previous {
+            standings.carry_over(&upstream.standings, before.health == settings.health);
+        }
+        let same_bounds = previous.filter(|(before, _)| before.breaker == settings.breaker);
+        let breaker = match same_bounds {
+            Some((_, upstream)) => upstream.breaker.clone(),
+            None => Breaker::new(&settings.name, settings.breaker, metrics),
+        };
+        Arc::new(Self {
+            standings: Arc::new(standings),
+            health: settings.health.clone(),
+            breaker,
+            budget: settings.retry_budget.map(Budget::new),
+            propagate: settings.propagate,
+            endpoints,
+        })
+    }
+
+    /// Keeps its endpoints' standings from now on: checks their health by this probe, ends ejections and slow
+    /// starts.
+    pub fn watch(&self, probe: Option<&Arc<dyn Probe>>) -> Watch {
+        let mut tasks = JoinSet::new();
+        let standings = Arc::clone(&self.standings);
+        tasks.spawn(async move { standings.keep().await });
+        if let Some(breaker) = &self.breaker {
+            tasks.spawn(Arc::clone(breaker).tell());
+        }
+        if let (Some(settings), Some(probe)) = (&self.health, probe) {
+            for (index, endpoint) in self.endpoints.iter().enumerate() {
+                let (settings, probe) = (settings.clone(), Arc::clone(probe));
+                let (endpoint, standings) = (Arc::clone(endpoint), Arc::clone(&self.standings));
+                tasks.spawn(health::watch(settings, probe, endpoint, standings, index));
+            }
+        }
+        Watch { _tasks: tasks }
+    }
+
+    /// An operator takes an endpoint, `host:port`, out or back in; `false` if there is none like that. Requests
+    /// that are on their way to it are not disturbed.
+    pub fn set_in_use(&self, endpoint: &str, in_use: bool) -> bool {
+        self.standings.set_in_use(endpoint, in_use)
+    }
+
+    /// How its endpoints stand, in their order.
+    pub fn statuses(&self) -> Vec<Status> {
+        self.standings.statuses()
+    }
+
+    /// Whether so few endpoints are usable that all in use are taken.
+    pub fn is_in_panic(&self) -> bool {
+        self.standings.is_in_panic()
+    }
+
+    /// Its circuit breaker, if anything is bounded.
+    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.breaker.as_ref()
     }
 
     /// The formats in which it is told the trace context; in none, context and baggage are withheld.
@@ -167,30 +255,35 @@ impl Upstream {
     }
 
     /// An endpoint for one attempt. Those already tried, by index, are avoided as long as there are others.
-    /// Fails with `no_endpoint`.
+    /// Fails with `breaker_open` and `no_endpoint`.
     pub fn pick(&self, tried: &[usize]) -> Result<Picked, Failure> {
-        let load = |index: usize| self.endpoints[index].in_flight();
-        let index = self
-            .balancer
-            .pick(self.endpoints.len(), tried, load, &mut rand::rng())
-            .ok_or(Reason::NoEndpoint)?;
-        Ok(self.picked(index))
+        let counted = self.count()?;
+        let index = self.standings.pick(tried).ok_or(Reason::NoEndpoint)?;
+        Ok(self.picked(index, counted))
     }
 
-    /// Whether there is an endpoint beside this one and those tried before.
+    /// Whether there is a usable endpoint beside this one and those tried before.
     pub fn has_other(&self, index: usize, before: &[usize]) -> bool {
-        (0..self.endpoints.len()).any(|other| other != index && !before.contains(&other))
+        self.standings.has_other(index, before)
     }
 
-    /// This very endpoint for one attempt, if it is in use: for those who were there before.
+    /// This very endpoint for one attempt, if it is usable: for those who were there before. `None` also where the
+    /// circuit breaker is open.
     pub fn pick_again(&self, index: usize) -> Option<Picked> {
-        (index < self.endpoints.len()).then(|| self.picked(index))
+        let counted = self.standings.may_be_picked(index).then(|| self.count().ok())??;
+        Some(self.picked(index, counted))
     }
 
-    fn picked(&self, index: usize) -> Picked {
-        let endpoint = Arc::clone(&self.endpoints[index]);
-        let in_flight = endpoint.enter();
-        Picked { index, endpoint, in_flight }
+    fn count(&self) -> Result<Option<Counted>, Failure> {
+        match &self.breaker {
+            Some(breaker) => breaker.enter(Bound::Requests),
+            None => Ok(None),
+        }
+    }
+
+    fn picked(&self, index: usize, counted: Option<Counted>) -> Picked {
+        let in_flight = self.standings.enter(index, counted);
+        Picked { index, endpoint: Arc::clone(&self.endpoints[index]), in_flight }
     }
 }
 
@@ -239,8 +332,16 @@ mod tests {
         Settings {
             name: "shop".into(),
             service: Some("shop-api".into()),
+            weights: vec![1; endpoints.len()],
             endpoints,
-            balance: Balance::PowerOfTwoChoices,
+            rules: Rules {
+                balance: Balance::PowerOfTwoChoices,
+                outliers: None,
+                slow_start: None,
+                panic_threshold: None,
+            },
+            health: None,
+            breaker: breaker::Bounds::default(),
             protocol: Protocol::Http2,
             tls: Some(Tls { config, server_name: None }),
             connect_timeout: PATIENCE,
@@ -261,21 +362,25 @@ mod tests {
         })
     }
 
+    fn metrics() -> Arc<Metrics> {
+        Metrics::new(&crate::telemetry::settings::Metrics::default())
+    }
+
     fn upstream(endpoints: Vec<Address>) -> Arc<Upstream> {
-        Upstream::new(&settings(endpoints), &resolver(), None)
+        Upstream::new(&settings(endpoints), &resolver(), &metrics(), None)
     }
 
     #[tokio::test]
     async fn a_request_counts_as_in_flight_until_its_guard_drops() {
         let upstream = upstream(vec![address(false, "192.0.2.1", 80)]);
-        let endpoint = &upstream.endpoints()[0];
+        let in_flight = || upstream.statuses()[0].in_flight;
         let picked = [upstream.pick(&[]).unwrap(), upstream.pick(&[]).unwrap()];
-        assert_eq!(endpoint.in_flight(), 2);
+        assert_eq!(in_flight(), 2);
         let [first, second] = picked;
         drop(first.in_flight);
-        assert_eq!(endpoint.in_flight(), 1);
+        assert_eq!(in_flight(), 1);
         drop(second);
-        assert_eq!(endpoint.in_flight(), 0);
+        assert_eq!(in_flight(), 0);
     }
 
     #[tokio::test]
@@ -370,7 +475,7 @@ mod tests {
             (address(true, "127.0.0.1", mute), short, (Reason::TlsFailed, Some(Detail::Timeout))),
         ] {
             let settings = Settings { connect_timeout: timeout, ..settings(vec![address.clone()]) };
-            let upstream = Upstream::new(&settings, &resolver(), None);
+            let upstream = Upstream::new(&settings, &resolver(), &metrics(), None);
             let failure = upstream.endpoints()[0].dial().await.unwrap_err();
             assert_eq!((failure.reason, failure.detail), expected, "{address:?}");
         }

@@ -13,6 +13,9 @@ pub trait Control: Send + Sync {
     /// The metrics page. May take long: it is called where blocking is allowed.
     fn metrics(&self, format: Format) -> String;
 
+    /// Takes an endpoint, `host:port`, of an upstream out of use or back in; `false` if there is none like that.
+    fn set_in_use(&self, upstream: &str, endpoint: &str, in_use: bool) -> bool;
+
     /// Listeners, routes, upstreams and telemetry, as an object; shown beside version and uptime.
     fn status(&self) -> Value;
 

@@ -159,6 +159,13 @@ impl Reload {
         self.snapshot.current()
     }
 
+    /// Changes the state of what is in force. A reload comes before or after, so that it finds what was changed:
+    /// this may have to wait for one.
+    pub fn change<T>(&self, change: impl FnOnce(&Snapshot) -> T) -> T {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&self.snapshot())
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.state().settings)

@@ -25,12 +25,13 @@ use crate::http::forward::Forward;
 use crate::http::plan::Plan;
 use crate::http::policy;
 use crate::http::pool::Pool;
+use crate::http::probe;
 use crate::http::route::{Route, Settings as RouteSettings};
 use crate::http::routes::Routes;
 use crate::http::timers::Timers;
 use crate::net::Resolver;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Settings as UpstreamSettings, Upstream};
+use crate::upstream::{Settings as UpstreamSettings, Upstream, Watch};
 
 /// Immutable: a reload builds another one.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub struct Connected {
     pub upstream: Arc<Upstream>,
     /// One pool an endpoint.
     pub pools: Arc<[Arc<Pool>]>,
+    /// What goes on for as long as the upstream serves: health checks, the ends of ejections.
+    _watch: Watch,
 }
 
 impl Snapshot {
@@ -118,15 +121,18 @@ fn connected(
     before: Option<(&UpstreamSettings, &Connected)>,
 ) -> Connected {
     let known = before.map(|(settings, connected)| (settings, &*connected.upstream));
-    let upstream = Upstream::new(settings, &around.resolver, known);
+    let upstream = Upstream::new(settings, &around.resolver, &around.metrics, known);
     let same_pools = before.filter(|(before, _)| before.pools_as(settings)).map(|(_, connected)| connected);
     let pools = upstream.endpoints().iter().map(|endpoint| {
         let kept = same_pools.into_iter().flat_map(|same| same.pools.iter());
         let kept = kept.into_iter().find(|pool| pool.is_of(endpoint));
-        kept.map_or_else(|| Pool::new(endpoint, settings, &around.metrics), Arc::clone)
+        kept.map_or_else(|| Pool::new(endpoint, upstream.breaker(), settings, &around.metrics), Arc::clone)
     });
-    let pools = pools.collect();
-    Connected { upstream, pools }
+    let pools: Arc<[_]> = pools.collect();
+    Pool::gather(&pools);
+    let probe = settings.health.as_ref().map(|health| probe::new(health, settings));
+    let watch = upstream.watch(probe.as_ref());
+    Connected { upstream, pools, _watch: watch }
 }
 
 /// A route; the series of its records go on where they carry the same as before.

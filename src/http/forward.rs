@@ -157,10 +157,16 @@ fn rejudge(
 
 /// Ends an attempt whose answer, if there is one, nobody gets.
 async fn give_up(tried: Tried, until: Instant) {
-    let Tried { came, mut attempt, picked, .. } = tried;
+    let Tried { came, mut attempt, mut picked, .. } = tried;
     match came {
-        Err(failure) => attempt.fail(&failure),
+        Err(failure) => {
+            attempt.fail(&failure);
+            picked.in_flight.failed(&failure);
+        }
         Ok((answer, lease)) => {
+            if answer.status().is_server_error() {
+                picked.in_flight.failed(&Reason::UpstreamStatus.into());
+            }
             attempt.head(answer.status().as_u16());
             discard(answer.into_body(), attempt, lease, until).await;
         }
@@ -187,18 +193,21 @@ async fn discard(mut body: Incoming, mut attempt: Attempt, lease: Lease, until: 
 
 /// The answer, or why there is none.
 fn finish(plan: &Plan, handle: &Handle, asked: Asked, tried: Tried) -> Result<Response, Failure> {
-    let Tried { came, mut attempt, picked, progress, .. } = tried;
+    let Tried { came, mut attempt, mut picked, progress, .. } = tried;
     match came {
         Ok((answer, lease)) => {
             let status = answer.status();
             if status.is_server_error() {
-                handle.fail(&Reason::UpstreamStatus.into());
+                let failure = Reason::UpstreamStatus.into();
+                handle.fail(&failure);
+                picked.in_flight.failed(&failure);
             }
             attempt.head(status.as_u16());
             if status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(switch(plan, answer, attempt, lease, picked.in_flight));
             }
-            let called = asked.call.filter(|_| !is_ended(&answer, handle, &mut attempt));
+            let called =
+                asked.call.filter(|_| !is_ended(&answer, handle, &mut attempt, &mut picked.in_flight));
             let (head, incoming) = answer.into_parts();
             let handle = handle.clone();
             let removal = Arc::clone(&plan.removal);
@@ -218,6 +227,7 @@ fn finish(plan: &Plan, handle: &Handle, asked: Asked, tried: Tried) -> Result<Re
         }
         Err(failure) => {
             attempt.fail(&failure);
+            picked.in_flight.failed(&failure);
             Err(failure)
         }
     }
@@ -235,11 +245,16 @@ fn take_call(request: &mut Request) -> Option<Call> {
 
 /// Whether this head is all there is of a call's answer; then it is judged. Whoever does not even answer 200 has not
 /// spoken gRPC.
-fn is_ended(answer: &http::Response<Incoming>, handle: &Handle, attempt: &mut Attempt) -> bool {
+fn is_ended(
+    answer: &http::Response<Incoming>,
+    handle: &Handle,
+    attempt: &mut Attempt,
+    in_flight: &mut InFlight,
+) -> bool {
     let unknown = || answer.body().is_end_stream().then_some(grpc::UNKNOWN);
     let status = grpc::status(answer.headers()).or_else(unknown);
     if let Some(status) = status.filter(|_| answer.status() == StatusCode::OK) {
-        grpc::ended(handle, Some(attempt), status);
+        grpc::ended(handle, Some(attempt), in_flight, status);
     }
     status.is_some() || answer.status() != StatusCode::OK
 }
@@ -259,8 +274,9 @@ fn switch(
     mut answer: http::Response<Incoming>,
     attempt: Attempt,
     lease: Lease,
-    in_flight: InFlight,
+    mut in_flight: InFlight,
 ) -> Response {
+    in_flight.succeeded();
     let upstream = hyper::upgrade::on(&mut answer);
     upgrade::state(answer.headers_mut());
     let agreed =

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::failure::Reason;
 use crate::telemetry::{Attempt, Handle};
+use crate::upstream::InFlight;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -85,9 +86,12 @@ pub(super) fn status(headers: &HeaderMap) -> Option<u8> {
 }
 
 /// The call has ended with this status: every one but OK fails the attempt, those that say that the server failed
-/// fail the exchange.
-pub(super) fn ended(handle: &Handle, attempt: Option<&mut Attempt>, status: u8) {
+/// fail the exchange, and those of them that no client can bring about speak against the endpoint.
+pub(super) fn ended(handle: &Handle, attempt: Option<&mut Attempt>, in_flight: &mut InFlight, status: u8) {
     handle.grpc_status(status);
+    if is_endpoints_fault(status) {
+        in_flight.failed(&Reason::GrpcStatus.into());
+    }
     if is_servers_failure(status) {
         handle.fail(&Reason::GrpcStatus.into());
     }
@@ -101,6 +105,11 @@ pub(super) fn ended(handle: &Handle, attempt: Option<&mut Attempt>, status: u8) 
 /// server side).
 fn is_servers_failure(status: u8) -> bool {
     matches!(status, 2 | 4 | 12..=15)
+}
+
+/// Whether a status speaks against the endpoint: not where a client gave little time, or asked for what there is not.
+fn is_endpoints_fault(status: u8) -> bool {
+    is_servers_failure(status) && !matches!(status, 4 | 12)
 }
 
 /// What ends a call for a reason of the gateway's own: as trailers, or as a head that is all there is.

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
@@ -22,6 +22,7 @@ use crate::net;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::connections::OpenConnection;
 use crate::telemetry::operation::ConnectionFacts;
+use crate::upstream::breaker::{Bound, Breaker, Counted};
 use crate::upstream::{self, Endpoint, Protocol};
 
 /// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
@@ -46,6 +47,9 @@ pub struct Pool {
     idle: Mutex<Vec<Idle>>,
     retired: AtomicBool,
     shared: tokio::sync::Mutex<Shared>,
+    /// Bounds of the whole upstream, if it has any, and the pools that share them.
+    breaker: Option<Arc<Breaker>>,
+    all: Mutex<Weak<[Arc<Pool>]>>,
 }
 
 /// The HTTP/2 connection, if there is one, and how the last dialling failed, if it did.
@@ -76,6 +80,7 @@ struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     headroom: Headroom,
     _driven: Driven,
+    _counted: Option<Counted>,
 }
 
 /// An HTTP/1.1 connection's task. It ends with this: what an early answer left of a request is not sent any more.
@@ -111,8 +116,15 @@ enum Sender {
 }
 
 impl Pool {
-    /// An empty pool for this endpoint, which counts its connections in these metrics.
-    pub fn new(endpoint: &Arc<Endpoint>, settings: &upstream::Settings, metrics: &Arc<Metrics>) -> Arc<Self> {
+    /// An empty pool for this endpoint, which counts its connections in these metrics, and at the breaker of its
+    /// upstream.
+    pub fn new(
+        endpoint: &Arc<Endpoint>,
+        breaker: Option<&Arc<Breaker>>,
+        settings: &upstream::Settings,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
+        let none: Weak<[Arc<Self>]> = Weak::<[Arc<Self>; 0]>::new();
         Arc::new(Self {
             endpoint: Arc::clone(endpoint),
             metrics: Arc::clone(metrics),
@@ -124,7 +136,16 @@ impl Pool {
             idle: Mutex::default(),
             retired: AtomicBool::new(false),
             shared: tokio::sync::Mutex::default(),
+            breaker: breaker.cloned(),
+            all: Mutex::new(none),
         })
+    }
+
+    /// These are the pools of one upstream: they share its breaker.
+    pub fn gather(pools: &Arc<[Arc<Self>]>) {
+        for pool in &**pools {
+            *pool.all.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(pools);
+        }
     }
 
     /// Lends a connection that is kept and can be used at once, now, if there is one and a place for it.
@@ -193,6 +214,7 @@ impl Pool {
             return Ok((place, None));
         }
         let _pending = Pending::enter(self)?;
+        let _counted = self.count(Bound::Pending)?;
         let began = Instant::now();
         match tokio::time::timeout(self.settings.wait, Arc::clone(&self.places).acquire_owned()).await {
             Ok(place) => Ok((place.expect("the semaphore is never closed"), Some(began.elapsed()))),
@@ -235,15 +257,35 @@ impl Pool {
             && kept.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
     }
 
+    /// Counts one more of what the circuit breaker bounds. Where there are too many connections, an unused one
+    /// is closed for it, of whichever endpoint.
+    fn count(&self, bound: Bound) -> Result<Option<Counted>, Failure> {
+        let Some(breaker) = &self.breaker else { return Ok(None) };
+        breaker.enter_after(bound, || bound == Bound::Connections && self.close_unused())
+    }
+
+    fn close_unused(&self) -> bool {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        all.iter().flat_map(|all| all.iter()).any(|pool| {
+            let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            !idle.is_empty() && {
+                // the one that has been unused for longest, as far as the order tells
+                drop(idle.swap_remove(0));
+                true
+            }
+        })
+    }
+
     async fn dial_http1(&self) -> Result<(Sender, ConnectionFacts), Failure> {
+        let counted = self.count(Bound::Connections)?;
         let connected = self.endpoint.dial().await?;
         let headroom = Headroom::default();
         let handshake = http1::Builder::new()
             .max_header_size(self.header_bytes)
             .handshake(TokioIo::new(Bounded::new(connected.stream, headroom.clone())));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        let driven = Driven(self.drive(connection.with_upgrades()));
-        let connection = Http1 { sender, headroom, _driven: driven };
+        let driven = Driven(self.drive(connection.with_upgrades(), None));
+        let connection = Http1 { sender, headroom, _driven: driven, _counted: counted };
         Ok((Sender::Http1(connection), connected.facts))
     }
 
@@ -281,11 +323,16 @@ impl Pool {
     }
 
     async fn dial_http2(&self) -> Result<(http2::SendRequest<RequestBody>, ConnectionFacts), Failure> {
+        let counted = self.count(Bound::Connections)?;
         let connected = self.endpoint.dial().await?;
-        Ok((self.handshake_http2(connected.stream).await?, connected.facts))
+        Ok((self.handshake_http2(connected.stream, counted).await?, connected.facts))
     }
 
-    async fn handshake_http2(&self, stream: net::Stream) -> Result<http2::SendRequest<RequestBody>, Failure> {
+    async fn handshake_http2(
+        &self,
+        stream: net::Stream,
+        counted: Option<Counted>,
+    ) -> Result<http2::SendRequest<RequestBody>, Failure> {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -295,18 +342,22 @@ impl Pool {
             .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        self.drive(connection);
+        self.drive(connection, counted);
         Ok(sender)
     }
 
     /// Runs a connection for as long as the pool or an exchange holds its sender.
-    fn drive(&self, connection: impl Future<Output = hyper::Result<()>> + Send + 'static) -> AbortHandle {
+    fn drive(
+        &self,
+        connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
+        counted: Option<Counted>,
+    ) -> AbortHandle {
         let open = self.metrics.endpoint_connection(&self.endpoint.labels);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
-            drop(open);
+            drop((open, counted));
         })
         .abort_handle()
     }

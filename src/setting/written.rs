@@ -51,6 +51,16 @@ impl<T> Written<T> {
         }
     }
 
+    /// What is made of the value, at the same key; if that is nothing, the value is wrong, which has been noted.
+    pub fn map<U>(self, make: impl FnOnce(T) -> Option<U>) -> Written<U> {
+        let state = match self.state {
+            State::Absent => State::Absent,
+            State::Wrong => State::Wrong,
+            State::Value(value) => make(value).map_or(State::Wrong, State::Value),
+        };
+        Written { key: self.key, state }
+    }
+
     /// Whether nothing was written, right or wrong.
     pub fn is_absent(&self) -> bool {
         matches!(self.state, State::Absent)

@@ -5,6 +5,7 @@
 
 pub mod connections;
 pub mod dns;
+pub mod endpoints;
 pub mod exemplar;
 pub mod family;
 pub mod histogram;
@@ -23,6 +24,7 @@ use ::metrics::{Counter, Gauge};
 
 use self::connections::{Connections, Expiries, OpenConnection};
 use self::dns::Lookups;
+use self::endpoints::EndpointState;
 use self::exemplar::Exemplar;
 use self::histogram::Histogram;
 pub use self::page::Format;
@@ -99,6 +101,21 @@ impl Metrics {
         let open = self.endpoint(endpoint).connections.clone();
         open.increment(1);
         OpenConnection(open)
+    }
+
+    /// The series of an endpoint's state; some only if its health is checked.
+    pub fn endpoint_state(&self, upstream: &str, endpoint: &str, checked: bool) -> EndpointState {
+        EndpointState::new(&self.registry, upstream, endpoint, checked)
+    }
+
+    /// Whether an upstream has so few usable endpoints that all of them are used.
+    pub fn upstream_panic(&self, upstream: &str) -> Gauge {
+        self.registry.owned_gauge(family::UPSTREAM_PANIC, &[("tracegate_upstream", upstream)])
+    }
+
+    /// What an upstream's circuit breaker refuses because of this bound.
+    pub fn breaker_refusals(&self, upstream: &str, bound: &str) -> Counter {
+        self.registry.owned_counter(family::BREAKER, &[("tracegate_upstream", upstream), ("bound", bound)])
     }
 
     /// The series of name lookups.

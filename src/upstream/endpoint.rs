@@ -1,4 +1,4 @@
-//! One address of an upstream: its labels, its load, and how a connection to it is made.
+//! One address of an upstream: its labels, and how a connection to it is made.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 
+use super::outliers::Outcomes;
 use crate::failure::{Detail, Failure, Reason};
 use crate::net::{self, Name, Stream, tls};
 use crate::telemetry::operation::{ConnectionFacts, EndpointLabels};
@@ -58,8 +59,19 @@ pub struct Endpoint {
     name: Name,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     connect_timeout: Duration,
-    in_flight: Arc<AtomicUsize>,
     dials: AtomicUsize,
+    /// What requests count.
+    pub(super) counts: Counts,
+}
+
+/// What the requests to one endpoint count, apart from what those to others do.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Counts {
+    /// Requests on their way to it.
+    pub(super) in_flight: AtomicUsize,
+    /// How they went.
+    pub(super) outcomes: Outcomes,
 }
 
 /// A new connection to an endpoint, ready for its first request.
@@ -86,8 +98,8 @@ impl Endpoint {
             name,
             tls,
             connect_timeout,
-            in_flight: Arc::default(),
             dials: AtomicUsize::new(0),
+            counts: Counts::default(),
         }
     }
 
@@ -127,17 +139,6 @@ impl Endpoint {
     pub fn is_current(&self, peer: SocketAddr) -> bool {
         self.name.is_current(peer.ip())
     }
-
-    /// Requests that are on their way to it.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Counts one more request until the guard drops.
-    pub(super) fn enter(&self) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(&self.in_flight))
-    }
 }
 
 /// Where to dial: in each family the addresses take turns at being first, so that a name with many of them (a
@@ -151,16 +152,6 @@ fn in_turn(addresses: &[IpAddr], port: u16, turn: usize) -> Vec<SocketAddr> {
     }
     v6.append(&mut v4);
     v6
-}
-
-/// One request on its way to an endpoint, counted until this drops.
-#[derive(Debug)]
-pub struct InFlight(Arc<AtomicUsize>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! `[upstreams.NAME]` as written, and what it means.
 
+mod resilience;
+
 use std::net::{IpAddr, SocketAddr};
 use std::{fmt, time};
 
 use http::Uri;
 use rustls::pki_types::ServerName;
-use serde::de::{Error, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use self::resilience::{WrittenBreaker, WrittenHealth, WrittenOutliers};
+use super::standing::Rules;
 use super::{Address, Balance, Pool, Protocol, Settings, Tls, budget};
 use crate::net;
 use crate::net::file::CertificateName;
@@ -20,8 +24,13 @@ use crate::telemetry::context::format::Formats;
 #[derive(Debug, Deserialize)]
 pub struct Upstream {
     service: Written<String>,
-    endpoints: Written<Vec<Written<Address>>>,
+    endpoints: Written<Vec<Written<WrittenEndpoint>>>,
     balance: Written<Balance>,
+    slow_start: Written<OrOff<Duration>>,
+    panic_threshold: Written<OrOff<Ratio>>,
+    health: Option<WrittenHealth>,
+    outliers: OrOff<WrittenOutliers>,
+    breaker: WrittenBreaker,
     protocol: Written<Protocol>,
     tls: Option<WrittenTls>,
     connect_timeout: Written<Duration>,
@@ -63,14 +72,34 @@ impl Upstream {
         if endpoints.is_empty() {
             check.wrong(&key, "is empty", "write at least one: [\"http://127.0.0.1:9001\"]");
         }
+        // of those that are right, and so in the order of the addresses
+        let right = endpoints.iter().filter_map(Written::get).filter(|endpoint| endpoint.address.is_some());
+        let weights: Vec<u32> = right.map(|endpoint| endpoint.weight).collect();
+        let endpoints: Vec<_> =
+            endpoints.into_iter().map(|written| written.map(|endpoint| endpoint.address)).collect();
         refuse_admin(&endpoints, admin, check);
         refuse_repeated(&endpoints, check);
         let tls = check_tls(self.tls, protocol, &endpoints, &key, check);
+        let health = match self.health {
+            Some(health) => Some(health.check(protocol == Protocol::Http2, check)?),
+            None => None,
+        };
+        let slow_start = self.slow_start.or(Some(time::Duration::from_secs(10)));
+        let panic_threshold =
+            self.panic_threshold.into_option().map_or(Some(0.5), |share| share.into_option().map(f64::from));
         Some(Settings {
             name: name.into(),
             service: self.service.into_option().map(Into::into),
+            weights,
+            rules: Rules {
+                balance: self.balance.or(Balance::PowerOfTwoChoices),
+                outliers: self.outliers.into_option().map(|outliers| outliers.check(check)),
+                slow_start,
+                panic_threshold,
+            },
+            health,
+            breaker: self.breaker.check(),
             endpoints: endpoints.into_iter().filter_map(Written::into_option).collect(),
-            balance: self.balance.or(Balance::PowerOfTwoChoices),
             protocol,
             tls,
             connect_timeout: self.connect_timeout.or(time::Duration::from_secs(3)),
@@ -241,6 +270,73 @@ impl<'de> Deserialize<'de> for Address {
         text(deserializer, "a URL", Self::parse)
     }
 }
+
+/// An endpoint's URL, or a table of it and its weight. What is wrong in the table has been noted.
+#[derive(Debug)]
+struct WrittenEndpoint {
+    address: Option<Address>,
+    weight: u32,
+}
+
+impl<'de> Deserialize<'de> for WrittenEndpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UrlOrTable;
+
+        impl<'de> Visitor<'de> for UrlOrTable {
+            type Value = WrittenEndpoint;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL, or { url = \"…\", weight = 3 },")
+            }
+
+            fn visit_str<E: Error>(self, url: &str) -> Result<WrittenEndpoint, E> {
+                let address = Some(Address::parse(url).map_err(E::custom)?);
+                Ok(WrittenEndpoint { address, weight: 1 })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<WrittenEndpoint, A::Error> {
+                let help = "write { url = \"http://127.0.0.1:9001\", weight = 3 }";
+                let (mut address, mut weight) = (None, 1);
+                while let Some(key) = table.next_key::<String>()? {
+                    match key.as_str() {
+                        "url" => address = Some(table.next_value::<Written<Address>>()?.into_option()),
+                        "weight" => weight = table.next_value::<Written<Weight>>()?.or(1),
+                        other => return Err(A::Error::custom(format!("{other} is not a key here\n{help}"))),
+                    }
+                }
+                let address = address.ok_or_else(|| A::Error::custom(format!("has no url\n{help}")))?;
+                Ok(WrittenEndpoint { address, weight })
+            }
+        }
+
+        deserializer.deserialize_any(UrlOrTable)
+    }
+}
+
+/// How often an endpoint is picked beside the others.
+#[derive(Debug, Clone, Copy)]
+struct Weight(u32);
+
+impl From<Weight> for u32 {
+    fn from(written: Weight) -> Self {
+        written.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let weight = u32::from(Count::deserialize(deserializer)?);
+        if weight > MOST_WEIGHT {
+            let help =
+                format!("write a whole number from 1 to {MOST_WEIGHT}: only its ratio to the others counts");
+            return Err(D::Error::custom(format!("{weight} is out of bounds\n{help}")));
+        }
+        Ok(Self(weight))
+    }
+}
+
+/// The heaviest weight.
+const MOST_WEIGHT: u32 = 100;
 
 /// A list of formats, or `false`.
 #[derive(Debug)]

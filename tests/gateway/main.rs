@@ -9,6 +9,7 @@ mod context;
 mod errors;
 mod forwarding;
 mod grpc;
+mod health;
 mod lifecycle;
 mod metrics;
 mod orders;

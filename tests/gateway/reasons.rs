@@ -206,11 +206,28 @@ async fn provoke(reason: Reason) -> Case {
         }
         Reason::WebsocketClose => Case::Elsewhere("websocket::a_tunnel_is_judged_by_how_it_ends"),
         Reason::Overloaded => Case::Elsewhere("process::without_free_file_descriptors…"),
+        Reason::NoEndpoint => {
+            let stage = Stage::new(Answer::ok()).await;
+            assert!(stage.gateway.set_in_use("shop", stage.origin.address, false));
+            let reply = stage.get("/").await;
+            answered(stage, reply, 0, None)
+        }
+        Reason::BreakerOpen => {
+            let gate = Gate::new();
+            let text = "[upstreams.shop]\nbreaker = { requests = 1 }\n";
+            let stage = Stage::and(Answer::status(200).gate(&gate), text).await;
+            let mut first = stage.client().await;
+            let first = tokio::spawn(async move { first.get("/").await });
+            stage.origin.seen_when("the first request", |seen| !seen.is_empty()).await;
+            let reply = stage.get("/").await;
+            gate.open();
+            within("the first answer", first).await.unwrap();
+            answered(stage, reply, 0, Some("requests"))
+        }
         // needs HTTP/2 on both sides, and trailers
         Reason::GrpcStatus => Case::Elsewhere("grpc::a_failed_call_is_told_by_its_status…"),
         Reason::Misdirected => Case::Elsewhere("tls::a_host_that_wants_client_certificates…"),
-        // endpoints out of service, policies
-        Reason::NoEndpoint | Reason::BreakerOpen => Case::Later(4),
+        // policies
         Reason::Unauthenticated | Reason::Forbidden | Reason::RateLimited | Reason::AuthUnavailable => {
             Case::Later(4)
         }

@@ -226,6 +226,15 @@ fn each_key_of_an_upstream_is_checked() {
         (r#"endpoints = ["http://localhost:9901"]"#, 14, "endpoints[0]: is the gateway's own admin address"),
         (r#"endpoints = ["http://a", "http://a:80"]"#, 26, "endpoints[1]: is written twice"),
         (r#"endpoints = ["https://a b"]"#, 14, "endpoints[0]: \"https://a b\" is not a URL"),
+        (
+            r#"endpoints = [{ url = "http://a", weight = 101 }]"#,
+            43,
+            "endpoints[0].weight: 101 is out of bounds",
+        ),
+        (r#"endpoints = [{ url = "a" }]"#, 22, "endpoints[0].url: \"a\" does not begin"),
+        (r"endpoints = [{ weight = 2 }]", 14, "endpoints[0]: has no url"),
+        (r#"endpoints = [{ url = "http://a", wieght = 2 }]"#, 14, "endpoints[0]: wieght is not a key here"),
+        ("endpoints = [5]", 14, "endpoints[0]: is the number 5, where a URL, or { url"),
     ] {
         check_line("[upstreams.b]", line, column, &format!("upstreams.b.{words}"));
     }
@@ -239,6 +248,23 @@ fn each_key_of_an_upstream_is_checked() {
         ("propagate = []", 13, "propagate: is empty"),
         (r#"propagate = ["w3c", "b4"]"#, 21, "propagate[1]: \"b4\" is none of"),
         (r#"propagate = "b3""#, 13, "propagate: is a text, where a list such as"),
+        ("health = {}", 10, "health.path: is missing"),
+        (r#"health = { path = "healthz" }"#, 19, "health.path: \"healthz\" is not a path"),
+        (r#"health = { path = "/", statuses = [] }"#, 35, "health.statuses: is empty"),
+        (r#"health = { path = "/", statuses = ["2xx"] }"#, 36, "health.statuses[0]: \"2xx\" is not a range"),
+        (r#"health = { path = "/", host = "a/b" }"#, 31, "health.host: \"a/b\" is not a host"),
+        (r#"health = { path = "/", rise = 0 }"#, 31, "health.rise: 0 is out of bounds"),
+        (r#"health = { check = "grpc" }"#, 20, "health.check: \"grpc\" needs HTTP/2"),
+        (r#"health = { check = "tcp", path = "/" }"#, 34, "health.path: is not used by this kind"),
+        ("outliers = { share = 0.0 }", 22, "outliers.share: would eject whoever does not fail"),
+        (
+            r#"outliers = { max_ejection = "1s" }"#,
+            29,
+            "outliers.max_ejection: is shorter than ejection (30s)",
+        ),
+        ("breaker = { requests = 0 }", 24, "breaker.requests: 0 is out of bounds"),
+        ("panic_threshold = 2", 19, "panic_threshold: 2 is not a share"),
+        ("slow_start = 0", 14, "slow_start: 0 has no unit"),
     ] {
         check_line(
             "[upstreams.b]\nendpoints = [\"http://a\"]",
@@ -378,7 +404,7 @@ fn no_listener_is_a_problem() {
 fn later_files_override_earlier_ones_key_by_key() {
     let more = "[upstreams.shop]\nbalance = \"round_robin\"\n[upstreams.shop.pool]\nidle = \"9s\"\n";
     let upstream = &loaded(&[SMALL, more], &[]).upstreams[0];
-    assert_eq!(upstream.balance, upstream::Balance::RoundRobin);
+    assert_eq!(upstream.rules.balance, upstream::Balance::RoundRobin);
     assert_eq!(upstream.pool.idle, Duration::from_secs(9));
     assert_eq!(upstream.endpoints.len(), 1);
 

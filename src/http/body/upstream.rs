@@ -35,7 +35,7 @@ pub struct UpstreamBody {
     broken: Option<BodyError>,
     call: Option<Box<Called>>,
     removal: Watched,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 /// A call of gRPC that this is the answer to.
@@ -63,8 +63,7 @@ impl UpstreamBody {
         let (attempt, lease) = (Some(attempt), Some(lease));
         let stall = Stall::new(idle);
         let (broken, call, removal) = (None, None, Watched::new(removal));
-        let mut body =
-            Self { incoming, stall, handle, attempt, lease, broken, call, removal, _in_flight: in_flight };
+        let mut body = Self { incoming, stall, handle, attempt, lease, broken, call, removal, in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -75,7 +74,7 @@ impl UpstreamBody {
     pub(in crate::http) fn answers(&mut self, call: Call, request: Progress) {
         if self.attempt.is_none() {
             // no trailers either
-            return grpc::ended(&self.handle, None, grpc::UNKNOWN);
+            return grpc::ended(&self.handle, None, &mut self.in_flight, grpc::UNKNOWN);
         }
         let deadline = call.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
         let moves = request.moves();
@@ -86,7 +85,7 @@ impl UpstreamBody {
     fn call_ended(&mut self, trailers: Option<&HeaderMap>) {
         if self.call.is_some() {
             let status = trailers.and_then(grpc::status).unwrap_or(grpc::UNKNOWN);
-            grpc::ended(&self.handle, self.attempt.as_mut(), status);
+            grpc::ended(&self.handle, self.attempt.as_mut(), &mut self.in_flight, status);
         }
     }
 
@@ -140,6 +139,7 @@ impl UpstreamBody {
     fn end(&mut self) {
         if let (Some(mut attempt), Some(lease)) = (self.attempt.take(), self.lease.take()) {
             lease.give_back(attempt.complete());
+            self.in_flight.succeeded();
         }
     }
 
@@ -151,6 +151,7 @@ impl UpstreamBody {
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.handle.fail(failure);
+        self.in_flight.failed(failure);
         if let Some(mut attempt) = self.attempt.take() {
             attempt.fail(failure);
         }

@@ -64,6 +64,18 @@ families! {
     ENDPOINT_FAILURES = Counter "tracegate_endpoint_failures_total", "Failed attempts at this endpoint.";
     ENDPOINT_ACTIVE = Gauge "tracegate_endpoint_active_requests", "Attempts in progress at this endpoint.";
     ENDPOINT_CONNECTIONS = Gauge "tracegate_endpoint_connections", "Open connections to this endpoint.";
+    ENDPOINT_USABLE = Gauge "tracegate_endpoint_usable", "Whether requests go to this endpoint.";
+    ENDPOINT_HEALTHY = Gauge "tracegate_endpoint_healthy", "Whether this endpoint's health checks pass.";
+    ENDPOINT_EJECTED = Gauge "tracegate_endpoint_ejected", "Whether this endpoint is ejected for its failures.";
+    ENDPOINT_IN_USE = Gauge "tracegate_endpoint_in_use", "0 while an operator has taken this endpoint out.";
+    ENDPOINT_CHECKS = Counter "tracegate_endpoint_health_checks_total",
+        "Health checks of this endpoint by outcome. They are no requests.";
+    ENDPOINT_EJECTIONS = Counter "tracegate_endpoint_ejections_total",
+        "How often this endpoint was ejected, or refused to be for want of others.";
+    UPSTREAM_PANIC = Gauge "tracegate_upstream_panic",
+        "1 while so few endpoints are usable that all in use are taken.";
+    BREAKER = Counter "tracegate_breaker_refusals_total",
+        "Requests that an upstream's circuit breaker refused, by its bound.";
     CONNECTIONS = Counter "tracegate_connections_total", "Client connections by what became of them.";
     CONNECTIONS_OPEN = Gauge "tracegate_connections_open", "Open client connections.";
     TLS_HANDSHAKES = Counter "tracegate_tls_handshakes_total", "TLS handshakes with clients by how they ended.";

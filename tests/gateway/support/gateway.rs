@@ -133,6 +133,30 @@ impl Gateway {
         get_admin(self.admin_address(), path).await
     }
 
+    /// What the status page says of an upstream.
+    pub async fn upstream_status(&self, upstream: &str) -> Value {
+        self.admin("/status").await.json()["upstreams"][upstream].clone()
+    }
+
+    /// The same, as soon as the states of its endpoints are these, in their order.
+    pub async fn states(&self, upstream: &str, wanted: &[&str]) -> Value {
+        let asked = async {
+            loop {
+                let status = self.upstream_status(upstream).await;
+                let endpoints = status["endpoints"].as_array().expect("a list");
+                if endpoints.iter().map(|endpoint| &endpoint["state"]).eq(wanted) {
+                    return status;
+                }
+            }
+        };
+        within(&format!("the states {wanted:?} of {upstream}"), asked).await
+    }
+
+    /// An operator takes an endpoint out of use or back in; whether there is one like that.
+    pub fn set_in_use(&self, upstream: &str, endpoint: SocketAddr, in_use: bool) -> bool {
+        self.inner.set_in_use(upstream, &endpoint.to_string(), in_use)
+    }
+
     /// The metrics as they are now.
     pub async fn metrics(&self) -> Metrics {
         let page = self.admin("/metrics").await;
