@@ -123,6 +123,10 @@ mod tests {
             }
         }
 
+        fn set_maintenance(&self, _: &str, _: Option<bool>) -> bool {
+            false
+        }
+
         fn status(&self) -> Value {
             json!({ "routes": ["order_read"] })
         }

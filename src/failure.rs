@@ -188,6 +188,8 @@ reasons! {
     ShuttingDown = "shutting_down", Gateway, 503;
     /// The route was removed, and the grace of its streams is over.
     RouteRemoved = "route_removed", Gateway, NO_ANSWER;
+    /// The route is out of service because an operator wants it so.
+    Maintenance = "maintenance", Gateway, 503;
     /// Whoever decides about credentials cannot be asked.
     AuthUnavailable = "auth_unavailable", Gateway, 503;
     /// The request came back to the gateway that forwarded it.
@@ -310,6 +312,12 @@ details! {
     InBody = "in_body";
     /// The time that the client gave a gRPC call is over.
     GrpcTimeout = "grpc_timeout";
+    /// A preflight for a page of an origin that may not call (CORS).
+    CorsOrigin = "cors_origin";
+    /// A preflight for a method that pages of other origins may not use (CORS).
+    CorsMethod = "cors_method";
+    /// A preflight for a header field that pages of other origins may not send (CORS).
+    CorsHeader = "cors_header";
     /// It was not done in time: the name's lookup, the TLS handshake.
     Timeout = "timeout";
 }

@@ -193,6 +193,12 @@ impl Gateway {
         self.shared.telemetry.reopen_access_log();
     }
 
+    /// Puts a route in maintenance or takes it out of it, whatever its file says and without touching anything
+    /// else; `None` leaves it to the file again. `false`: there is no such route.
+    pub fn set_maintenance(&self, route: &str, wanted: Option<bool>) -> bool {
+        self.shared.set_maintenance(route, wanted)
+    }
+
     /// Goes down without losing what is under way: `/readyz` turns 503 and answers say that their connection
     /// ends, while new ones are still accepted for the drain delay; then nothing is accepted and what is in
     /// flight has until the deadline; then it is cut, for the reason `shutting_down`. Telemetry is flushed
@@ -313,8 +319,18 @@ impl Control for Shared {
         })
     }
 
+    fn set_maintenance(&self, route: &str, wanted: Option<bool>) -> bool {
+        let snapshot = self.reload.snapshot();
+        let Some(known) = snapshot.routes.get(route) else { return false };
+        known.maintenance.set(wanted);
+        tracing::info!(route, maintenance = known.maintenance.is_on(), "maintenance was switched");
+        true
+    }
+
     fn status(&self) -> serde_json::Value {
         let snapshot = self.reload.snapshot();
+        let maintenance = snapshot.routes.iter().filter(|(_, route)| route.maintenance.is_on());
+        let maintenance: Vec<&str> = maintenance.map(|(name, _)| &**name).collect();
         let upstreams: BTreeMap<&str, _> = snapshot
             .upstreams
             .iter()
@@ -325,6 +341,7 @@ impl Control for Shared {
         json!({
             "listeners": listeners,
             "routes": snapshot.routes.keys().collect::<Vec<_>>(),
+            "maintenance": maintenance,
             "upstreams": upstreams,
             "telemetry": self.telemetry.status(),
             "configuration": self.reload.status(),

@@ -2,28 +2,35 @@
 //!
 //! A request meets the files in this order. [`server`] reads its head from the connection (or [`refuse`]
 //! answers in hyper's place) and opens the operation with [`record`], outermost, so that whatever happens
-//! below is on record. [`rescue`] turns every failure and panic into an answer: above it there are only
-//! answers. [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
+//! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
+//! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
 //! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and
 //! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
 //! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection; what the [`probe`] asks beside
-//! all that is no request. The answer comes back through the same
+//! all that is no request. Or the route [`respond`]s itself. What a route changes of what passes is its [`shaping`],
+//! with [`pattern`]s for texts; [`maintenance`] puts it out of service. The answer comes back through the same
 //! stages, its [`body`] last; a call of [`grpc`] is judged by its trailers. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
+pub mod accept;
 mod attempt;
 pub mod body;
 pub mod context;
+pub mod cors;
 pub mod dispatch;
 pub mod exchange;
 pub mod expect;
+pub mod face;
 pub mod file;
 pub mod forward;
 pub mod grpc;
 pub mod headers;
 pub mod headroom;
 pub mod identity;
+pub mod maintenance;
+pub mod page;
 pub mod path;
+pub mod pattern;
 pub mod plan;
 pub mod pointer;
 pub mod policy;
@@ -33,11 +40,14 @@ pub mod record;
 pub mod refuse;
 pub mod removal;
 pub mod rescue;
+pub mod respond;
 pub mod retry;
 pub mod route;
 pub mod routes;
+pub mod rules;
 pub mod server;
 pub mod shape;
+pub mod shaping;
 pub mod timers;
 pub mod tunnel;
 pub mod upgrade;

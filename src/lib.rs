@@ -17,7 +17,8 @@
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
-//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::ties` and
+//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::shaping`, which
+//! has `http::file::fields`, `http::file::cors` and `http::file::answers`, `http::file::ties` and
 //! `http::file::crossings`), `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
@@ -38,10 +39,14 @@
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
-//! `http::policy::body_limit`, `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
+//! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
+//! `http::policy::https`, `http::policy::body_limit`, `http::policy::request_rules` (`http::rules` with an
+//! `http::pattern`), `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
 //! `http::pointer`, and `http::forward`, which by the route's `http::plan` tries once or, where `http::retry` says so, again:
 //! each `http::attempt` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
-//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route. Each endpoint has its
+//! `http::timers` and the space of `http::headroom`, until the `http::removal` of its route; or `http::respond`, where no upstream is needed. What all
+//! answers of a route have in common, its `http::face`, is made of its `http::shaping`: `http::rescue` has it applied,
+//! and tells people of failures on an `http::page`, if they ask for one (`http::accept`). Each endpoint has its
 //! `upstream::standing`: by the `upstream::health` that an `http::probe` finds, by being one of the
 //! `upstream::outliers`, by an operator's word. `upstream` picks one `upstream::endpoint` of those that are usable by
 //! `upstream::balance`, within the bounds of the `upstream::breaker`, bounds what is tried again by an

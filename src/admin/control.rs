@@ -16,6 +16,10 @@ pub trait Control: Send + Sync {
     /// Takes an endpoint, `host:port`, of an upstream out of use or back in; `false` if there is none like that.
     fn set_in_use(&self, upstream: &str, endpoint: &str, in_use: bool) -> bool;
 
+    /// Puts a route in maintenance or takes it out of it; `None` leaves it to the file. `false`: there is none of
+    /// this name.
+    fn set_maintenance(&self, route: &str, wanted: Option<bool>) -> bool;
+
     /// Listeners, routes, upstreams and telemetry, as an object; shown beside version and uptime.
     fn status(&self) -> Value;
 

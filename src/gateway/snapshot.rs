@@ -21,11 +21,15 @@ use std::sync::Arc;
 
 use crate::gateway::kept::Kept;
 use crate::gateway::settings::Settings;
+use crate::http::face::Face;
 use crate::http::forward::Forward;
+use crate::http::maintenance::Switched;
 use crate::http::plan::Plan;
-use crate::http::policy;
+use crate::http::policy::{self, Bottom};
 use crate::http::pool::Pool;
 use crate::http::probe;
+use crate::http::removal::Removal;
+use crate::http::respond::Respond;
 use crate::http::route::{Route, Settings as RouteSettings};
 use crate::http::routes::Routes;
 use crate::http::timers::Timers;
@@ -79,9 +83,8 @@ impl Snapshot {
             .routes
             .iter()
             .map(|settings| {
-                let upstream = upstreams.get(&settings.upstream).expect("a route's upstream is checked");
                 let before = previous.and_then(|previous| previous.routes.get(&settings.name));
-                (route(settings, upstream, before.map(|before| &**before)), settings)
+                (route(settings, &upstreams, before.map(|before| &**before)), settings)
             })
             .collect();
         let on = |listener: &Arc<str>| {
@@ -135,11 +138,41 @@ fn connected(
     Connected { upstream, pools, _watch: watch }
 }
 
-/// A route; the series of its records go on where they carry the same as before.
-fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>) -> Arc<Route> {
+/// A route; the series of its records go on where they carry the same as before, and so does its maintenance.
+fn route(
+    settings: &RouteSettings,
+    upstreams: &Kept<UpstreamSettings, Connected>,
+    before: Option<&Route>,
+) -> Arc<Route> {
     // one for the name, whatever else changes: streams of earlier forms of the route are told as well
     let removal = before.map_or_else(Arc::default, |before| Arc::clone(&before.removal));
-    let forward = Forward::new(Plan {
+    let bottom = if let Some(answer) = &settings.shaping.answer {
+        Bottom::Right(Respond::new(answer.clone()))
+    } else {
+        let upstream = upstreams.get(&settings.upstream).expect("a route's upstream is checked");
+        Bottom::Left(forward(settings, upstream, &removal))
+    };
+    let maintenance = before.map(|before| &before.maintenance);
+    let maintenance = Switched::new(settings.shaping.maintenance.enabled, maintenance);
+    let labels = Route::labels(settings);
+    let labels = match before {
+        Some(before) if before.labels.tell_the_same(&labels) => Arc::clone(&before.labels),
+        _ => Arc::new(labels),
+    };
+    Arc::new(Route {
+        matches: settings.matches.clone(),
+        labels,
+        stack: policy::stack(settings, bottom, maintenance.clone()),
+        reads_parameters: policy::reads_parameters(settings),
+        request_timeout: settings.timeouts.request,
+        removal,
+        maintenance,
+        face: Face::new(&settings.shaping),
+    })
+}
+
+fn forward(settings: &RouteSettings, connected: &Connected, removal: &Arc<Removal>) -> Forward {
+    Forward::new(Plan {
         upstream: Arc::clone(&connected.upstream),
         pools: Arc::clone(&connected.pools),
         host: settings.host,
@@ -150,19 +183,6 @@ fn route(settings: &RouteSettings, connected: &Connected, before: Option<&Route>
         websocket: settings.websocket,
         retry: settings.retry.clone(),
         timers: Timers::default(),
-        removal: Arc::clone(&removal),
-    });
-    let labels = Route::labels(settings);
-    let labels = match before {
-        Some(before) if before.labels.tell_the_same(&labels) => Arc::clone(&before.labels),
-        _ => Arc::new(labels),
-    };
-    Arc::new(Route {
-        matches: settings.matches.clone(),
-        labels,
-        stack: policy::stack(settings, forward),
-        reads_parameters: policy::reads_parameters(settings),
-        request_timeout: settings.timeouts.request,
-        removal,
+        removal: Arc::clone(removal),
     })
 }

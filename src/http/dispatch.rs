@@ -6,19 +6,19 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version, request};
 use tokio::time::Instant;
-use tower::Service;
 
 use super::body::RequestBody;
-use super::exchange::Routed;
+use super::cors;
+use super::exchange::{Request, Routed};
 use super::headers::{self, Fields, Peer};
 use super::path;
-use super::route::Answering;
+use super::route::Route;
 use super::routes::{Found, Routes};
 use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Limits;
 use crate::telemetry::Handle;
 
-/// Checks and routes one request, and hands it to its route's stack.
+/// Checks one request and finds its route.
 pub(super) fn dispatch(
     routes: &Routes,
     limits: &Limits,
@@ -27,7 +27,7 @@ pub(super) fn dispatch(
     fields: Fields,
     body: RequestBody,
     handle: &Handle,
-) -> Result<Answering, Failure> {
+) -> Result<(Arc<Route>, Request), Failure> {
     if peer.plain_on_tls {
         return Err(Failure::new(Reason::BadRequest).detail(Detail::PlainHttp));
     }
@@ -44,7 +44,7 @@ pub(super) fn dispatch(
     if fields.have(Fields::VIA) && headers::is_loop(&head.headers) {
         return Err(Reason::LoopDetected.into());
     }
-    let (route, parameters) = match routes.find(&host, head.uri.path(), &head.method, &head.headers) {
+    let (route, parameters) = match find(routes, &host, &head) {
         Found::Route(route, parameters) => (route, parameters),
         Found::OtherMethods(methods) => {
             return Err(Failure::new(Reason::MethodNotAllowed).field(header::ALLOW, headers::allow(&methods)));
@@ -54,9 +54,28 @@ pub(super) fn dispatch(
     handle.route(&route.labels);
     let deadline = route.request_timeout.map(|timeout| Instant::from_std(handle.started()) + timeout);
     let (handle, peer) = (handle.clone(), Arc::clone(peer));
-    let request = Routed { head, fields, body, handle, peer, parameters, identity: None, deadline };
-    // no `poll_ready`: every layer is always ready
-    Ok(route.stack.clone().call(Box::new(request)))
+    let request = Routed { head, fields, host, body, handle, peer, parameters, identity: None, deadline };
+    Ok((route, Box::new(request)))
+}
+
+/// The route of a request; a preflight's is that of the request it asks about, unless a route names `OPTIONS`.
+fn find(routes: &Routes, host: &str, head: &request::Parts) -> Found {
+    let (path, headers) = (head.uri.path(), &head.headers);
+    let found = routes.find(host, path, &head.method, headers);
+    if !cors::is_preflight(&head.method, headers) {
+        return found;
+    }
+    let names_options = |route: &Route| route.matches.methods.contains(&Method::OPTIONS);
+    if matches!(&found, Found::Route(route, _) if names_options(route)) {
+        return found;
+    }
+    let asked = cors::requested_method(headers).map(|method| routes.find(host, path, &method, headers));
+    match asked {
+        Some(Found::Route(route, parameters)) if route.answers_preflights() => {
+            Found::Route(route, parameters)
+        }
+        _ => found,
+    }
 }
 
 /// The listener's limits on the head. hyper's own are wider, so that these are the ones a client meets.

@@ -23,6 +23,8 @@ pub struct Routed {
     pub head: request::Parts,
     /// What the gateway acts on of what the client sent in the header.
     pub(super) fields: Fields,
+    /// The host it is for, lower case and without port; empty if it names none. It is the client's text.
+    pub host: String,
     /// The body.
     pub body: RequestBody,
     /// Where facts are stated.

@@ -1,18 +1,25 @@
 //! `[routes.NAME]` as written, and what it means.
 
+mod answers;
+mod cors;
 pub mod crossings;
+mod fields;
 mod leaf;
 mod retry;
+mod shaping;
 pub mod template;
 pub mod ties;
 
 use std::collections::BTreeMap;
 use std::time::Duration as Time;
 
-use http::HeaderName;
 use serde::Deserialize;
 
-use self::leaf::{Operation, WrittenMethod, is_word_byte};
+use self::answers::{WrittenOrigin, WrittenRedirect, WrittenRespond};
+use self::cors::WrittenCors;
+use self::fields::WrittenHeaders;
+use self::leaf::{Operation, WrittenMethod, header_name, is_word_byte};
+use self::shaping::{WrittenErrorPage, WrittenHsts, WrittenMaintenance, WrittenShaping};
 use self::template::{Prefix, Template};
 use super::pointer::Pointer;
 use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, Upgrade, UpstreamHost};
@@ -41,6 +48,14 @@ pub struct Route {
     attributes: BTreeMap<String, WrittenAttribute>,
     sampling: WrittenSampling,
     slow_after: Written<OrOff<Duration>>,
+    headers: WrittenHeaders,
+    cors: Option<OrOff<WrittenCors>>,
+    hsts: Option<OrOff<WrittenHsts>>,
+    https_redirect: Written<OrOff<WrittenOrigin>>,
+    redirect: Option<WrittenRedirect>,
+    respond: Option<WrittenRespond>,
+    error_page: WrittenErrorPage,
+    maintenance: WrittenMaintenance,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,8 +114,27 @@ impl Route {
             [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
             names => format!("name an upstream: {}", names.join(", ")),
         };
+        let shaping = WrittenShaping {
+            headers: self.headers,
+            cors: self.cors,
+            hsts: self.hsts,
+            https_redirect: self.https_redirect,
+            redirect: self.redirect,
+            respond: self.respond,
+            error_page: self.error_page,
+            maintenance: self.maintenance,
+        };
         let upstream_key = self.upstream.key().clone();
-        let upstream = self.upstream.required(check, &help);
+        let upstream = if shaping.answers_itself() {
+            if !self.upstream.is_absent() {
+                let help = "leave it out, or leave redirect and respond out";
+                check.wrong(&upstream_key, "is never asked: the route answers itself", help);
+            }
+            None
+        } else {
+            self.upstream.required(check, &help)
+        };
+        let answers_itself = shaping.answers_itself();
         if let Some(upstream) = &upstream {
             refuse_unknown("upstream", upstream, &known.upstreams, &upstream_key, check);
         }
@@ -110,11 +144,13 @@ impl Route {
         };
         let attributes = self.attributes.into_iter().filter_map(attribute).collect();
         let listeners = check_listeners(self.listeners, known, check);
+        let matches = matches?;
+        let shaping = shaping.check(name, &matches, check);
         Some(Settings {
             name: name.into(),
-            matches: matches?,
+            matches,
             listeners,
-            upstream: upstream?.into(),
+            upstream: if answers_itself { "".into() } else { upstream?.into() },
             rewrite,
             host: self.host.or(UpstreamHost::Keep),
             timeouts: self.timeouts.check(check),
@@ -128,6 +164,7 @@ impl Route {
                 threshold: self.sampling.ratio.into_option().map(|ratio| Threshold::of_ratio(ratio.into())),
                 slow_after: self.slow_after.or(Some(Time::from_secs(1))),
             },
+            shaping,
         })
     }
 }
@@ -297,18 +334,6 @@ fn refuse_attribute_name(name: &str, key: &Key, check: &Check<'_>) {
     } else if LABELS.contains(&name) {
         note(format!("{name} has its own meaning in error records"));
     }
-}
-
-fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
-    let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-    if parsed.is_none() {
-        check.wrong(
-            key,
-            format!("\"{name}\" is not the name of a header field"),
-            "write a name such as \"x-order-id\"",
-        );
-    }
-    parsed
 }
 
 /// The labels of error records, beside which business attributes stand.

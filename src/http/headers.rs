@@ -29,6 +29,7 @@ impl Fields {
     pub(super) const UPGRADE: Self = Self(1 << 8);
     /// One of those that belong to a connection without being named here.
     const OTHER_HOP_BY_HOP: Self = Self(1 << 7);
+    pub(super) const ACCEPT: Self = Self(1 << 8);
 
     /// Those of this header.
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -45,6 +46,7 @@ impl Fields {
         match (name.len(), name) {
             (2, "te") => Self::TE,
             (3, "via") => Self::VIA,
+            (6, "accept") => Self::ACCEPT,
             (6, "expect") => Self::EXPECT,
             (10, "connection") => Self::CONNECTION,
             (12, "content-type") => Self::CONTENT_TYPE,
@@ -106,6 +108,43 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
         }
+    }
+}
+
+/// Removes the fields that `Connection` names, so that what is set after this stays. What belongs to the connection
+/// anyway is still there, and still named: `TE` and `Upgrade` say what else the client wants.
+pub(super) fn strip_named(headers: &mut HeaderMap, fields: Fields) {
+    if !fields.have(Fields::CONNECTION) {
+        return;
+    }
+    for name in named_by_connection(headers).into_iter().filter(|name| !HOP_BY_HOP.contains(name)) {
+        headers.remove(name);
+    }
+    let kept: Vec<&[u8]> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| {
+            is_option(option) || HeaderName::from_bytes(option).is_ok_and(|name| HOP_BY_HOP.contains(&name))
+        })
+        .collect();
+    match HeaderValue::from_bytes(&kept.join(&b", "[..])) {
+        Ok(kept) if !kept.is_empty() => headers.insert(header::CONNECTION, kept),
+        _ => headers.remove(header::CONNECTION),
+    };
+}
+
+/// Says that the answer depends on this field of the request (RFC 9110 section 12.5.5), unless it says so already.
+pub(super) fn vary(headers: &mut HeaderMap, name: &'static str) {
+    let is_said = headers
+        .get_all(header::VARY)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .any(|said| said == b"*" || said.eq_ignore_ascii_case(name.as_bytes()));
+    if !is_said {
+        headers.append(header::VARY, HeaderValue::from_static(name));
     }
 }
 
@@ -266,6 +305,12 @@ impl Peer {
             }
         }
         client
+    }
+
+    /// Whether the client came with TLS: to this gateway, or as a trusted proxy says, to that.
+    pub(super) fn is_https(&self, headers: &HeaderMap) -> bool {
+        let stated = headers.get(X_FORWARDED_PROTO).filter(|_| self.trusted);
+        stated.map_or(self.scheme == Scheme::Https, |stated| stated.as_bytes().eq_ignore_ascii_case(b"https"))
     }
 
     /// Tells the upstream who asked. A trusted proxy's word is kept and added to; anybody else's is replaced.

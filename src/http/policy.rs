@@ -2,32 +2,55 @@
 
 mod attributes;
 mod body_limit;
+mod https;
+mod maintenance;
+mod preflight;
+mod request_rules;
 mod rewrite;
 
 use tower::Layer;
 use tower::util::{BoxCloneSyncService, Either};
 
 use super::forward::Forward;
+use super::maintenance::Switched;
+use super::respond::Respond;
 use super::route::{AttributeSource, Rewrite, Settings, Stack};
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
-pub fn stack(settings: &Settings, forward: Forward) -> Stack {
+pub fn stack(settings: &Settings, bottom: Bottom, switched: Switched) -> Stack {
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
+    // before whatever may refuse: a browser that gets anything but "go ahead" tells its page nothing of why
+    let preflight = settings.shaping.cors.clone().map(preflight::Layer);
+    // before any work is done for the request
+    let maintenance = maintenance::Layer::new(settings, switched);
+    // before credentials are looked at: they should not have come without TLS
+    let https = settings.shaping.https_redirect.clone().map(https::Layer);
     // before anything is sent
     let limit = body_limit::Layer::new(settings);
-    // innermost: what is below sees the upstream's path
+    // innermost, with the rewrite: its placeholders are those of the client's path, and what any layer set may go
+    let rules = request_rules::Layer::new(settings);
+    // what is below sees the upstream's path
     let rewrite = rewrite::Layer::new(settings);
-    let service = optional(rewrite, forward);
+    let service = optional(rewrite, bottom);
+    let service = optional(rules, service);
     let service = optional(limit, service);
+    let service = optional(https, service);
+    let service = maintenance.layer(service);
+    let service = optional(preflight, service);
     BoxCloneSyncService::new(optional(attributes, service))
 }
+
+/// What stands below the layers.
+pub type Bottom = Either<Forward, Respond>;
 
 /// Whether one of its layers reads the parameters of the path.
 pub fn reads_parameters(settings: &Settings) -> bool {
     let named = |(_, source): &(_, _)| matches!(source, AttributeSource::Path(_));
-    matches!(settings.rewrite, Rewrite::Template(_)) || settings.attributes.iter().any(named)
+    matches!(settings.rewrite, Rewrite::Template(_))
+        || settings.attributes.iter().any(named)
+        || settings.shaping.reads_parameters()
 }
 
 fn optional<L: Layer<S>, S>(layer: Option<L>, service: S) -> Either<L::Service, S> {

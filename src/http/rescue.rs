@@ -3,20 +3,28 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
 
 use super::body::Body;
 use super::exchange::Response;
+use super::face::Manner;
 use super::grpc;
+use super::page::Told;
 use crate::failure::{Detail, Failure, Reason};
 use crate::telemetry::Handle;
 
 /// How long a client is asked to wait before it comes again, in seconds, where nothing better is known.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// How much of an answer that is replaced is read, and for how long.
+const DRAIN_BYTES: usize = 64 << 10;
+const DRAIN_TIME: Duration = Duration::from_millis(100);
 
 /// What a stage that does not wait comes to; a panic is a failure like any other.
 pub(super) fn caught<T>(stage: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
@@ -27,17 +35,24 @@ pub(super) fn caught<T>(stage: impl FnOnce() -> Result<T, Failure>) -> Result<T,
 /// Answers, whatever the work below comes to: a failure or a panic becomes the gateway's own answer.
 pub(super) async fn rescue(
     handle: &Handle,
-    grpc: bool,
+    manner: &Manner,
     work: Result<impl Future<Output = Result<Response, Failure>>, Failure>,
 ) -> Response {
     let done = match work {
         Ok(work) => AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Reason::Panic.into())),
         Err(failure) => Err(failure),
     };
-    let failure = match done {
-        Ok(answer) => return answer,
-        Err(failure) => failure,
+    let (mut answer, own) = match done {
+        Ok(answer) if manner.replaces(&answer) => (Box::pin(replace(answer, manner, handle)).await, true),
+        Ok(answer) => (answer, false),
+        Err(failure) => (answer(failure, manner, handle), true),
     };
+    manner.dress(&mut answer, own, handle);
+    answer
+}
+
+/// The gateway's answer to a request that failed.
+fn answer(failure: Failure, manner: &Manner, handle: &Handle) -> Response {
     handle.fail(&failure);
     if let Some(source) = std::error::Error::source(&failure) {
         tracing::debug!(trace_id = %handle.context.trace_id, reason = failure.reason.word(), %source, "request failed");
@@ -47,16 +62,38 @@ pub(super) async fn rescue(
     if reason == Reason::ClientGone {
         return incomplete();
     }
-    let trace_id = handle.context.trace_id;
-    let mut answer = if grpc {
+    let mut answer = if manner.grpc {
         grpc_answer(reason)
     } else {
-        problem(reason, detail, handle.rule(), &trace_id.to_string())
+        // a reason without a status ends exchanges whose head is already there; if it comes before, it is ours
+        let status = reason.status().unwrap_or(StatusCode::BAD_GATEWAY);
+        told(status, reason, detail, manner, handle)
     };
     if let Some(fields) = failure.fields {
         answer.headers_mut().extend(*fields);
     }
     answer
+}
+
+/// The gateway's answer in the place of an upstream's failed one, whose status it keeps.
+async fn replace(answer: Response, manner: &Manner, handle: &Handle) -> Response {
+    let (mut head, body) = answer.into_parts();
+    // read to its end, if that is near, the connection can be used again
+    let _ = tokio::time::timeout(DRAIN_TIME, drain(body)).await;
+    let (reason, detail) = handle.failure().unwrap_or((Reason::UpstreamStatus, None));
+    let mut answer = told(head.status, reason, detail, manner, handle);
+    if let Some(retry_after) = head.headers.remove(header::RETRY_AFTER) {
+        answer.headers_mut().insert(header::RETRY_AFTER, retry_after);
+    }
+    answer
+}
+
+async fn drain(mut body: Body) {
+    let mut left = DRAIN_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
 }
 
 /// Nobody is there to be answered. Only who closed no more than its own half learns that its request had no end.
@@ -66,25 +103,35 @@ fn incomplete() -> Response {
     answer
 }
 
-/// The gateway's own answer: problem+json (RFC 9457). Nothing of the request is in it.
-pub(super) fn problem(
+/// The gateway's own answer: a page for whoever prefers one, else problem+json (RFC 9457). Nothing of the request
+/// is in it but its id.
+fn told(
+    status: StatusCode,
     reason: Reason,
     detail: Option<Detail>,
-    rule: Option<&Arc<str>>,
-    trace_id: &str,
+    manner: &Manner,
+    handle: &Handle,
 ) -> Response {
-    // a reason without a status ends exchanges whose head is already there; if it comes before, it is ours
-    let status = reason.status().unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut answer = Response::new(Body::Full(Some(problem_json(status, reason, detail, rule, trace_id))));
+    let trace_id = handle.context.trace_id.to_string();
+    let request_id = handle.request_id.to_str().unwrap_or_default();
+    let page = manner.page(reason);
+    let (kind, body) = match page {
+        Some(page) => (
+            "text/html; charset=utf-8",
+            page.render(Told { status, reason, trace_id: &trace_id, request_id }),
+        ),
+        None => ("application/problem+json", problem_json(status, reason, detail, handle.rule(), &trace_id)),
+    };
+    let mut answer = Response::new(Body::Full(Some(body)));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     add_retry_after(headers, status);
     answer
 }
 
-/// The body of [`problem`].
+/// A failure as problem+json.
 pub(super) fn problem_json(
     status: StatusCode,
     reason: Reason,
@@ -120,19 +167,4 @@ fn grpc_answer(reason: Reason) -> Response {
     *answer.headers_mut() = grpc::ending(reason);
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::problem;
-    use crate::failure::{Detail, Reason};
-
-    #[test]
-    fn an_own_answer_names_reason_and_trace_and_echoes_nothing() {
-        let answer =
-            problem(Reason::NoEndpoint, Some(Detail::QueueFull), None, "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(answer.status(), 503);
-        assert_eq!(answer.headers()["retry-after"], "1");
-        assert_eq!(answer.headers()["content-type"], "application/problem+json");
-    }
 }

@@ -7,9 +7,12 @@ use http::{HeaderName, HeaderValue, Method};
 use tower::util::BoxCloneSyncService;
 
 use super::exchange::{Request, Response};
+use super::face::Face;
+use super::maintenance::Switched;
 use super::pointer::Pointer;
 use super::removal::Removal;
 use super::retry::Rule;
+use super::shaping::Shaping;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
@@ -32,6 +35,10 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// Tells its streams when its time is over.
     pub removal: Arc<Removal>,
+    /// Whether it is in maintenance.
+    pub maintenance: Switched,
+    /// What it adds to all its answers.
+    pub face: Option<Arc<Face>>,
 }
 
 /// A route's policies with the forwarding below them: the one place where types are erased.
@@ -41,6 +48,11 @@ pub type Stack = BoxCloneSyncService<Request, Response, Failure>;
 pub type Answering = <Stack as tower::Service<Request>>::Future;
 
 impl Route {
+    /// Whether it answers the preflights of browsers (CORS).
+    pub fn answers_preflights(&self) -> bool {
+        self.face.as_ref().is_some_and(|face| face.answers_preflights())
+    }
+
     /// What the records of a route with these settings carry.
     pub fn labels(settings: &Settings) -> RouteLabels {
         let server = settings.matches.hosts.iter().find_map(|host| match host {
@@ -82,6 +94,7 @@ impl Route {
             operation: None,
             attributes: Vec::new(),
             sampling: RouteSampling::default(),
+            shaping: Shaping::default(),
         };
         let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
         Self {
@@ -91,6 +104,8 @@ impl Route {
             reads_parameters: true,
             request_timeout: None,
             removal: Arc::default(),
+            maintenance: Switched::default(),
+            face: None,
         }
     }
 }
@@ -104,7 +119,7 @@ pub struct Settings {
     pub matches: Match,
     /// The listeners it is served on; `None` is all.
     pub listeners: Option<Vec<Arc<str>>>,
-    /// The upstream's key.
+    /// The upstream's key; empty if the route answers without one.
     pub upstream: Box<str>,
     /// How the path changes on its way to the upstream.
     pub rewrite: Rewrite,
@@ -124,6 +139,8 @@ pub struct Settings {
     pub attributes: Vec<(Box<str>, AttributeSource)>,
     /// Which of its operations are exported.
     pub sampling: RouteSampling,
+    /// How it shapes what passes.
+    pub shaping: Shaping,
 }
 
 /// What a request must look like for a route.

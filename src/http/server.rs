@@ -16,10 +16,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 use super::body::RequestBody;
 use super::dispatch;
-use super::grpc;
+use super::face::Manner;
 use super::headers::{Fields, Peer};
 use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
@@ -101,15 +102,20 @@ impl Server {
         let handle = operation.handle().clone();
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
         let fields = Fields::of(&head.headers);
-        let grpc = fields.have(Fields::CONTENT_TYPE) && grpc::is_grpc(&head.headers);
+        let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
         let work = caught(|| {
             let limits = &self.settings.limits;
             dispatch::dispatch(&self.routes.current(), limits, peer, head, fields, body, &handle)
         });
+        let work = work.and_then(|(route, request)| {
+            manner.facing(route.face.as_ref(), &request);
+            // no `poll_ready`: every layer is always ready
+            caught(|| Ok(route.stack.clone().call(request)))
+        });
         let drain = drain.clone();
         Exchanging::new(operation, activity, async move {
-            let mut answer = rescue(&handle, grpc, work).await;
+            let mut answer = rescue(&handle, &manner, work).await;
             if closes
                 && (drain.is_leaving() || handle.failure().is_some_and(|(reason, _)| ends_connection(reason)))
             {

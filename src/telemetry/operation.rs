@@ -34,7 +34,7 @@ pub struct RouteLabels {
     pub upstream_template: Box<str>,
     /// The business operation (`order.create`), if the route names one.
     pub operation: Option<Box<str>>,
-    /// The upstream's key in the table.
+    /// The upstream's key in the table; empty if the route answers without one.
     pub upstream: Box<str>,
     /// `server.address` of the SERVER span, from the configured hosts: the Host field is client text.
     pub server: Option<Box<str>>,
@@ -63,6 +63,11 @@ impl RouteLabels {
         (route, template, upstream_template) == (&other.route, &other.template, &other.upstream_template)
             && (operation, upstream, server) == (&other.operation, &other.upstream, &other.server)
             && (attributes, sampling) == (&other.attributes, &other.sampling)
+    }
+
+    /// The upstream's key, if the route has an upstream.
+    pub fn upstream(&self) -> Option<&str> {
+        (!self.upstream.is_empty()).then_some(&*self.upstream)
     }
 }
 

@@ -23,6 +23,7 @@ mod reload;
 mod retries;
 mod routing;
 mod sampling;
+mod shaping;
 mod streams;
 mod structure;
 mod support;

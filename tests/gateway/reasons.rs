@@ -205,6 +205,11 @@ async fn provoke(reason: Reason) -> Case {
             answered(stage, reply, 1, None)
         }
         Reason::WebsocketClose => Case::Elsewhere("websocket::a_tunnel_is_judged_by_how_it_ends"),
+        Reason::Maintenance => {
+            let stage = Stage::and(Answer::ok(), "[routes.all]\nmaintenance = { enabled = true }\n").await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 0, None)
+        }
         Reason::Overloaded => Case::Elsewhere("process::without_free_file_descriptors…"),
         Reason::NoEndpoint => {
             let stage = Stage::new(Answer::ok()).await;

@@ -87,8 +87,10 @@ fn every_key_in_the_examples_comments_is_one() {
     let matches = "hosts = [], methods = [], headers = { \"x-canary\" = true }, path = \"/shop/orders\"";
     let create = "[routes.order_create]";
     let text = text.join("\n").replace(create, &format!("{create}\nmatch = {{ {matches} }}"));
-    let found =
-        problems(&[&text], &[("OTLP_AUTHORIZATION", "Bearer 1"), ("FORCE_TOKEN", "0123456789abcdef")]);
+    let found = problems(
+        &[&text],
+        &[("OTLP_AUTHORIZATION", "Bearer 1"), ("FORCE_TOKEN", "0123456789abcdef"), ("SHOP_TOKEN", "1")],
+    );
     let files = |line: &String| line.contains("_file: the file") || line.contains("tls: is never used");
     let other: Vec<_> = found.iter().filter(|line| !files(line)).collect();
     assert_eq!(other, Vec::<&String>::new(), "{text}");
@@ -761,5 +763,59 @@ fn a_receivers_certificates_are_loaded_and_each_fault_is_named() {
                 (other, _) => panic!("{tls}: {:?}", other.err()),
             }
         }
+    }
+}
+
+#[test]
+fn what_a_route_must_not_shape_is_told_with_what_to_write_instead() {
+    for (keys, expected) in [
+        ("headers.request.set = { connection = \"close\" }", "connection belongs to one connection"),
+        ("headers.request.set = { content-length = \"1\" }", "content-length tells where the message ends"),
+        ("headers.request.remove = [\"traceparent\"]", "traceparent is the trace's context"),
+        ("headers.request.set = { X-B3-TraceId = \"1\" }", "x-b3-traceid is the trace's context"),
+        ("headers.request.set = { host = \"a\" }", "host is chosen elsewhere"),
+        ("headers.request.set = { authorization = \"Bearer a\" }", "authorization is a secret"),
+        ("headers.request.set = { x-forwarded-for = \"1\" }", "x-forwarded-for says who asked"),
+        ("headers.request.set = { x-a = \"{nobody}\" }", "there is no {nobody}"),
+        ("headers.request.set = { x-a = \"{a\" }", "has a brace that is none of a placeholder"),
+        ("headers.request.set = { x-a = \"\\n\" }", "is not the value of a header field"),
+        ("headers.request.set = { \"x a\" = \"\" }", "\"x a\" is not the name of a header field"),
+        ("headers.response.set = { x-a = \"{rest}\" }", "there is no {rest}"),
+        (
+            "headers.response.set = { transfer-encoding = \"a\" }",
+            "transfer-encoding tells where the message ends",
+        ),
+        (
+            "headers.response.add = { access-control-allow-origin = \"*\" }",
+            "access-control-allow-origin depends on who asks",
+        ),
+        (
+            "headers.response.set = { strict-transport-security = \"a\" }",
+            "strict-transport-security is only for answers with TLS",
+        ),
+        ("cors = { origins = [\"*\"], credentials = true }", "cannot be any with credentials"),
+        ("cors = { origins = [] }", "is empty"),
+        ("cors = { methods = [\"GET\"] }", "is missing"),
+        ("hsts = { preload = true }", "is refused by the lists of browsers for these settings"),
+        ("https_redirect = \"https://{host}\"", "would send clients to any host that they name"),
+        ("https_redirect = \"http://shop.example\"", "\"http://shop.example\" is not an origin with TLS"),
+        ("redirect = { to = \"/a\" }", "is never asked: the route answers itself"),
+        ("error_page = { html_file = \"none.html\" }", "the file \"none.html\" cannot be read"),
+        ("maintenance = { retry_after = \"1500ms\" }", "is told in whole seconds"),
+    ] {
+        let found = problems(&[&format!("{SMALL}{keys}\n")], &[]);
+        assert!(matches!(&found[..], [one] if one.contains(expected)), "{keys}: {found:#?}");
+    }
+    let route = "[routes.b]\nmatch = { path = \"/b/{*rest}\" }\n";
+    for (keys, expected) in [
+        ("redirect = { to = \"https://{rest}\" }", "leaves it to the client where it leads"),
+        ("redirect = { to = \"/a\", status = 200 }", "200 is not a status that belongs here"),
+        ("redirect = { to = \"https://{host}{path}\" }", "would send clients to any host that they name"),
+        ("respond = { status = 99 }", "99 is not a status that belongs here"),
+        ("respond = { status = 204, body = \"a\" }", "cannot go with status 204"),
+        ("respond = {}\nredirect = { to = \"/a\" }", "cannot be used with redirect"),
+    ] {
+        let found = problems(&[&format!("{SMALL}{route}{keys}\n")], &[]);
+        assert!(matches!(&found[..], [one] if one.contains(expected)), "{keys}: {found:#?}");
     }
 }

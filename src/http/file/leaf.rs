@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::super::pointer::Pointer;
 use super::super::route::{HeaderMatch, Host, Upgrade, UpstreamHost};
+use crate::problem::Key;
+use crate::setting::Check;
 use crate::setting::leaf::{text, word};
 
 /// A business operation: `order.create`.
@@ -124,6 +126,19 @@ impl<'de> Deserialize<'de> for HeaderMatch {
 
         deserializer.deserialize_any(ValueOrTrue)
     }
+}
+
+/// The name of a header field; `None` after the problem has been noted.
+pub(super) fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {
+    let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
+    if parsed.is_none() {
+        check.wrong(
+            key,
+            format!("\"{name}\" is not the name of a header field"),
+            "write a name such as \"x-order-id\"",
+        );
+    }
+    parsed
 }
 
 /// What names of operations and attributes are made of.

@@ -36,7 +36,7 @@ impl Serialize for Line<'_> {
         line.add("listener", &*record.listener)?;
         line.add_some("route", route.map(|route| &*route.route))?;
         line.add_some("operation", route.and_then(|route| route.operation.as_deref()))?;
-        line.add_some("upstream", route.map(|route| &*route.upstream))?;
+        line.add_some("upstream", route.and_then(|route| route.upstream()))?;
         line.add_some("endpoint", last.map(|attempt| &*attempt.endpoint.endpoint))?;
         line.add("attempts", &attempts.len())?;
         line.add("method", record.exchange.method.word())?;

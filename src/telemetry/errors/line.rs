@@ -110,7 +110,7 @@ impl Line<'_> {
                 version: &service.version,
                 environment: service.environment.as_deref(),
                 node: service.node.as_deref().map(|name| Named { name }),
-                target: route.map(|route| Named { name: &route.upstream }),
+                target: route.and_then(|route| route.upstream()).map(|name| Named { name }),
             },
             destination: last.map(|attempt| Destination {
                 address: &attempt.endpoint.address,

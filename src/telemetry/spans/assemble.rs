@@ -33,7 +33,7 @@ fn opened(record: &Record, id: SpanId) -> Span<'_> {
     if let Some(route) = record.route_labels() {
         attributes.add("http.route", &*route.template);
         attributes.add("tracegate.route", &*route.route);
-        attributes.add("tracegate.upstream", &*route.upstream);
+        attributes.add_some("tracegate.upstream", route.upstream());
     }
     attributes.add_business(record);
     let own = Own {
@@ -66,7 +66,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     attributes.add_some("tracegate.client_role", record.client_role.as_deref());
     if let Some(route) = route {
         attributes.add("tracegate.route", &*route.route);
-        attributes.add("tracegate.upstream", &*route.upstream);
+        attributes.add_some("tracegate.upstream", route.upstream());
         attributes.add_some("tracegate.operation", route.operation.as_deref());
     }
     if let Decision::Sampled { because, .. } = record.verdict() {

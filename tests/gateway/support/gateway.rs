@@ -108,6 +108,11 @@ impl Gateway {
         self.inner.listener_address(name).expect("a listener")
     }
 
+    /// Puts a route in maintenance or takes it out of it.
+    pub fn set_maintenance(&self, route: &str, wanted: Option<bool>) -> bool {
+        self.inner.set_maintenance(route, wanted)
+    }
+
     /// Where the admin pages are.
     pub fn admin_address(&self) -> SocketAddr {
         self.inner.admin_address()
