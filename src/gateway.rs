@@ -162,9 +162,9 @@ impl Gateway {
         reload(Arc::clone(&self.shared.reload), Arc::clone(&self.shared.load), trigger).await
     }
 
-    /// Puts these settings in force, or tells what is wrong with them.
-    pub fn apply(&self, loaded: Result<Settings, Problems>) -> Report {
-        self.shared.reload.apply(loaded, Trigger::Request)
+    /// Puts in force what is loaded in this way, once, or tells what is wrong with it.
+    pub fn apply(&self, load: impl FnOnce() -> Result<Settings, Problems>) -> Report {
+        self.shared.reload.apply(load, Trigger::Request)
     }
 
     /// Where a listener is bound, the port included.
@@ -281,7 +281,7 @@ async fn reload(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, trigger: Trigger
     load.get()?;
     let reloading = tokio::task::spawn_blocking(move || {
         let load = load.get().expect("it has been there, and never goes");
-        reload.apply(load(), trigger)
+        reload.apply(load, trigger)
     });
     reloading.await.inspect_err(|error| tracing::error!(%error, "a reload broke off")).ok()
 }

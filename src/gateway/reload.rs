@@ -181,11 +181,13 @@ impl Reload {
         self.listeners.iter().map(|(name, bound)| (name, bound.address))
     }
 
-    /// Puts other settings in force, or tells what is wrong with them and changes nothing. One at a time; takes
-    /// milliseconds at thousands of routes. To be called where tasks can be spawned.
-    pub fn apply(&self, loaded: Result<Settings, Problems>, trigger: Trigger) -> Report {
-        let began = Instant::now();
+    /// Loads other settings and puts them in force, or tells what is wrong with them and changes nothing. One at a
+    /// time, from the loading on, so that the last one asked for is the last one in force. To be called where tasks
+    /// can be spawned, and where it may take its time.
+    pub fn apply(&self, load: impl FnOnce() -> Result<Settings, Problems>, trigger: Trigger) -> Report {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        let loaded = load();
         let mut difference = Difference::default();
         let (outcome, problems, applied) = match loaded {
             Err(problems) => {

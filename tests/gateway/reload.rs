@@ -1,12 +1,17 @@
 //! Reloads: what is new counts, what is equal goes on, what is wrong is refused.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 use tracegate::telemetry::metrics::reloads::ReloadOutcome;
 
-use crate::support::client::get;
+use crate::support::client::{get, get_admin};
 use crate::support::gateway::{all_to, route, upstream};
+use crate::support::load::{Busy, load};
 use crate::support::process::Process;
-use crate::support::{Answer, Authority, Client, Gate, Gateway, Origin, Reply};
+use crate::support::{Answer, Authority, Client, Gate, Gateway, Metrics, Origin, Reply, own_ip, within};
 
 #[tokio::test]
 async fn a_new_route_counts_for_the_next_request_on_a_connection_that_is_open() {
@@ -236,4 +241,85 @@ async fn a_certificate_that_is_renewed_is_shown_to_the_next_client_and_nobody_is
     let mut after = Client::tls(gateway.address(), "shop.test", new.client(&["h2"])).await;
     assert_eq!((before.get("/").await.status, after.get("/").await.status), (200, 200));
     assert_eq!(gateway.reload(&[&texts]).outcome, ReloadOutcome::Unchanged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reloads_under_load_fail_no_request_and_leave_nothing_behind() {
+    reload_under_load(1_000, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: ten thousand reloads under sixteen clients"]
+async fn ten_thousand_reloads_under_load_fail_no_request_and_leave_nothing_behind() {
+    reload_under_load(10_000, 16).await;
+}
+
+/// So many reloads, each of which adds a route, removes one, changes the endpoints and swaps a certificate, while
+/// clients ask without a pause. The first hundred warm up.
+async fn reload_under_load(reloads: usize, clients: usize) {
+    const NAMES: usize = 50;
+    const WARM: usize = 100;
+    let [one, two] = [Busy::start().await, Busy::start().await];
+    let authorities = [Authority::new(), Authority::new()];
+    let identities = authorities.each_ref().map(|authority| authority.identity(&["shop.test"]));
+    let secure = SocketAddr::new(own_ip(), 9443);
+    let text = |number: usize| {
+        let second =
+            if number.is_multiple_of(3) { format!(", 'http://{}'", two.address) } else { String::new() };
+        let name = number % NAMES;
+        format!(
+            "[reload]\nwatch = 'off'\n[telemetry.access_log]\nenabled = false\n\
+             [listeners.secure]\naddress = '{secure}'\n\
+             tls = {{ certificate_file = 'server.pem', key_file = 'server-key.pem' }}\n\
+             [upstreams.shop]\nendpoints = ['http://{}'{second}]\n\
+             [routes.all]\nmatch.path = '/'\nupstream = 'shop'\n\
+             [routes.r{name}]\nmatch.path = '/r{name}'\nupstream = 'shop'\noperation = 'n{name}'\n",
+            one.address
+        )
+    };
+    let swap = |process: &Process, number: usize| {
+        let identity = &identities[number % 2];
+        process.write("server.pem", &identity.certificate);
+        process.write("server-key.pem", &identity.key);
+    };
+    let files = [("server.pem", &*identities[0].certificate), ("server-key.pem", &*identities[0].key)];
+    let process = Process::start_beside(&text(0), &files, None).await;
+    let mut over_tls = Client::tls(secure, "shop.test", authorities[0].client(&["h2"])).await;
+    let going = Arc::new(AtomicBool::new(true));
+    let mut asking = load(process.address, clients, &[], {
+        let going = Arc::clone(&going);
+        move |_| going.load(Ordering::Relaxed)
+    });
+    let mut client = Client::http1(process.address).await;
+    let mut before = (0, 0);
+    for number in 1..=reloads {
+        swap(&process, number);
+        process.replace(&text(number));
+        process.signal("HUP");
+        let path = format!("/r{}", number % NAMES);
+        let in_force = async { while client.get(&path).await.status != 200 {} };
+        within("the reload", in_force).await;
+        if number.is_multiple_of(WARM) {
+            assert_eq!(over_tls.get("/").await.status, 200, "its connection is the first one");
+        }
+        if number == WARM {
+            before = (process.memory(), process.open_files());
+        }
+    }
+    going.store(false, Ordering::Relaxed);
+    let mut answers = 0;
+    while let Some(answered) = asking.join_next().await {
+        answers += answered.expect("every answer is 200");
+    }
+    assert!(answers > reloads as u64, "there was load: {answers}");
+    let metrics = Metrics::parse(get_admin(process.admin, "/metrics").await.text());
+    assert_eq!(metrics.count("tracegate_reloads_total", &[("outcome", "applied")]), reloads as u64);
+    for failed in ["4xx", "5xx", "none"] {
+        let labels = [("tracegate_route", "all"), ("status_class", failed)];
+        assert_eq!(metrics.count("tracegate_requests_total", &labels), 0, "{failed}");
+    }
+    let after = (process.memory(), process.open_files());
+    println!("{reloads} reloads, {answers} answers; memory in KiB and open files {before:?} → {after:?}");
+    assert!(after.0 < before.0 + (16 << 10), "memory grew: {before:?} → {after:?} KiB, files");
+    assert!(after.1 < before.1 + 16, "open files grew: {before:?} → {after:?}");
 }

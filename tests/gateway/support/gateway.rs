@@ -95,7 +95,8 @@ impl Gateway {
 
     /// Puts these texts in force, or tells what is wrong with them.
     pub fn reload(&self, texts: &[&str]) -> Report {
-        self.inner.apply(load(&sources(&[&[BASE, &self.base], texts].concat(), &self.directory)))
+        let sources = sources(&[&[BASE, &self.base], texts].concat(), &self.directory);
+        self.inner.apply(|| load(&sources))
     }
 
     /// Where the listener `public` listens.

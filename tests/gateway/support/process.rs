@@ -27,6 +27,11 @@ pub struct Process {
 impl Process {
     /// Runs this text. `limit` is how many files it may have open.
     pub async fn start(text: &str, limit: Option<u32>) -> Self {
+        Self::start_beside(text, &[], limit).await
+    }
+
+    /// The same, with these files beside `routes.toml`: name and text.
+    pub async fn start_beside(text: &str, files: &[(&str, &str)], limit: Option<u32>) -> Self {
         let (address, admin) = (SocketAddr::new(own_ip(), 9000), SocketAddr::new(own_ip(), 9901));
         let directory = tempfile::tempdir().unwrap();
         let base = format!(
@@ -34,7 +39,9 @@ impl Process {
              [shutdown]\ndrain_delay = '1ms'\n[telemetry]\notlp = 'off'\n"
         );
         std::fs::write(directory.path().join("base.toml"), base).unwrap();
-        std::fs::write(directory.path().join("routes.toml"), text).unwrap();
+        for (name, text) in files.iter().chain(&[("routes.toml", text)]) {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
         let limit = limit.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
         let mut child = Command::new("sh")
             .arg("-c")
@@ -118,10 +125,24 @@ impl Process {
 
     /// The most memory it has ever had resident, in KiB.
     pub fn peak_memory(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    /// The memory it has resident, in KiB.
+    pub fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The files it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 }
 
