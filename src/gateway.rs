@@ -27,8 +27,8 @@ use self::reload::{Reload, Report, Trigger};
 pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Surroundings;
 use crate::admin::{self, Admin, Control, Reloaded};
-use crate::listener::Listener;
 use crate::listener::drain::{Drain, Moment};
+use crate::listener::{Address, Inherited, Listener};
 use crate::net::Resolver;
 use crate::net::watch::Watch;
 use crate::problem::Problems;
@@ -55,8 +55,9 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub struct Gateway {
     shared: Arc<Shared>,
     admin: Admin,
-    listeners: BTreeMap<Arc<str>, SocketAddr>,
+    listeners: BTreeMap<Arc<str>, Address>,
     drain: Drain,
+    accepting: TaskTracker,
     connections: TaskTracker,
     background: TaskTracker,
     stop: CancellationToken,
@@ -81,7 +82,7 @@ pub enum StartError {
         /// The key in the table: `listeners.public`.
         key: String,
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// What the system said.
         source: io::Error,
     },
@@ -95,6 +96,15 @@ impl Gateway {
     /// Binds every address, builds everything and begins to serve. `extra_sinks` are told of every operation
     /// beside the configured ones.
     pub async fn start(settings: Settings, extra_sinks: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
+        Self::start_on(settings, extra_sinks, Inherited::default()).await
+    }
+
+    /// The same, on sockets that were handed over, as far as there are any.
+    pub async fn start_on(
+        settings: Settings,
+        extra_sinks: Vec<Arc<dyn Sink>>,
+        mut inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let telemetry = Telemetry::start(&settings.telemetry, extra_sinks)
             .map_err(|error| StartError::Telemetry(error.into()))?;
         let lookups = telemetry.metrics().lookups();
@@ -102,21 +112,26 @@ impl Gateway {
             lookups.count(if found { LookupOutcome::Found } else { LookupOutcome::Failed });
         });
         let (drain, stop) = (Drain::default(), CancellationToken::new());
-        let (connections, background) = (TaskTracker::new(), TaskTracker::new());
+        let (accepting, connections) = (TaskTracker::new(), TaskTracker::new());
+        let background = TaskTracker::new();
 
         let mut bound = Vec::new();
         for listener in &settings.listeners {
             let tls = listener.tls.is_some();
-            let series = Arc::new(telemetry.metrics().connections(&listener.name, tls));
-            let socket = Listener::bind(listener, series).map_err(|source| StartError::Listen {
+            let series = telemetry.metrics().connections(&listener.name, tls);
+            let socket = Listener::bind(listener, &mut inherited, series);
+            let socket = socket.map_err(|source| StartError::Listen {
                 key: format!("listeners.{}", listener.name),
-                address: listener.address,
+                address: listener.address.clone(),
                 source,
             })?;
             bound.push((Arc::clone(&listener.name), socket));
         }
-        let listeners: BTreeMap<Arc<str>, SocketAddr> =
-            bound.iter().map(|(name, socket)| (Arc::clone(name), socket.address())).collect();
+        if inherited.left() > 0 {
+            tracing::warn!(sockets = inherited.left(), "sockets were handed over that no listener is for");
+        }
+        let listeners: BTreeMap<Arc<str>, Address> =
+            bound.iter().map(|(name, socket)| (Arc::clone(name), socket.address().clone())).collect();
 
         let admin_settings = settings.admin.clone();
         let around = Surroundings {
@@ -138,12 +153,12 @@ impl Gateway {
 
         for (name, socket) in bound {
             let serving = reload.serving(&name).expect("it has just been bound");
-            background.spawn(socket.run(serving, drain.clone(), connections.clone()));
+            accepting.spawn(socket.run(serving, drain.clone(), connections.clone()));
         }
         background.spawn(sweep(Arc::clone(&reload), stop.clone()));
         background.spawn(warn_of_expiry(reload, stop.clone()));
         shared.tell_start(&admin);
-        Ok(Self { shared, admin, listeners, drain, connections, background, stop })
+        Ok(Self { shared, admin, listeners, drain, accepting, connections, background, stop })
     }
 
     /// From now on the configuration can be read again in this way: when told to, and when one of its files has
@@ -167,9 +182,9 @@ impl Gateway {
         self.shared.reload.apply(load, Trigger::Request)
     }
 
-    /// Where a listener is bound, the port included.
+    /// Where a listener is bound, the port included, if it is not bound to a Unix socket.
     pub fn listener_address(&self, name: &str) -> Option<SocketAddr> {
-        self.listeners.get(name).copied()
+        self.listeners.get(name).and_then(Address::tcp)
     }
 
     /// Where the admin pages are.
@@ -209,6 +224,9 @@ impl Gateway {
         self.drain.advance(Moment::Leaving);
         tokio::time::sleep(drain_delay).await;
         self.drain.advance(Moment::Closing);
+        // who has connected by then is still let in
+        self.accepting.close();
+        let _ = tokio::time::timeout(LAST_MOMENT, self.accepting.wait()).await;
         self.connections.close();
         if tokio::time::timeout(deadline, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "cutting what is still in flight");

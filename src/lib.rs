@@ -31,7 +31,8 @@
 //! `gateway::kept`, tells the `gateway::difference`, and names what waits for a `gateway::restart`; files are watched by
 //! `net::watch`.
 //!
-//! **Connection.** `listener` accepts, where configured makes a `listener::tls::handshake` as `listener::tls` and
+//! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps
+//! `listener::inherited`, asks a trusted `listener::proxy` who the client is, counts it `listener::per_client`, where configured makes a `listener::tls::handshake` as `listener::tls` and
 //! `listener::tls::clients` have it, and makes a
 //! `listener::connection`, which bounds the client by `listener::timeouts`, shares `listener::activity` with
 //! the exchanges on it and leaves when `listener::drain` says so.
@@ -51,7 +52,7 @@
 //! `upstream::outliers`, by an operator's word. `upstream` picks one `upstream::endpoint` of those that are usable by
 //! `upstream::balance`, within the bounds of the `upstream::breaker`, bounds what is tried again by an
 //! `upstream::budget`, and is reached through `net`: `net::resolve`, `net::dial`, `net::retry_after`, `net::tls` with `net::pem` and `net::x509`, one
-//! `net::stream`. Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
+//! `net::stream` over a `net::socket`. Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
 //! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
 //!

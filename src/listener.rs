@@ -1,9 +1,14 @@
 //! Listeners: bind, accept, bound, drain. Every accepted connection is handed to a protocol.
 
 pub mod activity;
+pub mod address;
+pub mod bound;
 pub mod connection;
 pub mod drain;
 pub mod file;
+pub mod inherited;
+pub mod per_client;
+pub mod proxy;
 pub mod timeouts;
 pub mod tls;
 
@@ -16,23 +21,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::task::TaskTracker;
 
 use activity::Fate;
+pub use address::Address;
+use bound::Bound;
 pub use connection::Connection;
 pub use drain::Drain;
 use drain::Moment;
+pub use inherited::Inherited;
+use per_client::{OfClient, PerClient};
 pub use timeouts::Timeouts;
 pub use tls::Tls;
 use tls::handshake;
 
+use crate::net::Socket;
 use crate::telemetry::context::Inbound;
 use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections, Handshake};
 use crate::view::View;
-
-/// Connections the kernel holds until they are accepted.
-const BACKLOG: u32 = 4096;
 
 /// Waits between attempts to accept while there are no file descriptors left.
 const BACK_OFF: std::ops::Range<Duration> = Duration::from_millis(10)..Duration::from_secs(1);
@@ -49,11 +55,17 @@ pub trait Protocol: Send + Sync + 'static {
 /// A bound listener.
 #[derive(Debug)]
 pub struct Listener {
+    entrance: Arc<Entrance>,
+    socket: Bound,
+}
+
+/// What every connection of a listener passes.
+#[derive(Debug)]
+struct Entrance {
     name: Arc<str>,
-    socket: TcpListener,
-    address: SocketAddr,
     open: Arc<AtomicUsize>,
-    series: Arc<Connections>,
+    clients: Arc<PerClient>,
+    series: Connections,
 }
 
 /// What new connections of a listener are served by; a reload replaces it whole. Those that are open keep theirs.
@@ -66,91 +78,168 @@ pub struct Serving<P> {
 }
 
 impl Listener {
-    /// Binds; connections are counted in these series. Fails where the address cannot be had.
-    pub fn bind(settings: &Settings, series: Arc<Connections>) -> io::Result<Self> {
-        let socket = match settings.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        socket.set_reuseaddr(true)?;
-        socket.bind(settings.address)?;
-        let socket = socket.listen(BACKLOG)?;
-        let address = socket.local_addr()?;
-        Ok(Self { name: Arc::clone(&settings.name), socket, address, open: Arc::default(), series })
+    /// Takes the socket that was handed over for it, else binds; connections are counted in these series. Fails
+    /// where the address cannot be had.
+    pub fn bind(settings: &Settings, inherited: &mut Inherited, series: Connections) -> io::Result<Self> {
+        let socket = match inherited.take(&settings.name, &settings.address)? {
+            Some(socket) => socket,
+            None => Bound::bind(&settings.address, settings.reuse_port, settings.socket_mode)?,
+        };
+        let (open, clients) = Default::default();
+        let entrance = Arc::new(Entrance { name: Arc::clone(&settings.name), open, clients, series });
+        Ok(Self { entrance, socket })
     }
 
     /// Where it is bound, the port included.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        self.socket.address()
     }
 
-    /// Accepts until the drain says no more; each connection is a task of the tracker.
+    /// Accepts until the drain says no more, and then whoever has come by then; each connection is a task of the
+    /// tracker.
     pub async fn run<P: Protocol>(self, serving: View<Serving<P>>, drain: Drain, tasks: TaskTracker) {
+        let Self { entrance, socket: listening } = self;
+        let series = &entrance.series;
         let mut back_off = BACK_OFF.start;
         let mut told: Option<Instant> = None;
         let mut closing = pin!(drain.after(Moment::Leaving));
         loop {
             let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
-                _ = closing.as_mut() => return,
+                accepted = listening.accept() => accepted,
+                _ = closing.as_mut() => break,
             };
             match accepted {
-                Ok((stream, peer)) => {
+                Ok((socket, peer)) => {
                     back_off = BACK_OFF.start;
-                    self.admit(stream, peer, &serving.current(), &drain, &tasks);
+                    entrance.admit(socket, peer, serving.current(), &drain, &tasks);
                 }
                 Err(error) if is_of_one_connection(&error) => {
-                    self.series.count(ConnectionOutcome::AcceptError);
+                    series.count(ConnectionOutcome::AcceptError);
                 }
                 Err(error) => {
-                    self.series.count(ConnectionOutcome::AcceptError);
+                    series.count(ConnectionOutcome::AcceptError);
                     if told.is_none_or(|told| told.elapsed() > TELL_AGAIN) {
                         told = Some(Instant::now());
-                        tracing::error!(listener = %self.name, %error, "cannot accept; backing off");
+                        tracing::error!(listener = %entrance.name, %error, "cannot accept; backing off");
                     }
                     tokio::time::sleep(back_off).await;
                     back_off = (back_off * 2).min(BACK_OFF.end);
                 }
             }
         }
+        // their connections are made already: closing the socket would reset them
+        for (socket, peer) in listening.rest() {
+            entrance.admit(socket, peer, serving.current(), &drain, &tasks);
+        }
     }
+}
 
+impl Entrance {
     fn admit<P: Protocol>(
-        &self,
-        stream: TcpStream,
+        self: &Arc<Self>,
+        socket: Socket,
         peer: SocketAddr,
-        serving: &Serving<P>,
+        serving: Arc<Serving<P>>,
         drain: &Drain,
         tasks: &TaskTracker,
     ) {
-        let settings = &serving.settings;
-        let Some(place) = Place::take(&self.open, settings.limits.connections) else {
-            self.series.count(ConnectionOutcome::RefusedLimit);
+        let series = &self.series;
+        let Some(place) = Place::take(&self.open, serving.settings.limits.connections) else {
+            series.count(ConnectionOutcome::RefusedLimit);
             return;
         };
-        self.series.count(ConnectionOutcome::Accepted);
-        let open = (self.series.open(), place);
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-        let (tls, timeouts) = (settings.tls.clone(), settings.timeouts);
-        let (protocol, drain) = (Arc::clone(&serving.protocol), drain.clone());
-        let series = Arc::clone(&self.series);
+        series.count(ConnectionOutcome::Accepted);
+        let open = (series.open(), place);
+        let (entrance, drain) = (Arc::clone(self), drain.clone());
         tasks.spawn(async move {
-            let connection = match tls {
-                None => Connection::plain(stream, peer, timeouts),
-                Some(tls) => match encrypted(tls, stream, peer, timeouts, &series).await {
-                    Some(connection) => connection,
-                    None => return,
-                },
-            };
-            let activity = connection.activity();
-            protocol.serve(connection, drain).await;
-            if let Some(fate) = activity.fate() {
-                series.count(outcome(fate));
+            if let Some((connection, of_client)) = entrance.enter(&serving.settings, socket, peer).await {
+                let activity = connection.activity();
+                Arc::clone(&serving.protocol).serve(connection, drain).await;
+                if let Some(fate) = activity.fate() {
+                    entrance.series.count(outcome(fate));
+                }
+                drop(of_client);
             }
             drop(open);
         });
+    }
+
+    /// What comes before the protocol: who the client is, whether it may have one more connection, TLS. `None`:
+    /// it is refused, which has been counted.
+    async fn enter(
+        &self,
+        settings: &Settings,
+        mut socket: Socket,
+        peer: SocketAddr,
+    ) -> Option<(Connection, Option<OfClient>)> {
+        let deadline = tokio::time::Instant::now() + settings.timeouts.handshake;
+        let (mut client, mut is_local) = (peer, matches!(socket, Socket::Unix(_)));
+        if let Some(versions) = settings.proxy_protocol
+            && (is_local || settings.trusts(peer.ip()))
+        {
+            match tokio::time::timeout_at(deadline, proxy::read(&mut socket, versions)).await {
+                Ok(Ok(Some(told))) => (client, is_local) = (told, false),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    self.series.count(ConnectionOutcome::ProxyProtocol);
+                    tracing::debug!(%error, "a proxy did not say who its client is");
+                    return None;
+                }
+                Err(_) => {
+                    self.series.count(ConnectionOutcome::Timeout);
+                    return None;
+                }
+            }
+        }
+        // who speaks for many clients is not one of them
+        let most =
+            settings.limits.connections_per_client.filter(|_| !is_local && !settings.trusts(client.ip()));
+        let place = most.map(|most| self.clients.enter(client.ip(), most));
+        if let Some(None) = place {
+            self.series.count(ConnectionOutcome::RefusedClientLimit);
+            return None;
+        }
+        let connection = match &settings.tls {
+            None => Connection::plain(socket, client, settings.timeouts),
+            Some(tls) => {
+                let tls = Arc::clone(tls);
+                self.encrypted(tls, socket, client, settings.timeouts, deadline).await?
+            }
+        };
+        Some((connection, place.flatten()))
+    }
+
+    /// The connection past its handshake; `None` if there is no session, which has been counted.
+    async fn encrypted(
+        &self,
+        tls: Arc<Tls>,
+        socket: Socket,
+        client: SocketAddr,
+        timeouts: Timeouts,
+        deadline: tokio::time::Instant,
+    ) -> Option<Connection> {
+        if let Ok(true) = tokio::time::timeout_at(deadline, begins_like_http(&socket)).await {
+            self.series.handshake(Handshake::PlainHttp);
+            self.series.count(ConnectionOutcome::TlsFailed);
+            return Some(Connection::plain_on_tls(socket, client, timeouts));
+        }
+        match handshake::accept(tls, socket, deadline).await {
+            Ok((stream, session)) => {
+                self.series.handshake(Handshake::Done);
+                Some(Connection::tls(stream, session, client, timeouts))
+            }
+            Err((end, error)) => {
+                self.series.handshake(end);
+                let slow = end == Handshake::Timeout;
+                self.series.count(if slow {
+                    ConnectionOutcome::Timeout
+                } else {
+                    ConnectionOutcome::TlsFailed
+                });
+                tracing::debug!(%error, outcome = end.word(), "TLS handshake with a client failed");
+                None
+            }
+        }
     }
 }
 
@@ -174,39 +263,9 @@ impl Drop for Place {
     }
 }
 
-/// The connection past its handshake; `None` if there is no session, which has been counted.
-async fn encrypted(
-    tls: Arc<Tls>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    timeouts: Timeouts,
-    series: &Connections,
-) -> Option<Connection> {
-    let started = tokio::time::Instant::now();
-    let first = tokio::time::timeout(timeouts.handshake, begins_like_http(&stream)).await;
-    if let Ok(true) = first {
-        series.handshake(Handshake::PlainHttp);
-        series.count(ConnectionOutcome::TlsFailed);
-        return Some(Connection::plain_on_tls(stream, peer, timeouts));
-    }
-    let left = timeouts.handshake.saturating_sub(started.elapsed());
-    match handshake::accept(tls, stream, left).await {
-        Ok((stream, session)) => {
-            series.handshake(Handshake::Done);
-            Some(Connection::tls(stream, session, peer, timeouts))
-        }
-        Err((end, error)) => {
-            series.handshake(end);
-            let slow = end == Handshake::Timeout;
-            series.count(if slow { ConnectionOutcome::Timeout } else { ConnectionOutcome::TlsFailed });
-            tracing::debug!(%error, outcome = end.word(), "TLS handshake with a client failed");
-            None
-        }
-    }
-}
-
 /// A TLS handshake begins with the byte 22, a request of HTTP with a capital letter.
-async fn begins_like_http(stream: &TcpStream) -> bool {
+async fn begins_like_http(socket: &Socket) -> bool {
+    let Socket::Tcp(stream) = socket else { return false };
     let mut first = [0];
     stream.peek(&mut first).await.is_ok_and(|read| read == 1 && first[0].is_ascii_uppercase())
 }
@@ -238,7 +297,13 @@ pub struct Settings {
     /// The key in the table.
     pub name: Arc<str>,
     /// Where to bind. Port 0 takes a free one.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Whether another process may listen on the same IP address and port.
+    pub reuse_port: bool,
+    /// Who may open a Unix socket, as the mode of its file.
+    pub socket_mode: u32,
+    /// Which versions of the PROXY protocol its trusted proxies speak.
+    pub proxy_protocol: Option<proxy::Versions>,
     /// TLS, with certificate and key loaded; `None` is plain text.
     pub tls: Option<Arc<Tls>>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
@@ -256,6 +321,8 @@ pub struct Settings {
 pub struct Limits {
     /// Connections open at once.
     pub connections: usize,
+    /// The same of one client.
+    pub connections_per_client: Option<usize>,
     /// Bytes of a request's header fields, names and values.
     pub header_bytes: usize,
     /// Fields of a request's header.

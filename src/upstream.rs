@@ -174,7 +174,8 @@ impl Upstream {
                 let tls = settings.tls.as_ref().expect("an https endpoint comes with settings of TLS");
                 (Arc::clone(&tls.config), server_name(tls, address))
             });
-            let (name, labels) = (resolver.name(&address.host), labels(settings, address));
+            let name = address.unix().is_none().then(|| resolver.name(&address.host));
+            let labels = labels(settings, address);
             Arc::new(Endpoint::new(address, name, tls, settings.connect_timeout, labels))
         });
         let endpoints: Box<[_]> = endpoints.collect();
@@ -297,11 +298,16 @@ fn server_name(tls: &Tls, address: &Address) -> ServerName<'static> {
 
 fn labels(settings: &Settings, address: &Address) -> EndpointLabels {
     let endpoint = address.host_and_port();
+    let origin = match address.unix() {
+        None => format!("{}://{endpoint}", address.scheme()),
+        // as nginx writes it: what follows the second colon is the path
+        Some(_) => format!("{}://{endpoint}:", address.scheme()),
+    };
     EndpointLabels {
-        origin: format!("{}://{endpoint}", address.scheme()).into(),
+        origin: origin.into(),
         endpoint: endpoint.into(),
         address: address.host.clone(),
-        port: address.port,
+        port: address.unix().is_none().then_some(address.port),
         upstream: settings.name.clone(),
         service: settings.service.clone(),
         series: EndpointSeries::default(),
@@ -403,10 +409,28 @@ mod tests {
         let endpoint = &upstream.endpoints()[0];
         let labels = &endpoint.labels;
         assert_eq!(&*labels.endpoint, "[::1]:443");
-        assert_eq!((&*labels.address, labels.port), ("::1", 443));
+        assert_eq!((&*labels.address, labels.port), ("::1", Some(443)));
         assert_eq!(&*labels.origin, "https://[::1]:443");
         assert_eq!((&*labels.upstream, labels.service.as_deref()), ("shop", Some("shop-api")));
         assert_eq!(&*endpoint.authority, "[::1]");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_an_endpoint_without_a_port() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shop.sock");
+        let host = path.to_str().unwrap();
+        let upstream = upstream(vec![address(false, host, 0)]);
+        let endpoint = &upstream.endpoints()[0];
+        let labels = &endpoint.labels;
+        assert_eq!(*labels.endpoint, *format!("unix:{host}"));
+        assert_eq!((&*labels.address, labels.port), (host, None));
+        assert_eq!(*labels.origin, *format!("http://unix:{host}:"));
+        assert_eq!(&*endpoint.authority, "localhost");
+        assert_eq!(endpoint.dial().await.unwrap_err().reason, Reason::ConnectRefused);
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let facts = endpoint.dial().await.unwrap().facts;
+        assert_eq!((facts.peer, facts.resolve, facts.connect.is_some()), (None, None, true));
     }
 
     #[tokio::test]

@@ -3,18 +3,25 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use futures_util::FutureExt;
+use sd_notify::NotifyState;
+
 use super::check;
 use super::foreground::{self, failed};
 use super::signals::{Signal, Signals};
 use crate::gateway::reload::Trigger;
 use crate::gateway::{Gateway, Settings, file};
+use crate::listener::Inherited;
 
 /// Runs the gateway until a signal ends it.
 pub fn run(paths: &[PathBuf]) -> ExitCode {
     match file::read(paths) {
         Ok(settings) => {
             let (workers, paths) = (settings.workers, paths.to_owned());
-            foreground::run(workers, "info", Box::new(|signals| Box::pin(serve(settings, paths, signals))))
+            // while there is no other thread
+            let inherited = Inherited::from_environment();
+            let work = |signals| serve(settings, paths, inherited, signals).boxed_local();
+            foreground::run(workers, "info", Box::new(work))
         }
         Err(problems) => {
             eprintln!("{problems}");
@@ -23,13 +30,19 @@ pub fn run(paths: &[PathBuf]) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings, paths: Vec<PathBuf>, mut signals: Signals) -> ExitCode {
+async fn serve(
+    settings: Settings,
+    paths: Vec<PathBuf>,
+    inherited: Inherited,
+    mut signals: Signals,
+) -> ExitCode {
     raise_file_limit();
-    let gateway = match Gateway::start(settings, Vec::new()).await {
+    let gateway = match Gateway::start_on(settings, Vec::new(), inherited).await {
         Ok(gateway) => gateway,
         Err(error) => return failed(error),
     };
     gateway.reload_by(Box::new(move || file::read(&paths)));
+    tell_service_manager(NotifyState::Ready);
     loop {
         match signals.next().await {
             Signal::Stop => break,
@@ -37,10 +50,18 @@ async fn serve(settings: Settings, paths: Vec<PathBuf>, mut signals: Signals) ->
             Signal::Reload => drop(gateway.reload(Trigger::Signal).await),
         }
     }
+    tell_service_manager(NotifyState::Stopping);
     tracing::info!("stopping, a second signal ends it at once");
     tokio::select! {
         () = gateway.shutdown() => ExitCode::SUCCESS,
         () = signals.stop() => failed("ended by a second signal, requests in flight were cut off"),
+    }
+}
+
+/// Tells systemd, or whoever else has set `NOTIFY_SOCKET`; nobody else.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
     }
 }
 

@@ -12,7 +12,6 @@ mod tree;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -148,21 +147,30 @@ impl File {
 
     /// Two sockets cannot listen on one address.
     fn refuse_shared_addresses(&self, check: &Check<'_>) {
-        let mut taken = vec![(self.admin.address().key().clone(), self.admin.used_address())];
+        let mut taken =
+            vec![(self.admin.address().key().clone(), listener::Address::Tcp(self.admin.used_address()))];
+        let probes = self.probes.address();
+        let probes_address = probes.get().map(|address| listener::Address::Tcp((*address).into()));
         let listeners = self.listeners.values().map(listener::file::Listener::address);
-        for address in [self.probes.address()].into_iter().chain(listeners) {
-            let Some(wanted) = address.get().map(|address| SocketAddr::from(*address)) else { continue };
-            if let Some((key, other)) = taken.iter().find(|(_, other)| collide(wanted, *other)) {
-                let what = format!("\"{wanted}\" is taken by {key} (\"{other}\")");
-                check.wrong(address.key(), what, "write another port");
+        let listeners = listeners.map(|address| (address.key(), address.get().cloned()));
+        for (key, wanted) in [(probes.key(), probes_address)].into_iter().chain(listeners) {
+            let Some(wanted) = wanted else { continue };
+            if let Some((by, other)) = taken.iter().find(|(_, other)| collide(&wanted, other)) {
+                let what = format!("\"{wanted}\" is taken by {by} (\"{other}\")");
+                check.wrong(
+                    key,
+                    what,
+                    if wanted.tcp().is_some() { "write another port" } else { "write another path" },
+                );
             }
-            taken.push((address.key().clone(), wanted));
+            taken.push((key.clone(), wanted));
         }
     }
 }
 
 /// Whether two addresses cannot be bound at once. Port 0 is a free one each time.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+fn collide(one: &listener::Address, other: &listener::Address) -> bool {
+    let (Some(one), Some(other)) = (one.tcp(), other.tcp()) else { return one == other };
     let same_family = one.is_ipv4() == other.is_ipv4();
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || (same_family && any))

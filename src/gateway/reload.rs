@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +15,7 @@ use super::snapshot::{Snapshot, Surroundings};
 use crate::http::removal::Removal;
 use crate::http::routes::Routes;
 use crate::http::server::Server;
-use crate::listener::{self, Serving};
+use crate::listener::{self, Address, Serving};
 use crate::problem::Problems;
 use crate::telemetry::Recorder;
 use crate::telemetry::metrics::Metrics;
@@ -52,7 +51,7 @@ struct Leaving {
 /// A listener that is bound, and what it serves by.
 #[derive(Debug)]
 struct Bound {
-    address: SocketAddr,
+    address: Address,
     table: View<Routes>,
     serving: View<Serving<Server>>,
     expiries: Mutex<Option<Expiries>>,
@@ -112,15 +111,15 @@ impl Reload {
     pub fn new(
         started: Settings,
         around: Surroundings,
-        bound: BTreeMap<Arc<str>, SocketAddr>,
+        bound: BTreeMap<Arc<str>, Address>,
         recorder: Arc<Recorder>,
         connections: TaskTracker,
     ) -> Self {
         let (started, series) = (Arc::new(started), around.metrics.reloads());
         let snapshot = Snapshot::new(&started, &around, None);
-        let bind = |(name, address): (Arc<str>, SocketAddr)| {
+        let bind = |(name, address): (Arc<str>, Address)| {
             let settings = started.listeners.iter().find(|listener| listener.name == name);
-            let settings = at(settings.expect("a listener is bound by its settings"), address);
+            let settings = at(settings.expect("a listener is bound by its settings"), address.clone());
             let table = View::new(snapshot.tables.get(&name).cloned().unwrap_or_default());
             let server =
                 Server::new(settings.clone(), table.clone(), Arc::clone(&recorder), connections.clone());
@@ -177,8 +176,8 @@ impl Reload {
     }
 
     /// Where each listener is bound.
-    pub fn addresses(&self) -> impl Iterator<Item = (&Arc<str>, SocketAddr)> {
-        self.listeners.iter().map(|(name, bound)| (name, bound.address))
+    pub fn addresses(&self) -> impl Iterator<Item = (&Arc<str>, &Address)> {
+        self.listeners.iter().map(|(name, bound)| (name, &bound.address))
     }
 
     /// Loads other settings and puts them in force, or tells what is wrong with them and changes nothing. One at a
@@ -244,7 +243,7 @@ impl Reload {
                 bound.table.replace(Arc::clone(table));
             }
             let new = settings.listeners.iter().find(|listener| listener.name == *name);
-            if let Some(new) = new.map(|new| at(new, bound.address))
+            if let Some(new) = new.map(|new| at(new, bound.address.clone()))
                 && new != bound.serving.current().settings
             {
                 let expiries = expiries(&self.around.metrics, &new);
@@ -345,7 +344,7 @@ fn expiries(metrics: &Metrics, settings: &listener::Settings) -> Option<Expiries
 }
 
 /// A listener's settings where it is bound: port 0 has become a real one, and another address counts after a restart.
-fn at(settings: &listener::Settings, address: SocketAddr) -> listener::Settings {
+fn at(settings: &listener::Settings, address: Address) -> listener::Settings {
     listener::Settings { address, ..settings.clone() }
 }
 

@@ -10,7 +10,7 @@ use crate::problem::Key;
 const AT_START: [&str; 6] = ["admin", "dns", "metrics", "probes", "telemetry", "workers"];
 
 /// What of a listener is read at the start alone; the rest counts for new connections.
-const OF_LISTENERS: [&str; 1] = ["address"];
+const OF_LISTENERS: [&str; 3] = ["address", "reuse_port", "socket_mode"];
 
 /// The keys by which these two differ and which cannot be reloaded, in order.
 pub(super) fn awaited(started: &Configuration, new: &Configuration) -> Vec<String> {

@@ -44,7 +44,7 @@ pub(super) fn open(
 ) -> Operation {
     let operation = recorder.start(Start {
         listener: Arc::clone(&settings.name),
-        port: settings.address.port(),
+        port: settings.address.tcp().map(|address| address.port()),
         context: context::extract(&mut head.headers, &settings.context, peer.trusted, recorder.force()),
         exchange: Exchange {
             method: Method::new(head.method.as_str()),

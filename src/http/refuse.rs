@@ -21,7 +21,7 @@ use crate::telemetry::{Recorder, Start};
 #[derive(Debug)]
 pub(super) struct Refuser {
     listener: Arc<str>,
-    port: u16,
+    port: Option<u16>,
     recorder: Arc<Recorder>,
 }
 
@@ -29,7 +29,7 @@ impl Refuser {
     pub(super) fn new(settings: &Settings, recorder: &Arc<Recorder>) -> Self {
         Self {
             listener: Arc::clone(&settings.name),
-            port: settings.address.port(),
+            port: settings.address.tcp().map(|address| address.port()),
             recorder: Arc::clone(recorder),
         }
     }

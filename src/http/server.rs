@@ -49,6 +49,9 @@ const INLINE_FIELDS: usize = 100;
 const HTTP2_PING: Duration = Duration::from_secs(30);
 const HTTP2_PONG: Duration = Duration::from_secs(10);
 
+/// How long a connection on which nothing has been asked yet is kept when the gateway goes down.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
 /// HTTP on one listener.
 #[derive(Debug)]
 pub struct Server {
@@ -153,7 +156,8 @@ impl Protocol for Server {
         });
         let connection = TokioIo::new(connection);
         let mut serving = pin!(self.connections.serve_connection_with_upgrades(connection, service));
-        let mut moment = drain.moment();
+        // who comes when it closes already is told so, too
+        let mut moment = drain.moment().min(Moment::Leaving);
         let end = loop {
             moment = match drain.during(moment, serving.as_mut()).await {
                 Ok(end) => break end,
@@ -162,11 +166,16 @@ impl Protocol for Server {
             match moment {
                 // HTTP/2 says GOAWAY at once; an HTTP/1.1 connection says `Connection: close` with its next
                 // answer. HTTP/2 connections that arrive while leaving say GOAWAY when it comes to closing
-                Moment::Leaving | Moment::Closing => {
-                    if moment == Moment::Closing || activity.is_http2() {
-                        serving.as_mut().graceful_shutdown();
+                Moment::Leaving if !activity.is_http2() => {}
+                Moment::Closing if activity.served() == 0 => {
+                    // its first request is on its way: to close now would be to lose it
+                    let first = pin!(tokio::time::timeout(FIRST_REQUEST, serving.as_mut()));
+                    if let Ok(Ok(end)) = drain.during(moment, first).await {
+                        break end;
                     }
+                    serving.as_mut().graceful_shutdown();
                 }
+                Moment::Leaving | Moment::Closing => serving.as_mut().graceful_shutdown(),
                 Moment::Serving => {}
                 Moment::Cut => {
                     activity.cut(&Reason::ShuttingDown.into());

@@ -84,7 +84,9 @@ impl Stage {
         let access_log = std::env::temp_dir().join(format!("tracegate-lint-{}.log", std::process::id()));
 
         for listener in &mut settings.listeners {
-            listener.address = LOOPBACK;
+            listener.address = LOOPBACK.into();
+            listener.proxy_protocol = None;
+            listener.limits.connections_per_client = None;
             listener.timeouts.head = HEAD;
             if let Some(tls) = &mut listener.tls {
                 *tls = tls.for_everybody().map_err(io::Error::other)?;

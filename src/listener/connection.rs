@@ -15,7 +15,6 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
@@ -23,7 +22,7 @@ use super::activity::{Activity, Fate};
 use super::timeouts::Timeouts;
 use super::tls::Session;
 use crate::failure::{Detail, Failure, Reason};
-use crate::net::Stream;
+use crate::net::{Socket, Stream};
 
 /// How long, and for how many bytes, a closed connection is still read, so that the client can read the last
 /// answer before its own bytes are answered with a reset (RFC 9112 section 9.6).
@@ -87,21 +86,21 @@ pub enum Refusal {
 }
 
 /// A connection coming in.
-type Incoming = Stream<TlsStream<TcpStream>>;
+type Incoming = Stream<TlsStream<Socket>>;
 
 impl Connection {
     /// A connection in plain text.
-    pub fn plain(stream: TcpStream, peer: SocketAddr, timeouts: Timeouts) -> Self {
+    pub fn plain(stream: Socket, peer: SocketAddr, timeouts: Timeouts) -> Self {
         Self::new(Stream::Plain(stream), peer, timeouts)
     }
 
     /// A connection whose TLS handshake is done.
-    pub fn tls(stream: TlsStream<TcpStream>, session: Session, peer: SocketAddr, timeouts: Timeouts) -> Self {
+    pub fn tls(stream: TlsStream<Socket>, session: Session, peer: SocketAddr, timeouts: Timeouts) -> Self {
         Self { security: Security::Tls(session), ..Self::new(Stream::Tls(Box::new(stream)), peer, timeouts) }
     }
 
     /// A connection in plain text where TLS should be spoken: its requests are to be told so.
-    pub fn plain_on_tls(stream: TcpStream, peer: SocketAddr, timeouts: Timeouts) -> Self {
+    pub fn plain_on_tls(stream: Socket, peer: SocketAddr, timeouts: Timeouts) -> Self {
         Self { security: Security::PlainOnTls, ..Self::plain(stream, peer, timeouts) }
     }
 

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use self::tls::WrittenTls;
-use super::{Limits, Settings, Timeouts};
+use super::proxy::Versions;
+use super::{Address, Limits, Settings, Timeouts};
 use crate::setting::leaf::{text, word};
-use crate::setting::{Address, Check, Count, Duration, Size, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Size, Written};
 use crate::telemetry::context::Inbound;
 use crate::telemetry::context::format::{Format, Trust};
 
@@ -19,6 +20,9 @@ use crate::telemetry::context::format::{Format, Trust};
 #[derive(Debug, Deserialize)]
 pub struct Listener {
     address: Written<Address>,
+    reuse_port: Written<bool>,
+    socket_mode: Written<Mode>,
+    proxy_protocol: Written<OrOff<Versions>>,
     tls: Option<WrittenTls>,
     trusted_proxies: Written<Vec<Written<Network>>>,
     context: WrittenContext,
@@ -36,6 +40,7 @@ struct WrittenContext {
 #[derive(Debug, Deserialize)]
 struct WrittenLimits {
     connections: Written<Count>,
+    connections_per_client: Written<OrOff<Count>>,
     header_bytes: Written<Size>,
     header_count: Written<Count>,
     uri_bytes: Written<Size>,
@@ -59,12 +64,29 @@ impl Listener {
     /// The listener as used, with certificate and key loaded; `None` only after a problem has been noted.
     pub fn check(self, name: &str, check: &Check<'_>) -> Option<Settings> {
         let address = self.address.required(check, "write address = \"0.0.0.0:8080\"");
+        let is_unix = matches!(address, Some(Address::Unix(_)));
+        if is_unix && self.reuse_port.get() == Some(&true) {
+            let what = "has no port to be shared";
+            check.wrong(self.reuse_port.key(), what, "leave it out: a Unix socket is handed over as it is");
+        }
+        if address.is_some() && !is_unix && !self.socket_mode.is_absent() {
+            check.wrong(self.socket_mode.key(), "is for Unix sockets", "leave it out");
+        }
         let tls = self.tls.map(|tls| tls.check(check));
         let trusts_nobody = self.trusted_proxies.get().is_none_or(Vec::is_empty);
+        let proxy_key = self.proxy_protocol.key().clone();
+        let proxy_protocol = self.proxy_protocol.into_option().and_then(OrOff::into_option);
+        if proxy_protocol.is_some() && address.is_some() && !is_unix && trusts_nobody {
+            let help = "name the proxies in trusted_proxies, or write \"off\"";
+            check.wrong(&proxy_key, "nobody is trusted: trusted_proxies is empty", help);
+        }
         let context = self.context.check(trusts_nobody, check);
         Some(Settings {
             name: name.into(),
-            address: address?.into(),
+            address: address?,
+            reuse_port: self.reuse_port.or(false),
+            socket_mode: self.socket_mode.into_option().map_or(0o660, |Mode(mode)| mode),
+            proxy_protocol,
             tls: tls.and_then(|tls| tls),
             trusted_proxies: self.trusted_proxies.into_elements().map(|Network(net)| net).collect(),
             context,
@@ -107,6 +129,11 @@ impl WrittenLimits {
     fn check(self) -> Limits {
         Limits {
             connections: self.connections.or(10_000),
+            connections_per_client: self
+                .connections_per_client
+                .into_option()
+                .and_then(OrOff::into_option)
+                .map(Into::into),
             header_bytes: self.header_bytes.or(64 << 10),
             header_count: self.header_count.or(100),
             uri_bytes: self.uri_bytes.or(8 << 10),
@@ -127,6 +154,19 @@ impl WrittenTimeouts {
     }
 }
 
+/// Who may open a Unix socket.
+#[derive(Debug, Clone, Copy)]
+struct Mode(u32);
+
+impl Mode {
+    fn parse(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o777 && text.bytes().all(|digit| digit.is_ascii_digit()) => Ok(Self(mode)),
+            _ => Err(format!("\"{text}\" is no mode of a file\nwrite \"0660\": owner and group")),
+        }
+    }
+}
+
 /// A network, or a single address.
 #[derive(Debug, Clone, Copy)]
 struct Network(IpNet);
@@ -138,6 +178,24 @@ impl Network {
         network
             .map(Self)
             .map_err(|_| format!("\"{text}\" is not a network\nwrite \"10.0.0.0/8\" or \"fd00::/8\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "an address", Self::parse)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a text such as \"0660\"", Mode::parse)
+    }
+}
+
+impl<'de> Deserialize<'de> for Versions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("v1", Self::V1), ("v2", Self::V2), ("any", Self::Any)])
     }
 }
 

@@ -312,6 +312,7 @@ mod tests {
 
     use super::clients::Clients;
     use super::{Certificate, Loaded, Path, Plan, Tls, handshake, pem, tls};
+    use crate::net::Socket;
 
     fn development() -> (&'static Path, &'static Path) {
         (Path::new("certs/gateway.pem"), Path::new("certs/gateway-key.pem"))
@@ -355,10 +356,11 @@ mod tests {
                 let ours = Arc::clone(&ours);
                 let accept = async {
                     let (stream, _) = listener.accept().await.unwrap();
-                    handshake::accept(ours, stream, Duration::from_secs(20)).await
+                    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+                    handshake::accept(ours, Socket::Tcp(stream), deadline).await
                 };
                 let client = tls::client_config(Some(certificate), None, offered).unwrap();
-                let connect = tls::connect(&client, host.try_into().unwrap(), stream);
+                let connect = tls::connect(&client, host.try_into().unwrap(), Socket::Tcp(stream));
                 let (accepted, connected) = tokio::join!(accept, connect);
                 assert!(accepted.unwrap().1.role().is_none());
                 assert_eq!(connected.unwrap().0.get_ref().1.alpn_protocol(), picked, "{host}");

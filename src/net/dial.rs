@@ -2,11 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::failure::{Failure, Reason};
 
@@ -35,6 +36,20 @@ pub async fn dial(addresses: &[SocketAddr], timeout: Duration) -> Result<Dialed,
             Err(Failure::new(reason(&error)).because(format!("connecting to {peer}: {error}")))
         }
         Ok(Err(None)) => Err(Failure::new(Reason::DnsFailed).because("no address to connect to")),
+        Err(elapsed) => Err(Failure::new(Reason::ConnectTimeout).because(elapsed)),
+    }
+}
+
+/// Connects to a Unix socket; tells how long it took. Fails with `connect_timeout`, and with `connect_refused` if
+/// nobody listens there, or nobody lets us in.
+pub async fn unix(path: &Path, timeout: Duration) -> Result<(UnixStream, Duration), Failure> {
+    let started = Instant::now();
+    match tokio::time::timeout(timeout, UnixStream::connect(path)).await {
+        Ok(Ok(stream)) => Ok((stream, started.elapsed())),
+        Ok(Err(error)) => {
+            let what = format!("connecting to unix:{}: {error}", path.display());
+            Err(Failure::new(reason(&error)).because(what))
+        }
         Err(elapsed) => Err(Failure::new(Reason::ConnectTimeout).because(elapsed)),
     }
 }

@@ -5,15 +5,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use super::Socket;
 
 /// A connection. It goes out unless its TLS says that it came in.
 #[derive(Debug)]
-pub enum Stream<T = TlsStream<TcpStream>> {
-    /// Plain TCP.
-    Plain(TcpStream),
-    /// TLS over TCP, after its handshake.
+pub enum Stream<T = TlsStream<Socket>> {
+    /// In plain text.
+    Plain(Socket),
+    /// TLS, after its handshake.
     Tls(Box<T>),
 }
 

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pem;
+use super::{Socket, pem};
 use crate::failure::{Detail, Failure, Reason};
 use crate::setting::Digest;
 
@@ -105,8 +104,8 @@ pub fn client_config(
 pub async fn connect(
     config: &Arc<ClientConfig>,
     name: ServerName<'static>,
-    stream: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Duration), Failure> {
+    stream: Socket,
+) -> Result<(TlsStream<Socket>, Duration), Failure> {
     let started = Instant::now();
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = connector.connect(name, stream).await.map_err(failure)?;
@@ -189,7 +188,7 @@ mod tests {
     use rcgen::{CertificateParams, Issuer, KeyPair};
     use rustls::ServerConfig;
     use tempfile::NamedTempFile;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
@@ -246,7 +245,7 @@ mod tests {
             TlsAcceptor::from(Arc::new(server)).accept(stream).await
         };
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let (_, connected) = tokio::join!(accept, connect(client, name, stream));
+        let (_, connected) = tokio::join!(accept, connect(client, name, Socket::Tcp(stream)));
         connected.map(|(stream, _)| stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
     }
 
@@ -302,7 +301,8 @@ mod tests {
         let (mut peer, _) = listener.accept().await.unwrap();
         peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         let config = client_config(None, None, &[]).unwrap();
-        let failure = connect(&config, "shop.test".try_into().unwrap(), stream).await.unwrap_err();
+        let failure =
+            connect(&config, "shop.test".try_into().unwrap(), Socket::Tcp(stream)).await.unwrap_err();
         assert_eq!((failure.reason, failure.detail), (Reason::TlsFailed, None));
     }
 

@@ -243,7 +243,7 @@ impl Metrics {
         let (endpoint, route) = (&attempt.endpoint, self.labels(record));
         let key = Key::of_attempt(record, attempt, self.route(route).operation);
         endpoint.series.durations.get(key.number(), || {
-            let port = endpoint.port.to_string();
+            let port = endpoint.port.map(|port| port.to_string()).unwrap_or_default();
             let labels = [("server_address", &*endpoint.address), ("server_port", &*port)];
             key.with_labels(&labels, route.operation.as_deref(), &endpoint.upstream, |labels| {
                 self.registry.histogram(family::CLIENT_DURATION, labels)

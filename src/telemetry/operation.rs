@@ -78,8 +78,8 @@ pub struct EndpointLabels {
     pub endpoint: Box<str>,
     /// `server.address` of the CLIENT span.
     pub address: Box<str>,
-    /// `server.port` of the CLIENT span.
-    pub port: u16,
+    /// `server.port` of the CLIENT span; a Unix socket has none.
+    pub port: Option<u16>,
     /// `http://host:port`, the beginning of `url.full`.
     pub origin: Box<str>,
     /// The upstream's key in the table.
@@ -136,8 +136,8 @@ pub(super) trait Records: Sink {
 pub struct Record {
     /// The listener's key in the table.
     pub listener: Arc<str>,
-    /// The port the listener is bound to: `server.port` of the SERVER span.
-    pub port: u16,
+    /// The port the listener is bound to: `server.port` of the SERVER span. A Unix socket has none.
+    pub port: Option<u16>,
     /// Trace context, fixed at the start.
     pub context: Context,
     /// What the exchange is.
@@ -210,8 +210,8 @@ pub struct Operation {
 pub struct Start {
     /// The listener's key.
     pub listener: Arc<str>,
-    /// The port it is bound to.
-    pub port: u16,
+    /// The port it is bound to; a Unix socket has none.
+    pub port: Option<u16>,
     /// The trace context, continued or started.
     pub context: Context,
     /// What the exchange is.

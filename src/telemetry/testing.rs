@@ -52,7 +52,7 @@ impl Bench {
             endpoint: Arc::new(EndpointLabels {
                 endpoint: "shop.internal:9001".into(),
                 address: "shop.internal".into(),
-                port: 9001,
+                port: Some(9001),
                 origin: "http://shop.internal:9001".into(),
                 upstream: "shop".into(),
                 service: Some("shop-api".into()),
@@ -77,7 +77,7 @@ impl Bench {
                 version: Version::Http11,
             },
             request_id: HeaderValue::from_static("from-the-client"),
-            port: 443,
+            port: Some(443),
             client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
             client_role: None,
             started: Instant::now(),

@@ -1,6 +1,7 @@
 //! One address of an upstream: its labels, and how a connection to it is made.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,23 +12,31 @@ use tokio::time::Instant;
 
 use super::outliers::Outcomes;
 use crate::failure::{Detail, Failure, Reason};
-use crate::net::{self, Name, Stream, tls};
+use crate::net::{self, Name, Socket, Stream, tls};
 use crate::telemetry::operation::{ConnectionFacts, EndpointLabels};
 
-/// One endpoint's address: `http://host:port` or `https://host:port`.
+/// One endpoint's address: `http://host:port`, `https://host:port` or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// Whether TLS is spoken.
     pub https: bool,
-    /// A name or an IP literal, lower case, without brackets.
+    /// A name or an IP literal, lower case, without brackets; or the path of a Unix socket.
     pub host: Box<str>,
-    /// The port, the scheme's own if none was written.
+    /// The port, the scheme's own if none was written; 0 for a Unix socket.
     pub port: u16,
 }
 
 impl Address {
-    /// `host:port`, an IPv6 literal in brackets.
+    /// The path, if it is a Unix socket: no name of a host begins with a slash.
+    pub fn unix(&self) -> Option<&Path> {
+        self.host.starts_with('/').then(|| Path::new(&*self.host))
+    }
+
+    /// `host:port`, an IPv6 literal in brackets; `unix:/path` of a Unix socket.
     pub fn host_and_port(&self) -> String {
+        if self.unix().is_some() {
+            return format!("unix:{}", self.host);
+        }
         format!("{}:{}", self.bracketed_host(), self.port)
     }
 
@@ -38,6 +47,9 @@ impl Address {
 
     /// The host, and the port unless it is the scheme's own: what a client writes into `Host`.
     pub fn authority(&self) -> String {
+        if self.unix().is_some() {
+            return "localhost".to_owned();
+        }
         let own_port = if self.https { 443 } else { 80 };
         if self.port == own_port { self.bracketed_host() } else { self.host_and_port() }
     }
@@ -56,7 +68,8 @@ pub struct Endpoint {
     pub authority: Box<str>,
     /// Its address, as configured.
     pub address: Address,
-    name: Name,
+    /// None of a Unix socket.
+    name: Option<Name>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     connect_timeout: Duration,
     dials: AtomicUsize,
@@ -86,7 +99,7 @@ pub struct Connected {
 impl Endpoint {
     pub(super) fn new(
         address: &Address,
-        name: Name,
+        name: Option<Name>,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
         connect_timeout: Duration,
         labels: EndpointLabels,
@@ -110,8 +123,13 @@ impl Endpoint {
         let started = Instant::now();
         let left = || self.connect_timeout.saturating_sub(started.elapsed());
 
-        let addresses = self.name.addresses(left()).await?;
-        let resolve = (!self.name.is_literal()).then(|| started.elapsed());
+        let Some(name) = &self.name else {
+            let (stream, took) = net::dial::unix(Path::new(&*self.address.host), left()).await?;
+            let facts = ConnectionFacts { connect: Some(took), ..ConnectionFacts::default() };
+            return Ok(Connected { stream: Stream::Plain(Socket::Unix(stream)), facts });
+        };
+        let addresses = name.addresses(left()).await?;
+        let resolve = (!name.is_literal()).then(|| started.elapsed());
 
         let turn = self.dials.fetch_add(1, Ordering::Relaxed);
         let dialed = net::dial(&in_turn(&addresses, self.address.port, turn), left()).await?;
@@ -122,10 +140,10 @@ impl Endpoint {
             ..ConnectionFacts::default()
         };
         let Some((config, name)) = &self.tls else {
-            return Ok(Connected { stream: Stream::Plain(dialed.stream), facts });
+            return Ok(Connected { stream: Stream::Plain(Socket::Tcp(dialed.stream)), facts });
         };
 
-        let session = tls::connect(config, name.clone(), dialed.stream);
+        let session = tls::connect(config, name.clone(), Socket::Tcp(dialed.stream));
         let Ok(session) = tokio::time::timeout(left(), session).await else {
             return Err(Failure::new(Reason::TlsFailed).detail(Detail::Timeout));
         };
@@ -137,7 +155,7 @@ impl Endpoint {
     /// Whether the endpoint's name still stands for the address of this peer: a connection to one that it
     /// left behind should not be used again.
     pub fn is_current(&self, peer: SocketAddr) -> bool {
-        self.name.is_current(peer.ip())
+        self.name.as_ref().is_none_or(|name| name.is_current(peer.ip()))
     }
 }
 

@@ -226,8 +226,16 @@ fn refuse_repeated(endpoints: &[Written<Address>], check: &Check<'_>) {
 impl Address {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| {
-            Err(format!("\"{text}\" {what}\nwrite scheme, host and port: \"http://10.0.0.7:9001\""))
+            Err(format!(
+                "\"{text}\" {what}\nwrite scheme, host and port: \"http://10.0.0.7:9001\", or \"unix:/run/shop.sock\""
+            ))
         };
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !(path.starts_with('/') && path.len() > 1) {
+                return wrong("is not a whole path");
+            }
+            return Ok(Self { https: false, host: path.into(), port: 0 });
+        }
         let Ok(uri) = text.parse::<Uri>() else { return wrong("is not a URL") };
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return wrong("does not begin with http:// or https://");
@@ -404,6 +412,7 @@ mod tests {
             ("http://Shop.Internal/", false, "shop.internal", 80),
             ("https://shop.internal", true, "shop.internal", 443),
             ("http://[::1]:9001", false, "::1", 9001),
+            ("unix:/run/Shop.sock", false, "/run/Shop.sock", 0),
         ] {
             assert_eq!(Address::parse(text), Ok(Address { https, host: host.into(), port }), "{text}");
         }
@@ -413,6 +422,8 @@ mod tests {
     fn anything_more_or_less_is_refused() {
         for (text, what) in [
             ("127.0.0.1:9001", "http://"),
+            ("unix:shop.sock", "not a whole path"),
+            ("unix:", "not a whole path"),
             ("shop", "http://"),
             ("", "is not a URL"),
             ("ftp://shop", "neither http nor https"),

@@ -507,13 +507,13 @@ mod tests {
             let labels = EndpointLabels {
                 endpoint: format!("shop:{port}").into(),
                 address: address.host.clone(),
-                port,
+                port: Some(port),
                 origin: format!("http://shop:{port}").into(),
                 upstream: "shop".into(),
                 service: None,
                 series: EndpointSeries::default(),
             };
-            Arc::new(Endpoint::new(&address, resolver.name(&address.host), None, soon, labels))
+            Arc::new(Endpoint::new(&address, Some(resolver.name(&address.host)), None, soon, labels))
         };
         let endpoints = (0..count).map(|port| (endpoint(port), 1));
         Arc::new(Standings::new("shop", endpoints, rules, true, &metrics))

@@ -11,6 +11,7 @@ mod forwarding;
 mod grpc;
 mod health;
 mod lifecycle;
+mod listeners;
 mod metrics;
 mod orders;
 mod panics;

@@ -46,7 +46,7 @@ enum Case {
 #[tokio::test]
 async fn every_reason_is_told_alike_to_the_client_and_in_span_metric_log_and_error_record() {
     for &reason in Reason::ALL {
-        match provoke(reason).await {
+        match Box::pin(provoke(reason)).await {
             Case::Now(provoked) => verify(reason, *provoked).await,
             // needs a process of its own, or two ends that the test plays itself
             Case::Elsewhere(_) => {}

@@ -144,8 +144,8 @@ match = { path = "/mes/{y}" }
 upstream = "mes"
 "#;
     let problems = load(&sources(&[text], &[])).expect_err("there are problems").to_string();
-    let expected = r#"routes.toml:3:11: listeners.public.address: "localhost:8080" is not an IP address and a port
-  help: write both: "127.0.0.1:8080", "0.0.0.0:8080" or "[::]:8080"
+    let expected = r#"routes.toml:3:11: listeners.public.address: "localhost:8080" is neither an IP address and a port nor a Unix socket
+  help: write "127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080" or "unix:/run/tracegate.sock"
 routes.toml:4:34: listeners.public.trusted_proxies[1]: "everyone" is not a network
   help: write "10.0.0.0/8" or "fd00::/8"
 routes.toml:5:21: listeners.public.timeouts.idle: 60 has no unit

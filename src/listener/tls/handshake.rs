@@ -2,26 +2,26 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::server::Acceptor;
 use rustls::{CertificateError, Error};
-use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{Chosen, Session, Tls};
+use crate::net::Socket;
 use crate::telemetry::metrics::connections::Handshake;
 
-/// Makes a session within this time; else tells why there is none.
+/// Makes a session by then; else tells why there is none.
 pub async fn accept(
     tls: Arc<Tls>,
-    stream: TcpStream,
-    bound: Duration,
-) -> Result<(TlsStream<TcpStream>, Session), (Handshake, io::Error)> {
+    socket: Socket,
+    deadline: Instant,
+) -> Result<(TlsStream<Socket>, Session), (Handshake, io::Error)> {
     let mut unknown_name = false;
     let work = async {
-        let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let started = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
         let chosen = tls.choose(started.client_hello().server_name());
         let (site, config) = match chosen {
             Chosen::Site(site) => (site, tls.config(site)),
@@ -34,7 +34,7 @@ pub async fn accept(
         let session = tls.session(site, stream.get_ref().1.peer_certificates());
         Ok::<_, io::Error>((stream, session))
     };
-    match tokio::time::timeout(bound, work).await {
+    match tokio::time::timeout_at(deadline, work).await {
         Ok(Ok(made)) => Ok(made),
         Ok(Err(error)) if unknown_name => Err((Handshake::UnknownName, error)),
         Ok(Err(error)) => Err((outcome(&error), error)),

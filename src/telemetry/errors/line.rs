@@ -287,7 +287,8 @@ struct Named<'a> {
 #[derive(Serialize)]
 struct Destination<'a> {
     address: &'a str,
-    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
 }
 
 #[derive(Serialize)]

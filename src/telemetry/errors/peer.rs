@@ -9,7 +9,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::outbox::SEND_BUFFER;
 use crate::net::tls::{self, ClientTls};
-use crate::net::{Stream, dial};
+use crate::net::{Socket, Stream, dial};
 use crate::telemetry::settings::Logstash;
 
 /// Where records go, and how to get there.
@@ -58,9 +58,9 @@ impl Peer {
         // what does not move stays here, where it is known, and not in the system's buffers
         SockRef::from(&dialed.stream).set_send_buffer_size(SEND_BUFFER).map_err(|error| told(&error))?;
         let stream = match &self.tls {
-            None => Stream::Plain(dialed.stream),
+            None => Stream::Plain(Socket::Tcp(dialed.stream)),
             Some(ClientTls { config, server_name }) => {
-                let connected = tls::connect(config, server_name.clone(), dialed.stream).await;
+                let connected = tls::connect(config, server_name.clone(), Socket::Tcp(dialed.stream)).await;
                 Stream::Tls(Box::new(connected.map_err(|error| told(&error))?.0))
             }
         };

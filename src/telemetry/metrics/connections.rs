@@ -14,6 +14,10 @@ pub enum ConnectionOutcome {
     Accepted,
     /// The listener had as many as it may.
     RefusedLimit,
+    /// Its client had as many as one may.
+    RefusedClientLimit,
+    /// A trusted proxy did not say who its client is.
+    ProxyProtocol,
     /// The operating system gave none, for want of file descriptors for example.
     AcceptError,
     /// No TLS session.
@@ -28,9 +32,11 @@ pub enum ConnectionOutcome {
 
 impl ConnectionOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Accepted,
         Self::RefusedLimit,
+        Self::RefusedClientLimit,
+        Self::ProxyProtocol,
         Self::AcceptError,
         Self::TlsFailed,
         Self::Timeout,
@@ -43,6 +49,8 @@ impl ConnectionOutcome {
         match self {
             Self::Accepted => "accepted",
             Self::RefusedLimit => "refused_limit",
+            Self::RefusedClientLimit => "refused_client_limit",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::AcceptError => "accept_error",
             Self::TlsFailed => "tls_failed",
             Self::Timeout => "timeout",

@@ -147,9 +147,10 @@ impl Client {
         let addresses: Vec<_> = found.map_err(|error| format!("{}: {error}", self.host))?.collect();
         let stream = net::dial(&addresses, self.timeout).await.map_err(|failure| told(&failure))?.stream;
         let stream = match &self.tls {
-            None => net::Stream::Plain(stream),
+            None => net::Stream::Plain(net::Socket::Tcp(stream)),
             Some(tls) => {
-                let connected = tls::connect(&tls.config, tls.server_name.clone(), stream).await;
+                let connected =
+                    tls::connect(&tls.config, tls.server_name.clone(), net::Socket::Tcp(stream)).await;
                 net::Stream::Tls(Box::new(connected.map_err(|failure| told(&failure))?.0))
             }
         };

@@ -59,8 +59,9 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     attributes.add("network.protocol.version", exchange.version.word());
     if let Some(address) = route.and_then(|route| route.server.as_deref()) {
         attributes.add("server.address", address);
-        attributes.add("server.port", record.port);
+        attributes.add_some("server.port", record.port);
     }
+    attributes.add_some("network.transport", record.port.is_none().then_some("unix"));
     let client = privacy.client_address(record.client);
     attributes.add_some("client.address", client.map(|address| address.to_string()));
     attributes.add_some("tracegate.client_role", record.client_role.as_deref());
@@ -108,7 +109,11 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     attributes.add("url.template", template);
     attributes.add("url.full", format!("{}{template}", endpoint.origin));
     attributes.add("server.address", &*endpoint.address);
-    attributes.add("server.port", endpoint.port);
+    attributes.add_some("server.port", endpoint.port);
+    if endpoint.port.is_none() {
+        attributes.add("network.transport", "unix");
+        attributes.add("network.peer.address", &*endpoint.address);
+    }
     attributes.add_some("http.response.status_code", attempt.status);
     attributes.add_grpc(attempt.grpc);
     if attempt.resend_count > 0 {

@@ -1,6 +1,6 @@
 //! The binary itself as a process of its own: for signals, exit codes, memory and limits of the system.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
@@ -32,7 +32,32 @@ impl Process {
 
     /// The same, with these files beside `routes.toml`: name and text.
     pub async fn start_beside(text: &str, files: &[(&str, &str)], limit: Option<u32>) -> Self {
-        let (address, admin) = (SocketAddr::new(own_ip(), 9000), SocketAddr::new(own_ip(), 9901));
+        let limit = limit.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
+        Self::spawn(text, files, SocketAddr::new(own_ip(), 9000), &limit, Stdio::null()).await
+    }
+
+    /// Runs this text with the listener `public` at this address, where others may listen, too.
+    pub async fn start_at(text: &str, address: SocketAddr) -> Self {
+        Self::spawn(text, &[], address, "", Stdio::null()).await
+    }
+
+    /// Runs this text on a socket that listens already, handed over as the listener `public`.
+    pub async fn start_on(text: &str, socket: &TcpListener) -> Self {
+        let handed = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=public; exec 3<&0 </dev/null; ";
+        let address = socket.local_addr().unwrap();
+        let socket = OwnedFd::from(socket.try_clone().unwrap());
+        Self::spawn(text, &[], address, handed, socket.into()).await
+    }
+
+    /// Runs this text, with these files beside it, after these commands of the shell.
+    async fn spawn(
+        text: &str,
+        files: &[(&str, &str)],
+        address: SocketAddr,
+        commands: &str,
+        input: Stdio,
+    ) -> Self {
+        let admin = SocketAddr::new(own_ip(), 9901);
         let directory = tempfile::tempdir().unwrap();
         let base = format!(
             "[listeners.public]\naddress = '{address}'\n[admin]\naddress = '{admin}'\n\
@@ -42,12 +67,12 @@ impl Process {
         for (name, text) in files.iter().chain(&[("routes.toml", text)]) {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
-        let limit = limit.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
         let mut child = Command::new("sh")
             .arg("-c")
-            .arg(format!("{limit}exec \"$0\" run --config base.toml --config routes.toml"))
+            .arg(format!("{commands}exec \"$0\" run --config base.toml --config routes.toml"))
             .arg(env!("CARGO_BIN_EXE_tracegate"))
             .current_dir(directory.path())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(directory.path().join("diagnostics")).unwrap())
             .spawn()
@@ -55,8 +80,11 @@ impl Process {
         let output = OwnedFd::from(child.stdout.take().unwrap());
         let log = BufReader::new(pipe::Receiver::from_owned_fd(output).unwrap()).lines();
         let up = async {
-            while TcpStream::connect(address).await.is_err() {
-                tokio::task::yield_now().await;
+            // another process may listen at the other address already
+            for address in [admin, address] {
+                while TcpStream::connect(address).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
             }
         };
         within("the process to listen", up).await;
