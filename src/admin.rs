@@ -1,11 +1,15 @@
 //! The admin address: health, metrics and status, apart from the traffic.
 
+mod api;
+pub mod audit;
 mod control;
+pub mod door;
 pub mod file;
 mod guard;
 mod health;
 mod metrics;
 mod page;
+pub mod role;
 mod site;
 mod status;
 
@@ -14,13 +18,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::audit::Audit;
 pub use self::control::{Control, Reloaded};
+use self::door::Door;
+pub use self::door::Token;
 use self::site::Site;
-use crate::net::serve::{Bounds, serve};
+use crate::net::serve::{Bounds, serve_each};
+use crate::view::View;
 
 /// The admin listener as used: what `[admin]` and `[probes]` mean once they have been checked.
 #[derive(Debug, Clone)]
@@ -29,6 +38,12 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Where `/healthz` and `/readyz` are served alone, for container probes.
     pub probes: Option<SocketAddr>,
+    /// TLS on the admin address.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Who may do what. While there are none the address is a loopback one, and read-only.
+    pub tokens: Vec<Token>,
+    /// Where it is written who did what.
+    pub audit: audit::Settings,
 }
 
 /// The admin address, open.
@@ -42,12 +57,14 @@ pub struct Admin {
     pub task: JoinHandle<()>,
 }
 
-/// Binds the admin address, and the probes' if there is one, and serves them until the token is cancelled.
+/// Binds the admin address, and the probes' if there is one, and serves them until told to
+/// shut down. Who may do what is asked of the tokens in force.
 ///
 /// The error says which address could not be bound and why.
 pub async fn start(
     settings: &Settings,
     control: Arc<dyn Control>,
+    tokens: View<Vec<Token>>,
     shutdown: CancellationToken,
 ) -> io::Result<Admin> {
     let admin = bind(settings.address, "admin").await?;
@@ -57,11 +74,17 @@ pub async fn start(
     };
     let address = admin.local_addr()?;
     let probes_address = probes.as_ref().map(TcpListener::local_addr).transpose()?;
-    let site = Site::new(Arc::clone(&control), address.ip());
-    let serve_admin = serve(admin, site.into_service(), BOUNDS, shutdown.clone());
+    let audit = Audit::open(&settings.audit)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write {error} (admin.audit.file)")))?;
+    let door = Door::new(tokens);
+    let site = Site::new(Arc::clone(&control), address.ip(), door, Arc::clone(&audit));
+    let (tls, stop) = (settings.tls.clone(), shutdown.clone());
+    let serve_admin = serve_each(admin, tls, move |client| Arc::clone(&site).service(client), BOUNDS, stop);
     let serve_probes = async move {
         if let Some(listener) = probes {
-            serve(listener, Site::probes(control).into_service(), BOUNDS, shutdown).await;
+            let site = Site::probes(control, audit);
+            serve_each(listener, None, move |client| Arc::clone(&site).service(client), BOUNDS, shutdown)
+                .await;
         }
     };
     let task = tokio::spawn(async move {
@@ -99,9 +122,10 @@ mod tests {
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
-    use super::{Admin, Control, Reloaded, Settings, start};
+    use super::{Admin, Control, Reloaded, Settings, audit, start};
     use crate::net::once::send;
     use crate::telemetry::metrics::Format;
+    use crate::view::View;
 
     struct Fake {
         ready: AtomicBool,
@@ -136,6 +160,11 @@ mod tests {
         }
     }
 
+    fn settings(address: SocketAddr) -> Settings {
+        let audit = audit::Settings { file: None, max_bytes: 1, keep: 0 };
+        Settings { address, probes: None, tls: None, tokens: Vec::new(), audit }
+    }
+
     struct Running {
         admin: Admin,
         control: Arc<Fake>,
@@ -146,8 +175,10 @@ mod tests {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let control = Arc::new(Fake { ready: AtomicBool::new(true) });
         let shutdown = CancellationToken::new();
-        let settings = Settings { address: free, probes: Some(free) };
-        let admin = start(&settings, Arc::clone(&control) as Arc<dyn Control>, shutdown.clone()).await;
+        let settings = Settings { probes: Some(free), ..settings(free) };
+        let tokens = View::new(Arc::default());
+        let admin =
+            start(&settings, Arc::clone(&control) as Arc<dyn Control>, tokens, shutdown.clone()).await;
         Running { admin: admin.expect("loopback has free ports"), control, shutdown }
     }
 
@@ -260,9 +291,12 @@ mod tests {
     #[tokio::test]
     async fn an_address_in_use_is_named_with_its_key() {
         let running = running().await;
-        let settings = Settings { address: running.admin.address, probes: None };
+        let settings = settings(running.admin.address);
         let control = Arc::clone(&running.control) as Arc<dyn Control>;
-        let error = start(&settings, control, CancellationToken::new()).await.unwrap_err().to_string();
+        let error = start(&settings, control, View::new(Arc::default()), CancellationToken::new())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with(&format!("cannot listen on {} (admin.address): ", settings.address)),
             "{error}"

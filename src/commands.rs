@@ -1,4 +1,4 @@
-//! The commands of the binary, but for the demo: run, check, healthcheck, and what those in the foreground share.
+//! The commands of the binary, but for the demo: run, check, healthcheck, token, and what those in the foreground share.
 
 pub mod check;
 pub mod foreground;
@@ -6,3 +6,4 @@ pub mod healthcheck;
 pub mod run;
 mod runtime;
 pub mod signals;
+pub mod token;

@@ -149,7 +149,8 @@ impl Gateway {
             load: Arc::default(),
         });
         let control = Arc::clone(&shared) as Arc<dyn Control>;
-        let admin = admin::start(&admin_settings, control, stop.clone()).await.map_err(StartError::Admin)?;
+        let admin = admin::start(&admin_settings, control, reload.tokens(), stop.clone()).await;
+        let admin = admin.map_err(StartError::Admin)?;
 
         for (name, socket) in bound {
             let serving = reload.serving(&name).expect("it has just been bound");

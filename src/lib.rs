@@ -10,7 +10,7 @@
 //! In the order in which a request meets the files; each stands here once.
 //!
 //! **Start.** `main` reads the command line. `commands` has `commands::run`, `commands::check` and
-//! `commands::healthcheck`; what goes on until a signal ends it shares `commands::foreground`, with its
+//! `commands::healthcheck`, and `commands::token`; what goes on until a signal ends it shares `commands::foreground`, with its
 //! threads (`commands::runtime`) and signals (`commands::signals`).
 //!
 //! **Configuration.** `gateway::file` checks what `gateway::file::source` gathers: each file
@@ -22,7 +22,7 @@
 //! `http::file::crossings`), `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
-//! `setting::name`, `setting::or_off`, `setting::secret`, `setting::digest`;
+//! `setting::name`, `setting::or_off`, `setting::secret`, `setting::digest`, `setting::hash`, `setting::moment`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
 //! all at once. What comes out is `gateway::settings`, with what it was made of, the `gateway::configuration`.
 //!
@@ -85,7 +85,8 @@
 //! `failure` is the one vocabulary of reasons.
 //!
 //! **Operators.** `admin` serves its `admin::site` behind an `admin::guard`: `admin::health`, `admin::metrics`,
-//! `admin::status`, `admin::page`; what it shows comes through `admin::control`. It stands on `net::serve`;
+//! `admin::status`, `admin::page`, and `admin::api` for changes. An `admin::door` asks for tokens, an `admin::role`
+//! says what they open, an `admin::audit` who did what; what it shows comes through `admin::control`. It stands on `net::serve`;
 //! the health check asks by `net::once`.
 //!
 //! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and

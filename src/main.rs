@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tracegate::commands::signals::Signals;
-use tracegate::commands::{check, foreground, healthcheck, run};
+use tracegate::commands::{check, foreground, healthcheck, run, token};
 use tracegate::{demo, lint};
 
 /// Half the instructions of the system's allocator, and no growth by arenas of many threads.
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         }
         Command::Check(configuration) => check::check(&configuration.config),
         Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
+        Command::Token { command } => token::token(&command),
         Command::Healthcheck(options) => healthcheck::healthcheck(&options),
     }
 }
@@ -78,6 +79,12 @@ enum Command {
     /// for them, in whatever encoding. Exit code 1 if one came out: signal, field and place are told.
     #[command(verbatim_doc_comment)]
     LintTelemetry(Configuration),
+    /// Tokens for the admin address
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        command: token::Token,
+    },
     /// Ask a running gateway whether it is ready
     ///
     /// Asks /readyz on the probes' address of the configuration, else on the admin address.

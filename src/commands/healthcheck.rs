@@ -54,13 +54,17 @@ fn outcome(options: &Options) -> Result<(), String> {
 fn configured(paths: &[PathBuf]) -> Result<Uri, String> {
     let settings = Sources::read(paths).and_then(|sources| file::load(&sources));
     let settings = settings.map_err(|problems| problems.to_string())?;
-    let url = format!("http://{}/readyz", probe_address(&settings.admin));
+    if settings.admin.tls.is_some() && settings.admin.probes.is_none() {
+        return Err("the admin address speaks TLS: add [probes] with an address to be asked there".into());
+    }
+    let admin::Settings { address, probes, .. } = settings.admin;
+    let url = format!("http://{}/readyz", probe_address(address, probes));
     Ok(url.parse().expect("an address makes a valid URL"))
 }
 
 /// Where readiness is asked for: what listens on every address is reached by loopback.
-fn probe_address(settings: &admin::Settings) -> SocketAddr {
-    let mut address = settings.probes.unwrap_or(settings.address);
+fn probe_address(admin: SocketAddr, probes: Option<SocketAddr>) -> SocketAddr {
+    let mut address = probes.unwrap_or(admin);
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -105,7 +109,6 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::{ask, probe_address};
-    use crate::admin::Settings;
     use crate::net::serve::{Bounds, serve};
 
     #[tokio::test]
@@ -145,11 +148,8 @@ mod tests {
             ("[::]:9901", None, "[::1]:9901"),
             ("10.0.0.7:9901", None, "10.0.0.7:9901"),
         ] {
-            let settings = Settings {
-                address: address.parse().unwrap(),
-                probes: probes.map(|probes: &str| probes.parse().unwrap()),
-            };
-            assert_eq!(probe_address(&settings), asked.parse().unwrap());
+            let probes = probes.map(|probes: &str| probes.parse().unwrap());
+            assert_eq!(probe_address(address.parse().unwrap(), probes), asked.parse().unwrap());
         }
     }
 }

@@ -12,6 +12,7 @@ use super::difference::Difference;
 use super::restart;
 use super::settings::Settings;
 use super::snapshot::{Snapshot, Surroundings};
+use crate::admin::Token;
 use crate::http::removal::Removal;
 use crate::http::routes::Routes;
 use crate::http::server::Server;
@@ -36,6 +37,8 @@ pub struct Reload {
     state: Mutex<State>,
     /// Held by the one that reloads.
     turn: Mutex<()>,
+    /// Who may do what at the admin address.
+    tokens: View<Vec<Token>>,
     /// Routes that have been removed, with streams on them.
     leaving: Mutex<Vec<Leaving>>,
 }
@@ -136,6 +139,7 @@ impl Reload {
         };
         let snapshot = View::new(Arc::new(snapshot));
         let state = Mutex::new(state);
+        let tokens = View::new(Arc::new(started.admin.tokens.clone()));
         let (turn, leaving) = (Mutex::default(), Mutex::default());
         let reload = Self {
             around,
@@ -147,6 +151,7 @@ impl Reload {
             started,
             state,
             turn,
+            tokens,
             leaving,
         };
         reload.tell_in_force(&reload.state());
@@ -163,6 +168,11 @@ impl Reload {
     pub fn change<T>(&self, change: impl FnOnce(&Snapshot) -> T) -> T {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         change(&self.snapshot())
+    }
+
+    /// The tokens in force.
+    pub fn tokens(&self) -> View<Vec<Token>> {
+        self.tokens.clone()
     }
 
     /// The settings in force.
@@ -254,6 +264,7 @@ impl Reload {
             }
         }
         self.snapshot.replace(Arc::clone(&next));
+        self.tokens.replace(Arc::new(settings.admin.tokens.clone()));
         previous.retire(&next);
         if let Some(grace) = settings.reload.grace {
             let over = Instant::now() + grace;

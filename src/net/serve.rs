@@ -1,6 +1,7 @@
 //! A small HTTP server for our own pages and the demo's services: bounded, drained, no part of the traffic.
 
 use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,12 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,12 +45,38 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    serve_each(listener, None, move |_| service.clone(), bounds, stop).await;
+}
+
+/// The same with a service for each client's address, and by TLS if there is a configuration of it.
+pub async fn serve_each<S, B>(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    service: impl Fn(IpAddr) -> S,
+    bounds: Bounds,
+    stop: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(bounds.connections));
-    while let Some((stream, permit)) = stop.run_until_cancelled(accept(&listener, &permits)).await {
-        let (service, builder, stop) = (service.clone(), builder(bounds), stop.clone());
+    while let Some((stream, peer, permit)) = stop.run_until_cancelled(accept(&listener, &permits)).await {
+        let (service, builder, stop) = (service(peer.ip().to_canonical()), builder(bounds), stop.clone());
+        let tls = tls.clone();
         connections.spawn(async move {
             let _permit = permit;
+            let stream = match tls {
+                None => Either::Left(stream),
+                Some(tls) => match timeout(bounds.head, TlsAcceptor::from(tls).accept(stream)).await {
+                    Ok(Ok(stream)) => Either::Right(stream),
+                    _ => return,
+                },
+            };
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
             tokio::select! {
                 _ = connection.as_mut() => return,
@@ -69,13 +99,16 @@ fn builder(bounds: Bounds) -> auto::Builder<TokioExecutor> {
     if bounds.http2 { builder } else { builder.http1_only() }
 }
 
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                return (stream, permit);
+                return (stream, peer, permit);
             }
             Err(error) => {
                 // no file descriptor is left, or the client has gone already

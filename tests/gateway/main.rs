@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
+mod admin;
 mod clients;
 mod conservation;
 mod context;
