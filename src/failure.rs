@@ -282,6 +282,8 @@ details! {
     SlowBody = "slow_body";
     /// The body broke off or broke its framing.
     BrokenBody = "broken_body";
+    /// More HTTP/2 frames that ask for nothing than anybody needs.
+    Flood = "flood";
     /// The client did not take the answer in time.
     SlowReader = "slow_reader";
     /// The certificate is not signed by a trusted authority.

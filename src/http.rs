@@ -1,6 +1,6 @@
 //! HTTP on one page: the order of the stages and why.
 //!
-//! A request meets the files in this order. [`server`] reads its head from the connection (or [`refuse`]
+//! A request meets the files in this order. [`server`] reads its head from the connection, or from one of its [`streams`] (or [`refuse`]
 //! answers in hyper's place) and opens the operation with [`record`], outermost, so that whatever happens
 //! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
 //! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
@@ -48,6 +48,7 @@ pub mod rules;
 pub mod server;
 pub mod shape;
 pub mod shaping;
+pub mod streams;
 pub mod timers;
 pub mod tunnel;
 pub mod upgrade;

@@ -34,10 +34,11 @@
 //! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps
 //! `listener::inherited`, asks a trusted `listener::proxy` who the client is, counts it `listener::per_client`, where configured makes a `listener::tls::handshake` as `listener::tls` and
 //! `listener::tls::clients` have it, and makes a
-//! `listener::connection`, which bounds the client by `listener::timeouts`, shares `listener::activity` with
+//! `listener::connection`, which counts HTTP/2's `listener::frames`, bounds the client by `listener::timeouts`, shares
+//! `listener::activity` with
 //! the exchanges on it and leaves when `listener::drain` says so.
 //!
-//! **Request.** `http` tells the order of the stages: `http::server` (with `http::refuse` for heads that
+//! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2, and `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),

@@ -6,6 +6,7 @@ pub mod bound;
 pub mod connection;
 pub mod drain;
 pub mod file;
+mod frames;
 pub mod inherited;
 pub mod per_client;
 pub mod proxy;
@@ -274,6 +275,7 @@ fn outcome(fate: Fate) -> ConnectionOutcome {
     match fate {
         Fate::Refused => ConnectionOutcome::RefusedHead,
         Fate::TimedOut => ConnectionOutcome::Timeout,
+        Fate::Flooded => ConnectionOutcome::Flood,
         Fate::Broken => ConnectionOutcome::Broken,
     }
 }

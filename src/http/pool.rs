@@ -3,7 +3,8 @@
 //! The pool holds hyper's senders itself: it knows what was sent, gets back what was not, and never sends
 //! anything twice. An HTTP/1.1 connection is lent to one request at a time; an HTTP/2 connection is shared.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -26,8 +27,12 @@ use crate::upstream::breaker::{Bound, Breaker, Counted};
 use crate::upstream::{self, Endpoint, Protocol};
 
 /// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
-const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
-const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// The streams' windows add up to the connection's, so that answers that are not taken stall no other.
+const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
+const HTTP2_CONNECTION_WINDOW: u32 = HTTP2_STREAM_WINDOW * HTTP2_STREAMS;
+
+/// The most requests at once on one HTTP/2 connection, if the endpoint does not want fewer; more go to another.
+const HTTP2_STREAMS: u32 = 64;
 
 /// How long an HTTP/2 connection in use may be silent before it is asked whether it is still there, and how long
 /// it may take to say so: a dead one would fail every request, for a quarter of an hour where TCP alone finds out.
@@ -52,10 +57,10 @@ pub struct Pool {
     all: Mutex<Weak<[Arc<Pool>]>>,
 }
 
-/// The HTTP/2 connection, if there is one, and how the last dialling failed, if it did.
+/// The HTTP/2 connections, and how the last dialling failed, if it did.
 #[derive(Debug, Default)]
 struct Shared {
-    connection: Option<SharedConnection>,
+    connections: Vec<SharedConnection>,
     failed: Option<(Instant, (Reason, Option<Detail>))>,
 }
 
@@ -95,8 +100,30 @@ impl Drop for Driven {
 
 #[derive(Debug)]
 struct SharedConnection {
-    sender: http2::SendRequest<RequestBody>,
+    stream: Http2,
     facts: ConnectionFacts,
+}
+
+/// A use of an HTTP/2 connection: the pool's own, or a request's.
+#[derive(Debug, Clone)]
+struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    /// Counts the uses.
+    uses: Arc<()>,
+    /// How many requests the endpoint takes at once.
+    most: Arc<AtomicUsize>,
+}
+
+impl Http2 {
+    /// Requests on it now.
+    fn requests(&self) -> usize {
+        // one use is the pool's
+        Arc::strong_count(&self.uses).saturating_sub(1)
+    }
+
+    fn has_room(&self) -> bool {
+        self.requests() < self.most.load(Ordering::Relaxed)
+    }
 }
 
 /// A connection lent for one exchange. Dropped without being given back, an HTTP/1.1 connection is closed.
@@ -112,7 +139,7 @@ pub struct Lease {
 #[derive(Debug)]
 enum Sender {
     Http1(Http1),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Http2),
 }
 
 impl Pool {
@@ -187,7 +214,7 @@ impl Pool {
         idle.clear();
         drop(idle);
         if let Ok(mut shared) = self.shared.try_lock() {
-            shared.connection = None;
+            shared.connections.clear();
         }
     }
 
@@ -202,10 +229,15 @@ impl Pool {
         let now = Instant::now();
         idle.retain(|kept| self.is_usable(kept, now));
         drop(idle);
-        if let Ok(mut shared) = self.shared.try_lock()
-            && shared.connection.as_ref().is_some_and(|known| !self.is_shareable(known))
-        {
-            shared.connection = None;
+        if let Ok(mut shared) = self.shared.try_lock() {
+            // one without requests is enough
+            let mut spare = false;
+            shared.connections.retain(|known| {
+                let idle = known.stream.requests() == 0;
+                let kept = self.is_shareable(known) && !(idle && spare);
+                spare |= idle && kept;
+                kept
+            });
         }
     }
 
@@ -297,13 +329,14 @@ impl Pool {
         if let Some(known) = self.known(&shared) {
             return Ok(known);
         }
+        shared.connections.retain(|known| self.is_shareable(known));
         if let Some((_, failure)) = shared.failed.filter(|&(at, _)| at > asked) {
             return Err(failure.into());
         }
         match self.dial_http2().await {
-            Ok((sender, facts)) => {
-                shared.connection = Some(SharedConnection { sender: sender.clone(), facts });
-                Ok((Sender::Http2(sender), facts))
+            Ok((stream, facts)) => {
+                shared.connections.push(SharedConnection { stream: stream.clone(), facts });
+                Ok((Sender::Http2(stream), facts))
             }
             Err(failure) => {
                 shared.failed = Some((Instant::now(), (failure.reason, failure.detail)));
@@ -313,26 +346,23 @@ impl Pool {
     }
 
     fn known(&self, shared: &Shared) -> Option<(Sender, ConnectionFacts)> {
-        let known = shared.connection.as_ref().filter(|known| self.is_shareable(known))?;
+        let mut known = shared.connections.iter();
+        let known = known.find(|known| self.is_shareable(known) && known.stream.has_room())?;
         let facts = ConnectionFacts { reused: true, peer: known.facts.peer, ..Default::default() };
-        Some((Sender::Http2(known.sender.clone()), facts))
+        Some((Sender::Http2(known.stream.clone()), facts))
     }
 
     fn is_shareable(&self, known: &SharedConnection) -> bool {
-        !known.sender.is_closed() && known.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
+        !known.stream.sender.is_closed() && known.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
     }
 
-    async fn dial_http2(&self) -> Result<(http2::SendRequest<RequestBody>, ConnectionFacts), Failure> {
+    async fn dial_http2(&self) -> Result<(Http2, ConnectionFacts), Failure> {
         let counted = self.count(Bound::Connections)?;
         let connected = self.endpoint.dial().await?;
         Ok((self.handshake_http2(connected.stream, counted).await?, connected.facts))
     }
 
-    async fn handshake_http2(
-        &self,
-        stream: net::Stream,
-        counted: Option<Counted>,
-    ) -> Result<http2::SendRequest<RequestBody>, Failure> {
+    async fn handshake_http2(&self, stream: net::Stream, counted: Option<Counted>) -> Result<Http2, Failure> {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
@@ -341,9 +371,18 @@ impl Pool {
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(stream));
-        let (sender, connection) = handshake.await.map_err(broken)?;
-        self.drive(connection, counted);
-        Ok(sender)
+        let (sender, mut connection) = handshake.await.map_err(broken)?;
+        let ours = HTTP2_STREAMS as usize;
+        let most = Arc::new(AtomicUsize::new(ours));
+        let stated = Arc::clone(&most);
+        let driven = poll_fn(move |cx| {
+            let end = Pin::new(&mut connection).poll(cx);
+            // it may be stated at any time; an endpoint that takes none is waited for
+            stated.store(connection.current_max_send_streams().clamp(1, ours), Ordering::Relaxed);
+            end
+        });
+        self.drive(driven, counted);
+        Ok(Http2 { sender, uses: Arc::default(), most })
     }
 
     /// Runs a connection for as long as the pool or an exchange holds its sender.
@@ -409,7 +448,7 @@ impl Lease {
                     answer
                 })
             }
-            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
+            Sender::Http2(stream) => Either::Right(stream.sender.try_send_request(request)),
         }
     }
 

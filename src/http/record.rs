@@ -21,8 +21,9 @@ use super::context;
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
 use super::headers::Peer;
+use super::streams::{PIECE, Taking};
 use super::upgrade::Agreed;
-use crate::failure::Reason;
+use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
 use crate::telemetry::context::{TraceId, traceparent};
@@ -143,6 +144,9 @@ impl<F: Future<Output = Response>> Future for Exchanging<F> {
         if handle.failure().is_none_or(|(reason, _)| reason != Reason::ClientGone) {
             handle.head(status.as_u16());
         }
+        if activity.taking.is_some() {
+            activity.activity.advance(1);
+        }
         let bodyless = handle.exchange.method == Method::Head
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let is_stream = status == StatusCode::SWITCHING_PROTOCOLS || is_stream(answer.headers());
@@ -168,25 +172,39 @@ fn is_stream(headers: &HeaderMap) -> bool {
 
 /// One open exchange of a connection.
 #[derive(Debug)]
-pub(super) struct Open(Arc<Activity>);
+pub(super) struct Open {
+    activity: Arc<Activity>,
+    /// With HTTP/2, how far the client is with taking the answer.
+    taking: Option<Arc<Taking>>,
+}
 
 impl Open {
-    pub(super) fn new(activity: &Arc<Activity>) -> Self {
+    pub(super) fn new(activity: &Arc<Activity>, taking: Option<Arc<Taking>>) -> Self {
         activity.begin();
-        Self(Arc::clone(activity))
+        Self { activity: Arc::clone(activity), taking }
     }
 
-    /// Whoever cuts the connection on purpose has said why.
+    /// Whoever cuts the connection, or its stream, on purpose has said why.
     fn state_cut(&self, handle: &Handle) {
-        if let Some(failure) = self.0.cut_reason() {
+        if let Some(failure) = self.activity.cut_reason() {
             handle.fail(&failure);
+        } else if self.taking.as_ref().is_some_and(|taking| taking.is_given_up()) {
+            handle.fail(&Failure::new(Reason::ClientTimeout).detail(Detail::SlowReader));
+        }
+    }
+
+    /// The answer goes on by so many bytes.
+    fn handed(&self, bytes: usize) {
+        if let Some(taking) = &self.taking {
+            taking.handed();
+            self.activity.advance(1 + bytes as u64 / 2048);
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.end();
+        self.activity.end();
     }
 }
 
@@ -202,12 +220,14 @@ pub(super) struct Recorded {
     operation: Operation,
     activity: Open,
     complete: bool,
+    /// What has come of the body and is still to be handed out.
+    rest: Bytes,
 }
 
 impl RecordedBody {
     fn new(body: Body, operation: Operation, activity: Open) -> Self {
-        let mut recorded = Recorded { body, operation, activity, complete: false };
-        if recorded.body.is_end_stream() {
+        let mut recorded = Recorded { body, operation, activity, complete: false, rest: Bytes::new() };
+        if recorded.is_end_stream() {
             recorded.end();
         }
         Self(Some(recorded))
@@ -244,15 +264,40 @@ impl Recorded {
         self.activity.state_cut(self.operation.handle());
     }
 
+    /// As much of this frame as is handed out at once.
+    fn piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if self.activity.taking.is_none() || frame.data_ref().is_none_or(|data| data.len() <= PIECE) {
+            return frame;
+        }
+        frame.map_data(|mut data| {
+            self.rest = data.split_off(PIECE);
+            data
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(taking) = &self.activity.taking {
+            taking.asks();
+        }
+        let frame = if self.rest.is_empty() {
+            ready!(Pin::new(&mut self.body).poll_frame(cx))
+        } else {
+            Some(Ok(Frame::data(std::mem::take(&mut self.rest))))
+        };
+        let frame = frame.map(|frame| frame.map(|frame| self.piece(frame)));
         match &frame {
             None => self.end(),
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.operation.handle().response_bytes(data.len());
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                if bytes > 0 {
+                    self.operation.handle().response_bytes(bytes);
                 }
-                if is_last(frame, &self.body) {
+                self.activity.handed(bytes);
+                if self.rest.is_empty() && is_last(frame, &self.body) {
                     self.end();
                 }
             }
@@ -274,7 +319,7 @@ impl http_body::Body for RecordedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|recorded| recorded.body.is_end_stream())
+        self.0.as_ref().is_none_or(Recorded::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, Version};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,9 +25,10 @@ use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
 use super::rescue::{caught, rescue};
 use super::routes::Routes;
+use super::streams::Streams;
 use super::tunnel::Handover;
 use crate::failure::Reason;
-use crate::listener::activity::{Activity, Fate};
+use crate::listener::activity::Fate;
 use crate::listener::drain::{Drain, Moment};
 use crate::listener::{self, Connection, Protocol};
 use crate::telemetry::Recorder;
@@ -36,8 +36,17 @@ use crate::telemetry::exchange::Scheme;
 use crate::view::View;
 
 /// HTTP/2 windows towards clients: what one body, and all bodies of a connection, may have under way.
-const HTTP2_STREAM_WINDOW: u32 = 1 << 20;
-const HTTP2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// Uploads that their upstreams do not take stall others only if there are sixty-four of them.
+const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
+const HTTP2_CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// What of an answer is kept for a client that has no window for it, beside the piece handed out last.
+const HTTP2_SEND_BUFFER: usize = 64 << 10;
+
+/// Streams that a client may reset before they are looked at, and those it may make us reset, before its
+/// connection is closed.
+const HTTP2_RESETS: usize = 20;
+const HTTP2_ERRORS: usize = 100;
 
 /// How much more than the listener's limits hyper takes, so that the limits are what a client meets.
 const HEAD_ROOM: usize = 8 << 10;
@@ -59,7 +68,7 @@ pub struct Server {
     routes: View<Routes>,
     recorder: Arc<Recorder>,
     refuser: Arc<Refuser>,
-    connections: auto::Builder<Tracked>,
+    tasks: TaskTracker,
 }
 
 impl Server {
@@ -70,24 +79,32 @@ impl Server {
         recorder: Arc<Recorder>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let limits = settings.limits;
+        let refuser = Arc::new(Refuser::new(&settings, &recorder));
+        Arc::new(Self { settings, routes, recorder, refuser, tasks })
+    }
+
+    /// What reads one connection, whose HTTP/2 streams these are.
+    fn library(&self, streams: Streams) -> auto::Builder<Streams> {
+        let limits = self.settings.limits;
         let head_room = HEAD_ROOM + 2 * (limits.header_bytes + limits.uri_bytes);
-        let mut connections = auto::Builder::new(Tracked(tasks));
-        connections.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_room);
+        let mut library = auto::Builder::new(streams);
+        library.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_room);
         if limits.header_count > INLINE_FIELDS {
-            connections.http1().max_headers(2 * limits.header_count);
+            library.http1().max_headers(2 * limits.header_count);
         }
-        connections
+        library
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
             .max_header_list_size(u32::try_from(head_room).unwrap_or(u32::MAX))
             .initial_stream_window_size(HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
+            .max_pending_accept_reset_streams(HTTP2_RESETS)
+            .max_local_error_reset_streams(HTTP2_ERRORS)
             .keep_alive_interval(HTTP2_PING)
             .keep_alive_timeout(HTTP2_PONG);
-        let refuser = Arc::new(Refuser::new(&settings, &recorder));
-        Arc::new(Self { settings, routes, recorder, refuser, connections })
+        library
     }
 
     /// One request, from its head to the answer whose body owns the operation.
@@ -95,10 +112,9 @@ impl Server {
         &self,
         request: http::Request<Incoming>,
         peer: &Arc<Peer>,
-        activity: &Arc<Activity>,
+        activity: Open,
         drain: &Drain,
     ) -> impl Future<Output = http::Response<RecordedBody>> + Send + use<> {
-        let activity = Open::new(activity);
         let (mut head, incoming) = request.into_parts();
         let client = self.client(peer, &head.headers);
         let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head);
@@ -142,10 +158,13 @@ impl Protocol for Server {
         let activity = connection.activity();
         connection.on_refusal(self.refuser.hook(scheme, address, &activity));
         let handover = Handover::default();
+        let streams = Streams::new(&self.tasks, self.settings.timeouts.body);
         let service = service_fn(|mut request: http::Request<Incoming>| {
             let upgrade = request.extensions_mut().remove::<OnUpgrade>();
             let tunnel = upgrade.map(|client| (client, handover.clone()));
-            let answer = self.exchange(request, &peer, &activity, &drain);
+            let taking = (request.version() == Version::HTTP_2).then(|| streams.next());
+            let open = Open::new(&activity, taking);
+            let answer = self.exchange(request, &peer, open, &drain);
             async move {
                 let answer = answer.await;
                 Ok::<_, Infallible>(match tunnel {
@@ -154,8 +173,8 @@ impl Protocol for Server {
                 })
             }
         });
-        let connection = TokioIo::new(connection);
-        let mut serving = pin!(self.connections.serve_connection_with_upgrades(connection, service));
+        let (library, connection) = (self.library(streams.clone()), TokioIo::new(connection));
+        let mut serving = pin!(library.serve_connection_with_upgrades(connection, service));
         // who comes when it closes already is told so, too
         let mut moment = drain.moment().min(Moment::Leaving);
         let end = loop {
@@ -196,7 +215,7 @@ impl Protocol for Server {
         }
         if let Err(error) = end {
             self.refuser.unanswered(scheme, address, &activity, &*error);
-            activity.meets(Fate::Broken);
+            activity.meets(if is_flood(&*error) { Fate::Flooded } else { Fate::Broken });
             tracing::debug!(error = %Chain(&*error), "connection with a client ended");
         }
     }
@@ -207,6 +226,18 @@ impl Protocol for Server {
 fn ends_connection(reason: Reason) -> bool {
     use Reason::{BadRequest, BodyTooLarge, ClientTimeout, HeaderTooLarge, UriTooLong};
     matches!(reason, BadRequest | BodyTooLarge | ClientTimeout | HeaderTooLarge | UriTooLong)
+}
+
+/// The library has had enough of the client's frames.
+fn is_flood(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error with what it came from.
@@ -221,19 +252,5 @@ impl std::fmt::Display for Chain<'_> {
             source = cause.source();
         }
         Ok(())
-    }
-}
-
-/// Spawns HTTP/2 streams where the drain can wait for them.
-#[derive(Debug, Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
     }
 }

@@ -13,6 +13,7 @@ pub struct Activity {
     open: AtomicUsize,
     served: AtomicUsize,
     last_end: AtomicU64,
+    progress: AtomicU64,
     cut: OnceLock<(Reason, Option<Detail>)>,
     http2: AtomicBool,
     fate: OnceLock<Fate>,
@@ -25,6 +26,7 @@ impl Default for Activity {
             open: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
+            progress: AtomicU64::new(0),
             cut: OnceLock::new(),
             http2: AtomicBool::new(false),
             fate: OnceLock::new(),
@@ -44,6 +46,16 @@ impl Activity {
         let since = u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last_end.store(since, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The answers of an HTTP/2 connection have come on by so much.
+    pub fn advance(&self, progress: u64) {
+        self.progress.fetch_add(progress, Ordering::Relaxed);
+    }
+
+    /// How far the answers of an HTTP/2 connection have come, in no unit; it may wrap.
+    pub fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
     }
 
     /// Exchanges open now.
@@ -99,6 +111,8 @@ pub enum Fate {
     Refused,
     /// A bound in time was reached: a slow head, a slow reader, nothing to say.
     TimedOut,
+    /// It sent a flood of HTTP/2 frames.
+    Flooded,
     /// It broke.
     Broken,
 }

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Fate};
+use super::frames::Guard;
 use super::timeouts::Timeouts;
 use super::tls::Session;
 use crate::failure::{Detail, Failure, Reason};
@@ -42,6 +43,8 @@ pub struct Connection {
     refuse: Option<Refuse>,
     /// How much of the HTTP/2 preface has been seen; `None` once it is known not to come.
     preface: Option<usize>,
+    /// What bounds the frames of HTTP/2.
+    guard: Option<Guard>,
     /// When the first byte of a head came that no exchange has taken yet.
     head_since: Option<Instant>,
     /// That head's first line has not come to its end yet.
@@ -113,6 +116,7 @@ impl Connection {
             activity: Arc::default(),
             refuse: None,
             preface: Some(0),
+            guard: None,
             head_since: None,
             in_target: true,
             head_after: 0,
@@ -163,20 +167,26 @@ impl Connection {
         self.preface == Some(PREFACE.len())
     }
 
-    /// Something was read: is it the HTTP/2 preface, does a head begin?
-    fn saw(&mut self, bytes: &[u8]) {
+    /// Something was read: is it the HTTP/2 preface, a flood of frames, does a head begin?
+    fn saw(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Some(seen) = self.preface {
             let expected = &PREFACE[seen..];
             let length = expected.len().min(bytes.len());
             self.preface = (bytes[..length] == expected[..length]).then_some(seen + length);
             if self.is_http2() {
                 self.activity.set_http2();
+                let guard = self.guard.get_or_insert_with(Guard::new);
+                if !guard.admits(&bytes[length..], self.activity.progress()) {
+                    self.activity.meets(Fate::Flooded);
+                    self.activity.cut(&Failure::new(Reason::BadRequest).detail(Detail::Flood));
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
             }
         }
         if self.activity.open() > 0 {
             // a body, or what the client sends ahead
             self.head_since = None;
-            return;
+            return Ok(());
         }
         let served = self.activity.served();
         if self.head_since.is_none() || self.head_after != served {
@@ -185,6 +195,7 @@ impl Connection {
             self.in_target = true;
         }
         self.in_target = self.in_target && !bytes.contains(&b'\n');
+        Ok(())
     }
 
     /// When the reading that is being waited for is over; `None` while an exchange has its own bounds.
@@ -308,7 +319,7 @@ impl AsyncRead for Connection {
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
                 match buffer.filled().get(before..) {
-                    Some(bytes) if !bytes.is_empty() => self.saw(bytes),
+                    Some(bytes) if !bytes.is_empty() => self.saw(bytes)?,
                     _ => self.read_closed = true,
                 }
                 Poll::Ready(Ok(()))

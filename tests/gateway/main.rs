@@ -11,6 +11,7 @@ mod errors;
 mod forwarding;
 mod grpc;
 mod health;
+mod http2;
 mod lifecycle;
 mod listeners;
 mod metrics;

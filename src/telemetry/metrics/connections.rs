@@ -26,13 +26,15 @@ pub enum ConnectionOutcome {
     Timeout,
     /// It sent a head that was refused.
     RefusedHead,
+    /// It sent a flood of HTTP/2 frames.
+    Flood,
     /// It broke.
     Broken,
 }
 
 impl ConnectionOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Accepted,
         Self::RefusedLimit,
         Self::RefusedClientLimit,
@@ -41,6 +43,7 @@ impl ConnectionOutcome {
         Self::TlsFailed,
         Self::Timeout,
         Self::RefusedHead,
+        Self::Flood,
         Self::Broken,
     ];
 
@@ -55,6 +58,7 @@ impl ConnectionOutcome {
             Self::TlsFailed => "tls_failed",
             Self::Timeout => "timeout",
             Self::RefusedHead => "refused_head",
+            Self::Flood => "flood",
             Self::Broken => "broken",
         }
     }

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -244,6 +244,21 @@ impl Raw {
     /// Sends as many of these bytes as the gateway takes.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = within("a write", self.wire.write(bytes.as_ref())).await;
+    }
+
+    /// Sends these bytes while it reads and drops whatever comes; `false` once the gateway has closed.
+    pub async fn pours(&mut self, bytes: &[u8]) -> bool {
+        let (mut from, mut to) = self.wire.stream.split();
+        let mut scratch = vec![0; 16 << 10];
+        let mut sending = std::pin::pin!(to.write_all(bytes));
+        loop {
+            tokio::select! {
+                sent = sending.as_mut() => return sent.is_ok(),
+                read = from.read(&mut scratch) => if !read.is_ok_and(|read| read > 0) {
+                    return false;
+                }
+            }
+        }
     }
 
     /// Sends nothing more, but still reads.

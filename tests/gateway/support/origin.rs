@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -40,6 +41,13 @@ impl Origin {
         Self::listen("127.0.0.1:0", Some(identity), script).await
     }
 
+    /// Answers every request so, at most so many at once on one HTTP/2 connection.
+    pub async fn start_with_streams(streams: u32, script: impl Script) -> Self {
+        let origin = Self::start(script).await;
+        origin.state.streams.store(streams, Ordering::Relaxed);
+        origin
+    }
+
     /// Answers every request so, at this very address.
     pub async fn start_at(address: SocketAddr, script: impl Script) -> Self {
         Self::listen(&address.to_string(), None, script).await
@@ -52,6 +60,7 @@ impl Origin {
             script: Mutex::new(Arc::new(script)),
             seen: watch::Sender::new(Vec::new()),
             connections: watch::Sender::new(Connections::default()),
+            streams: AtomicU32::new(200),
         });
         let tls = identity.map(|identity| TlsAcceptor::from(identity.server()));
         let task = tokio::spawn(accept(listener, tls, Arc::clone(&state)));
@@ -360,6 +369,7 @@ struct State {
     script: Mutex<Arc<dyn Script>>,
     seen: watch::Sender<Vec<Seen>>,
     connections: watch::Sender<Connections>,
+    streams: AtomicU32,
 }
 
 /// How much of a request's body is kept.

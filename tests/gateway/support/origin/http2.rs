@@ -23,8 +23,10 @@ where
     S: Stream + Send + 'static,
 {
     let state = Arc::clone(state);
+    let streams = state.streams.load(std::sync::atomic::Ordering::Relaxed);
     let service = service_fn(move |request| respond(Arc::clone(&state), request));
     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(streams)
         .serve_connection(TokioIo::new(stream), service)
         .await
         .map_err(io::Error::other)
