@@ -3,9 +3,9 @@
 
     tests/real/run.py [target/release/tracegate] [WORD…]
 
-nginx and `python3 -m http.server` stand behind the gateway; curl, wrk and h2load ask; Prometheus scrapes
-the metrics; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
-Needs Linux, Python 3.9 or later with prometheus_client, and from Debian: nginx wrk nghttp2-client curl prometheus.
+nginx, `python3 -m http.server`, grpcio and websockets stand behind the gateway; curl, wrk, h2load, grpcio and websockets ask;
+Prometheus scrapes the metrics; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
+Needs Linux, Python 3.9 or later with prometheus_client, grpcio and websockets, and from Debian: nginx wrk nghttp2-client curl prometheus.
 Only loopback addresses and free ports; every count and every wait is bounded; all that was started is stopped.
 """
 
@@ -15,8 +15,10 @@ import http.client
 import importlib.util
 import json
 import os
+import queue
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -392,6 +394,100 @@ def ask_until(gateway, leaving, over):
     return answers, late, told
 
 
+def grpcio_calls_in_every_way_and_every_failure_is_told(stage):
+    import grpc
+    from talkers import SERVICE, STATUSES, Chat, Orders, routes
+
+    orders, chat = Orders(), Chat()
+    collector = stage.new_collector()
+    gateway = stage.new_gateway("grpc", collector, routes(orders, chat))
+    try:
+        certificate = grpc.ssl_channel_credentials(CERTIFICATE.read_bytes())
+        named = [("grpc.ssl_target_name_override", "localhost")]
+        calls = 0
+        for channel in (grpc.insecure_channel(f"127.0.0.1:{gateway.plain}"),
+                        grpc.secure_channel(f"127.0.0.1:{gateway.secure}", certificate, named)):
+            with channel:
+                one = channel.unary_unary(f"/{SERVICE}/One")
+                answer, call = one.with_call(b"order", timeout=20)
+                expect((answer, dict(call.trailing_metadata()).get("x-length")) == (b"order", "5"), f"unary: {answer}")
+                down = list(channel.unary_stream(f"/{SERVICE}/Down")(b"1000", timeout=20))
+                expect(down == [b"%d" % number for number in range(1000)], f"{len(down)} messages came down")
+                up = channel.stream_unary(f"/{SERVICE}/Up")((b"x" * 1000 for _ in range(1000)), timeout=20)
+                expect(up == b"1000000", f"{up} bytes went up")
+                # each message waits for the echo of the one before
+                heard = queue.Queue()
+
+                def turns():
+                    yield b"0"
+                    while (message := heard.get(timeout=20)) != b"99":
+                        yield b"%d" % (int(message) + 1)
+
+                both = channel.stream_stream(f"/{SERVICE}/Both")(turns(), timeout=20)
+                echoes = [heard.put(message) or message for message in both]
+                expect(len(echoes) == 100, f"{len(echoes)} echoes")
+                calls += 4
+                for code in list(STATUSES)[1:]:
+                    try:
+                        one(b"fail %d" % code, timeout=20)
+                        raise Failed(f"status {code}: it succeeded")
+                    except grpc.RpcError as error:
+                        expect(error.code() == STATUSES[code] and error.details() == "as asked", f"{code}: {error}")
+                    calls += 1
+                try:
+                    channel.unary_unary(f"/{SERVICE}/Wait")(b"3", timeout=0.5)
+                    raise Failed("no deadline")
+                except grpc.RpcError as error:
+                    expect(error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, f"{error}")
+                expect(orders.left.wait(20) and 0 < orders.seconds < 0.6, f"the server had {orders.seconds} s")
+                orders.left.clear()
+                calls += 1
+        gateway.settle()
+        failed = gateway.failures().get("grpc_status", 0)
+        expect(failed == 2 * 6, f"{failed} failures by status for six codes on two channels: {gateway.failures()}")
+        expect(gateway.requests() == calls, f"{gateway.requests()} recorded, {calls} made")
+        return f"{calls} calls, {failed} failures by status"
+    finally:
+        orders.stop()
+        chat.stop()
+
+
+def websockets_talk_and_their_close_codes_are_told(stage):
+    from talkers import Chat, Orders, routes
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    orders, chat = Orders(), Chat()
+    collector = stage.new_collector()
+    gateway = stage.new_gateway("websockets", collector, routes(orders, chat))
+    try:
+        secure = ssl.create_default_context(cafile=CERTIFICATE)
+        for url, context in ((f"ws://localhost:{gateway.plain}/chat", None),
+                             (f"wss://localhost:{gateway.secure}/chat", secure)):
+            with connect(url, ssl=context, max_size=None) as talk:
+                for message in ["", "hello", "x" * MIB, b"\0" * 70_000]:
+                    talk.send(message)
+                    expect(talk.recv(timeout=20) == message, f"another echo of {len(message)}")
+                talk.ping().wait(20)
+            for code in (1000, 1001, 1008, 1011, 4000):
+                with connect(url, ssl=context) as talk:
+                    talk.send(f"close {code}")
+                    try:
+                        talk.recv(timeout=20)
+                        raise Failed(f"{code}: not closed")
+                    except ConnectionClosed as closed:
+                        expect(closed.rcvd.code == code, f"{code}: {closed}")
+        eventually("the tunnels are over", lambda: gateway.requests() == 12 and gateway.metric("tracegate_streams_active") == 0)
+        expect(gateway.failures() == {"websocket_close": 2}, f"1011 on two listeners: {gateway.failures()}")
+        lines = eventually("the lines", lambda: gateway.access_log() if len(gateway.access_log()) == 12 else None)
+        codes = sorted(line["close_code"] for line in lines)
+        expect(codes == sorted(2 * [1000, 1000, 1001, 1008, 1011, 4000]), f"{codes}")
+        return f"{len(lines)} tunnels, their codes told"
+    finally:
+        orders.stop()
+        chat.stop()
+
+
 def every_span_log_line_and_count_agrees_at_the_end(stage):
     gateway = stage.gateway
     spans = gateway.settle()
@@ -427,6 +523,8 @@ SENTENCES = [
     prometheus_leads_from_a_bucket_to_a_trace_that_was_received,
     a_gibibyte_passes_both_ways_and_memory_stays_flat,
     two_thousand_idle_connections_are_closed_in_time_and_their_files_return,
+    grpcio_calls_in_every_way_and_every_failure_is_told,
+    websockets_talk_and_their_close_codes_are_told,
     sigterm_under_load_loses_no_request,
     every_span_log_line_and_count_agrees_at_the_end,
 ]
@@ -440,8 +538,9 @@ def main():
     if not binary.is_file():
         sys.exit(f"{binary} is not there: cargo build --release")
     needed("nginx", "wrk", "h2load", "curl", "promtool", "prometheus")
-    if not importlib.util.find_spec("prometheus_client"):
-        sys.exit("not found: prometheus_client. pip install prometheus_client, or Debian's python3-prometheus-client")
+    missing = [name for name in ("prometheus_client", "grpc", "websockets") if not importlib.util.find_spec(name)]
+    if missing:
+        sys.exit(f"not found: {', '.join(missing)}. pip install prometheus_client grpcio websockets")
     raise_file_limit()
     words = arguments[1:]
     chosen = [test for test in SENTENCES if not words or any(word in test.__name__ for word in words)]
