@@ -200,7 +200,9 @@ impl http_body::Body for UpstreamBody {
                 if let (Some(attempt), Some(data)) = (&mut self.attempt, frame.data_ref()) {
                     attempt.response_bytes(data.len());
                 }
-                if is_last(&frame, &self.incoming) {
+                // a call's status comes after its last byte
+                let is_over = frame.is_trailers() || self.incoming.is_end_stream();
+                if is_over || self.call.is_none() && is_last(&frame, &self.incoming) {
                     self.call_ended(frame.trailers_ref());
                     self.end();
                 }
