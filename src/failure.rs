@@ -320,6 +320,8 @@ details! {
     CorsMethod = "cors_method";
     /// A preflight for a header field that pages of other origins may not send (CORS).
     CorsHeader = "cors_header";
+    /// What several gateways share could not be asked.
+    StoreAway = "store_away";
     /// It was not done in time: the name's lookup, the TLS handshake.
     Timeout = "timeout";
 }

@@ -355,6 +355,22 @@ impl Control for Shared {
             .iter()
             .map(|(name, connected)| (name, upstream_status(&connected.upstream)))
             .collect();
+        let rate_limits: BTreeMap<&str, _> = snapshot
+            .limiters
+            .iter()
+            .map(|(name, limiter)| {
+                let (keys, redis_away) = (limiter.keys(), limiter.is_store_away());
+                (name, json!({ "keys": keys, "shared": limiter.is_shared(), "redis_away": redis_away }))
+            })
+            .collect();
+        let one_client = snapshot.limiters.iter().filter(|(_, limiter)| limiter.has_one_client());
+        let warnings: Vec<_> = one_client
+            .map(|(name, _)| {
+                let what = "all requests come from one address that asks for many clients: \
+                            name the load balancer in trusted_proxies";
+                json!({ "rule": format!("rate_limits.{name}"), "warning": what })
+            })
+            .collect();
         let listeners: BTreeMap<&str, String> =
             self.reload.addresses().map(|(name, address)| (&**name, address.to_string())).collect();
         json!({
@@ -362,6 +378,8 @@ impl Control for Shared {
             "routes": snapshot.routes.keys().collect::<Vec<_>>(),
             "maintenance": maintenance,
             "upstreams": upstreams,
+            "rate_limits": rate_limits,
+            "warnings": warnings,
             "telemetry": self.telemetry.status(),
             "configuration": self.reload.status(),
         })

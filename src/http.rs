@@ -5,7 +5,7 @@
 //! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
 //! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
-//! the [`exchange`], whose [`identity`] one of them may verify, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and
+//! the [`exchange`], whose [`identity`] one of them may verify and whose share of a [`rate_limit`] another takes, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and
 //! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
 //! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection; what the [`probe`] asks beside
 //! all that is no request. Or the route [`respond`]s itself. What a route changes of what passes is its [`shaping`],
@@ -36,6 +36,7 @@ pub mod pointer;
 pub mod policy;
 pub mod pool;
 pub mod probe;
+pub mod rate_limit;
 pub mod record;
 pub mod refuse;
 pub mod removal;

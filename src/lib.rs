@@ -42,7 +42,9 @@
 //! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
-//! `http::policy::https`, `http::policy::body_limit`, `http::policy::request_rules` (`http::rules` with an
+//! `http::policy::https`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in
+//! `http::rate_limit::file`; each an `http::rate_limit::bucket` a client in its own `http::rate_limit::table` or a shared
+//! `http::rate_limit::store`, with an eye on the `http::rate_limit::crowd`), `http::policy::body_limit`, `http::policy::request_rules` (`http::rules` with an
 //! `http::pattern`), `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
 //! `http::pointer`, and `http::forward`, which by the route's `http::plan` tries once or, where `http::retry` says so, again:
 //! each `http::attempt` with `http::headers`, `http::context`, `http::expect` and `http::pool`, in the time of
@@ -67,7 +69,7 @@
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
-//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::reloads`,
+//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::limits`, `telemetry::metrics::reloads`,
 //! `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
 //! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,

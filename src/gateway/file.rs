@@ -71,6 +71,8 @@ struct File {
     /// even if no route inherits it.
     #[serde(rename = "defaults")]
     _defaults: Defaults,
+    redis: BTreeMap<String, http::rate_limit::file::Redis>,
+    rate_limits: BTreeMap<String, http::rate_limit::file::RateLimit>,
     upstreams: BTreeMap<String, upstream::file::Upstream>,
     routes: BTreeMap<String, http::file::Route>,
     shutdown: WrittenShutdown,
@@ -110,6 +112,7 @@ impl File {
         let known = http::file::Known {
             listeners: self.listeners.keys().cloned().collect(),
             upstreams: self.upstreams.keys().cloned().collect(),
+            rate_limits: self.rate_limits.keys().cloned().collect(),
         };
         let mut listeners = Vec::new();
         for (name, listener) in self.listeners {
@@ -120,6 +123,17 @@ impl File {
         for (name, upstream) in self.upstreams {
             name::check(&key("upstreams", &name), check);
             upstreams.extend(upstream.check(&name, admin.address, check));
+        }
+        let known_redis: Vec<String> = self.redis.keys().cloned().collect();
+        let mut redis = Vec::new();
+        for (name, store) in self.redis {
+            name::check(&key("redis", &name), check);
+            redis.extend(store.check(&name, check));
+        }
+        let mut rate_limits = Vec::new();
+        for (name, limit) in self.rate_limits {
+            name::check(&key("rate_limits", &name), check);
+            rate_limits.extend(limit.check(&name, &known_redis, &redis, check));
         }
         let mut routes = Vec::new();
         for (name, route) in self.routes {
@@ -136,6 +150,8 @@ impl File {
             admin,
             dns: self.dns.check(check),
             telemetry,
+            redis,
+            rate_limits,
             upstreams,
             routes: routes.into_iter().map(|(_, route)| route).collect(),
             shutdown: self.shutdown.check(),

@@ -16,6 +16,10 @@ pub struct Settings {
     pub dns: net::DnsSettings,
     /// What is recorded and where it goes.
     pub telemetry: telemetry::settings::Settings,
+    /// What several gateways share, sorted by name.
+    pub redis: Vec<http::rate_limit::store::Settings>,
+    /// Sorted by name. Each names a Redis that is there, if any.
+    pub rate_limits: Vec<http::rate_limit::Settings>,
     /// Sorted by name.
     pub upstreams: Vec<upstream::Settings>,
     /// Sorted by name. Each names an upstream that is there, and no two tie.

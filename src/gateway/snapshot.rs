@@ -28,6 +28,8 @@ use crate::http::plan::Plan;
 use crate::http::policy::{self, Bottom};
 use crate::http::pool::Pool;
 use crate::http::probe;
+use crate::http::rate_limit::store::{self, Store};
+use crate::http::rate_limit::{self, Limiter};
 use crate::http::removal::Removal;
 use crate::http::respond::Respond;
 use crate::http::route::{Route, Settings as RouteSettings};
@@ -40,6 +42,10 @@ use crate::upstream::{Settings as UpstreamSettings, Upstream, Watch};
 /// Immutable: a reload builds another one.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// What several gateways share, by key.
+    pub stores: Kept<store::Settings, Store>,
+    /// The rate limits, by key: their buckets.
+    pub limiters: Kept<rate_limit::Settings, Limiter>,
     /// The upstreams, by key.
     pub upstreams: Kept<UpstreamSettings, Connected>,
     /// Every route, by key.
@@ -79,12 +85,27 @@ impl Snapshot {
             previous.map(|previous| &previous.upstreams),
             |settings, before| connected(settings, around, before),
         );
+        let stores = Kept::new(
+            settings.redis.iter().map(|settings| (&*settings.name, settings)),
+            previous.map(|previous| &previous.stores),
+            |settings, _| Store::new(settings.clone(), &around.resolver),
+        );
+        let limiters = Kept::new(
+            settings.rate_limits.iter().map(|settings| (&*settings.name, settings)),
+            previous.map(|previous| &previous.limiters),
+            |settings, _| {
+                let store = settings.redis.as_ref().and_then(|redis| stores.get(&redis.name));
+                Limiter::new(settings, store.cloned(), &around.metrics)
+            },
+        );
         let built: Vec<(Arc<Route>, &RouteSettings)> = settings
             .routes
             .iter()
             .map(|settings| {
                 let before = previous.and_then(|previous| previous.routes.get(&settings.name));
-                (route(settings, &upstreams, before.map(|before| &**before)), settings)
+                let named = settings.rate_limits.iter().filter_map(|name| limiters.get(name));
+                let limiters: Vec<_> = named.cloned().collect();
+                (route(settings, &limiters, &upstreams, before.map(|before| &**before)), settings)
             })
             .collect();
         let on = |listener: &Arc<str>| {
@@ -97,7 +118,7 @@ impl Snapshot {
         let tables = around.listeners.iter().map(|listener| (Arc::clone(listener), on(listener)));
         let tables = tables.collect();
         let routes = built.into_iter().map(|(route, settings)| (settings.name.clone(), route)).collect();
-        Self { upstreams, routes, tables }
+        Self { stores, limiters, upstreams, routes, tables }
     }
 
     /// Tells what the next one has not carried over that nothing new will come. What is under way there goes on.
@@ -141,6 +162,7 @@ fn connected(
 /// A route; the series of its records go on where they carry the same as before, and so does its maintenance.
 fn route(
     settings: &RouteSettings,
+    limiters: &[Arc<Limiter>],
     upstreams: &Kept<UpstreamSettings, Connected>,
     before: Option<&Route>,
 ) -> Arc<Route> {
@@ -162,7 +184,7 @@ fn route(
     Arc::new(Route {
         matches: settings.matches.clone(),
         labels,
-        stack: policy::stack(settings, bottom, maintenance.clone()),
+        stack: policy::stack(settings, limiters, bottom, maintenance.clone()),
         reads_parameters: policy::reads_parameters(settings),
         request_timeout: settings.timeouts.request,
         removal,

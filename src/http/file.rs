@@ -18,7 +18,7 @@ use serde::Deserialize;
 use self::answers::{WrittenOrigin, WrittenRedirect, WrittenRespond};
 use self::cors::WrittenCors;
 use self::fields::WrittenHeaders;
-use self::leaf::{Operation, WrittenMethod, header_name, is_word_byte};
+use self::leaf::{Names, Operation, WrittenMethod, header_name, is_word_byte};
 use self::shaping::{WrittenErrorPage, WrittenHsts, WrittenMaintenance, WrittenShaping};
 use self::template::{Prefix, Template};
 use super::pointer::Pointer;
@@ -44,6 +44,7 @@ pub struct Route {
     upgrade: Written<Vec<Written<Upgrade>>>,
     retry: Option<OrOff<retry::Retry>>,
     limits: WrittenLimits,
+    rate_limit: Written<Names>,
     operation: Written<Operation>,
     attributes: BTreeMap<String, WrittenAttribute>,
     sampling: WrittenSampling,
@@ -103,6 +104,8 @@ pub struct Known {
     pub listeners: Vec<String>,
     /// Of upstreams.
     pub upstreams: Vec<String>,
+    /// Of rate limits.
+    pub rate_limits: Vec<String>,
 }
 
 impl Route {
@@ -146,6 +149,7 @@ impl Route {
         let listeners = check_listeners(self.listeners, known, check);
         let matches = matches?;
         let shaping = shaping.check(name, &matches, check);
+        let rate_limits = check_rate_limits(self.rate_limit, known, check);
         Some(Settings {
             name: name.into(),
             matches,
@@ -157,6 +161,7 @@ impl Route {
             retry: retry::check(self.retry, check),
             websocket: self.upgrade.is_absent()
                 || self.upgrade.into_elements().any(|upgrade| upgrade == Upgrade::Websocket),
+            rate_limits,
             body_bytes: self.limits.body.or(None),
             operation: self.operation.into_option().map(|Operation(operation)| operation),
             attributes,
@@ -263,6 +268,15 @@ fn check_listeners(
         }
     }
     Some(listeners.into_iter().filter_map(Written::into_option).map(Into::into).collect())
+}
+
+fn check_rate_limits(written: Written<Names>, known: &Known, check: &Check<'_>) -> Vec<Box<str>> {
+    let key = written.key().clone();
+    let Some(Names(names)) = written.into_option() else { return Vec::new() };
+    for name in &names {
+        refuse_unknown("rate_limit", name, &known.rate_limits, &key, check);
+    }
+    names.into_iter().map(Into::into).collect()
 }
 
 fn check_rewrite(

@@ -5,20 +5,29 @@ mod body_limit;
 mod https;
 mod maintenance;
 mod preflight;
+mod rate_limit;
 mod request_rules;
 mod rewrite;
+
+use std::sync::Arc;
 
 use tower::Layer;
 use tower::util::{BoxCloneSyncService, Either};
 
 use super::forward::Forward;
 use super::maintenance::Switched;
+use super::rate_limit::Limiter;
 use super::respond::Respond;
 use super::route::{AttributeSource, Rewrite, Settings, Stack};
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
-pub fn stack(settings: &Settings, bottom: Bottom, switched: Switched) -> Stack {
+pub fn stack(
+    settings: &Settings,
+    limiters: &[Arc<Limiter>],
+    bottom: Bottom,
+    switched: Switched,
+) -> Stack {
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
     // before whatever may refuse: a browser that gets anything but "go ahead" tells its page nothing of why
@@ -27,6 +36,10 @@ pub fn stack(settings: &Settings, bottom: Bottom, switched: Switched) -> Stack {
     let maintenance = maintenance::Layer::new(settings, switched);
     // before credentials are looked at: they should not have come without TLS
     let https = settings.shaping.https_redirect.clone().map(https::Layer);
+    // before anybody is verified: what this refuses costs no more than a look at a table
+    let rate_limit = rate_limit::Layer::new(limiters, false);
+    // by who was verified
+    let identity_limit = rate_limit::Layer::new(limiters, true);
     // before anything is sent
     let limit = body_limit::Layer::new(settings);
     // innermost, with the rewrite: its placeholders are those of the client's path, and what any layer set may go
@@ -36,6 +49,8 @@ pub fn stack(settings: &Settings, bottom: Bottom, switched: Switched) -> Stack {
     let service = optional(rewrite, bottom);
     let service = optional(rules, service);
     let service = optional(limit, service);
+    let service = optional(identity_limit, service);
+    let service = optional(rate_limit, service);
     let service = optional(https, service);
     let service = maintenance.layer(service);
     let service = optional(preflight, service);

@@ -90,6 +90,7 @@ impl Route {
             },
             websocket: true,
             retry: None,
+            rate_limits: Vec::new(),
             body_bytes: None,
             operation: None,
             attributes: Vec::new(),
@@ -131,6 +132,8 @@ pub struct Settings {
     pub websocket: bool,
     /// What is sent again; `None` is nothing.
     pub retry: Option<Rule>,
+    /// The limits of its rate, by key, in the order in which they are asked.
+    pub rate_limits: Vec<Box<str>>,
     /// The most bytes of a request's body; `None` is no bound.
     pub body_bytes: Option<u64>,
     /// The business operation, `order.create`.

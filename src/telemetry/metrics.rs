@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod exemplar;
 pub mod family;
 pub mod histogram;
+pub mod limits;
 mod owned;
 mod page;
 mod process;
@@ -27,6 +28,7 @@ use self::dns::Lookups;
 use self::endpoints::EndpointState;
 use self::exemplar::Exemplar;
 use self::histogram::Histogram;
+use self::limits::LimitSeries;
 pub use self::page::Format;
 use self::registry::Registry;
 use self::reloads::Reloads;
@@ -116,6 +118,11 @@ impl Metrics {
     /// What an upstream's circuit breaker refuses because of this bound.
     pub fn breaker_refusals(&self, upstream: &str, bound: &str) -> Counter {
         self.registry.owned_counter(family::BREAKER, &[("tracegate_upstream", upstream), ("bound", bound)])
+    }
+
+    /// The series of a rate limit.
+    pub fn rate_limit(&self, rule: &str) -> LimitSeries {
+        LimitSeries::new(&self.registry, rule)
     }
 
     /// The series of name lookups.

@@ -20,6 +20,7 @@ mod panics;
 mod parsers;
 mod privacy;
 mod process;
+mod rate_limits;
 mod reasons;
 mod receivers;
 mod reload;

@@ -210,7 +210,7 @@ async fn provoke(reason: Reason) -> Case {
             let reply = stage.get("/").await;
             answered(stage, reply, 0, None)
         }
-        Reason::Overloaded => Case::Elsewhere("process::without_free_file_descriptors…"),
+        Reason::Overloaded => Case::Elsewhere("overload::what_is_too_much_for_the_gateway…"),
         Reason::NoEndpoint => {
             let stage = Stage::new(Answer::ok()).await;
             assert!(stage.gateway.set_in_use("shop", stage.origin.address, false));
@@ -233,9 +233,19 @@ async fn provoke(reason: Reason) -> Case {
         Reason::GrpcStatus => Case::Elsewhere("grpc::a_failed_call_is_told_by_its_status…"),
         Reason::Misdirected => Case::Elsewhere("tls::a_host_that_wants_client_certificates…"),
         // policies
-        Reason::Unauthenticated | Reason::Forbidden | Reason::RateLimited | Reason::AuthUnavailable => {
-            Case::Later(4)
+        Reason::RateLimited => {
+            let limit = "[rate_limits.few]\nrequests = 1\nper = '1h'\n[routes.all]\nrate_limit = 'few'\n";
+            let stage = Stage::and(Answer::ok(), limit).await;
+            stage.get("/").await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 0, None)
         }
+        // endpoints out of service, policies
+        Reason::NoEndpoint
+        | Reason::BreakerOpen
+        | Reason::Unauthenticated
+        | Reason::Forbidden
+        | Reason::AuthUnavailable => Case::Later(4),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod logstash;
 pub mod metrics;
 pub mod origin;
 pub mod process;
+pub mod redis;
 pub mod stage;
 pub mod wire;
 
@@ -31,6 +32,7 @@ pub use link::{Link, TcpLink};
 pub use logstash::Logstash;
 pub use metrics::Metrics;
 pub use origin::{Answer, Gate, Origin, Seen};
+pub use redis::Redis;
 pub use stage::{Stage, Told};
 
 /// How long anything may take before the sentence has failed. Nothing waits that long when all is well.

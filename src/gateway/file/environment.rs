@@ -47,7 +47,7 @@ pub(super) fn refuse_new_tables(overrides: &mut Layer, merged: &Dict) -> Vec<Pro
 }
 
 /// The tables of tables.
-const NAMED: [&str; 3] = ["listeners", "routes", "upstreams"];
+const NAMED: [&str; 5] = ["listeners", "rate_limits", "redis", "routes", "upstreams"];
 
 const PREFIX: &str = "TRACEGATE_";
 

@@ -82,6 +82,10 @@ families! {
     CERTIFICATE_EXPIRY = Gauge "tracegate_certificate_expiry_timestamp_seconds",
         "When a certificate, or one that leads to its authority, expires, in seconds since 1970.";
     CONTEXT = Counter "tracegate_context_total", "Requests by how their trace context came to be.";
+    RATE_LIMIT_DECISIONS = Counter "tracegate_rate_limit_decisions_total", "Requests by what a rate limit decided.";
+    RATE_LIMIT_KEYS = Gauge "tracegate_rate_limit_keys", "Clients in a rate limit's own table.";
+    RATE_LIMIT_EVICTIONS = Counter "tracegate_rate_limit_evictions_total",
+        "Clients that a rate limit forgot before their share was whole again, because its table was full.";
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
     RELOADS = Counter "tracegate_reloads_total",
         "Reloads of the configuration by outcome: applied, unchanged or refused.";
