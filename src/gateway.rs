@@ -27,6 +27,7 @@ use self::reload::{Reload, Report, Trigger};
 pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Surroundings;
 use crate::admin::{self, Admin, Control, Reloaded};
+use crate::http::in_flight::Bounds;
 use crate::listener::drain::{Drain, Moment};
 use crate::listener::{Address, Inherited, Listener};
 use crate::net::Resolver;
@@ -135,6 +136,7 @@ impl Gateway {
 
         let admin_settings = settings.admin.clone();
         let around = Surroundings {
+            in_flight: Bounds::default(),
             resolver,
             metrics: Arc::clone(telemetry.metrics()),
             listeners: listeners.keys().cloned().collect(),

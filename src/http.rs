@@ -1,7 +1,7 @@
 //! HTTP on one page: the order of the stages and why.
 //!
 //! A request meets the files in this order. [`server`] reads its head from the connection, or from one of its [`streams`] (or [`refuse`]
-//! answers in hyper's place) and opens the operation with [`record`], outermost, so that whatever happens
+//! answers in hyper's place) and opens the operation with [`record`] and takes its places [`in_flight`], outermost, so that whatever happens
 //! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
 //! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
@@ -27,6 +27,7 @@ pub mod grpc;
 pub mod headers;
 pub mod headroom;
 pub mod identity;
+pub mod in_flight;
 pub mod maintenance;
 pub mod page;
 pub mod path;

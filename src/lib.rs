@@ -39,7 +39,7 @@
 //! the exchanges on it and leaves when `listener::drain` says so.
 //!
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2, and `http::refuse` for heads that
-//! cannot be read), `http::record`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
+//! cannot be read), `http::record`, `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
 //! `http::policy::https`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in

@@ -321,6 +321,8 @@ pub struct Settings {
 /// Bounds of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
+    /// Requests in flight at once; `None` is no bound but the gateway's.
+    pub in_flight: Option<usize>,
     /// Connections open at once.
     pub connections: usize,
     /// The same of one client.

@@ -61,6 +61,7 @@ pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Settings, Problems> {
 #[derive(Debug, Deserialize)]
 struct File {
     workers: Written<Count>,
+    limits: WrittenLimits,
     listeners: BTreeMap<String, listener::file::Listener>,
     admin: admin::file::Admin,
     probes: admin::file::Probes,
@@ -83,6 +84,11 @@ struct File {
 struct Defaults {
     #[serde(rename = "route")]
     _route: http::file::Route,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenLimits {
+    in_flight: Written<OrOff<Count>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +162,10 @@ impl File {
             routes: routes.into_iter().map(|(_, route)| route).collect(),
             shutdown: self.shutdown.check(),
             reload: self.reload.check(),
+            in_flight: match self.limits.in_flight.into_option() {
+                None => Some(10_000),
+                Some(written) => written.into_option().map(Into::into),
+            },
             workers: self.workers.into_option().map(Into::into),
             configuration: Configuration::default(),
         }

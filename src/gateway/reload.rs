@@ -124,8 +124,9 @@ impl Reload {
             let settings = started.listeners.iter().find(|listener| listener.name == name);
             let settings = at(settings.expect("a listener is bound by its settings"), address.clone());
             let table = View::new(snapshot.tables.get(&name).cloned().unwrap_or_default());
-            let server =
-                Server::new(settings.clone(), table.clone(), Arc::clone(&recorder), connections.clone());
+            let in_flight = around.in_flight(started.in_flight, &settings);
+            let (recorder, connections) = (Arc::clone(&recorder), connections.clone());
+            let server = Server::new(settings.clone(), table.clone(), recorder, connections, in_flight);
             let serving = View::new(Arc::new(Serving { settings, protocol: server }));
             let expiries = Mutex::new(expiries(&around.metrics, &serving.current().settings));
             (name, Bound { address, table, serving, expiries })
@@ -253,13 +254,15 @@ impl Reload {
                 bound.table.replace(Arc::clone(table));
             }
             let new = settings.listeners.iter().find(|listener| listener.name == *name);
-            if let Some(new) = new.map(|new| at(new, bound.address.clone()))
-                && new != bound.serving.current().settings
-            {
+            let Some(new) = new.map(|new| at(new, bound.address.clone())) else { continue };
+            // counts for those that are open as well
+            let in_flight = self.around.in_flight(settings.in_flight, &new);
+            if new != bound.serving.current().settings {
                 let expiries = expiries(&self.around.metrics, &new);
                 *bound.expiries.lock().unwrap_or_else(PoisonError::into_inner) = expiries;
                 let (recorder, connections) = (Arc::clone(&self.recorder), self.connections.clone());
-                let protocol = Server::new(new.clone(), bound.table.clone(), recorder, connections);
+                let protocol =
+                    Server::new(new.clone(), bound.table.clone(), recorder, connections, in_flight);
                 bound.serving.replace(Arc::new(Serving { settings: new, protocol }));
             }
         }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub shutdown: Shutdown,
     /// When and how the configuration is read again.
     pub reload: Reload,
+    /// The most requests in flight; `None` is no bound.
+    pub in_flight: Option<usize>,
     /// Worker threads; `None` takes `TOKIO_WORKER_THREADS`, else what the CPU limit allows.
     pub workers: Option<usize>,
     /// What all of this was made of.

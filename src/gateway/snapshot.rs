@@ -23,6 +23,7 @@ use crate::gateway::kept::Kept;
 use crate::gateway::settings::Settings;
 use crate::http::face::Face;
 use crate::http::forward::Forward;
+use crate::http::in_flight::{Bound, Bounds};
 use crate::http::maintenance::Switched;
 use crate::http::plan::Plan;
 use crate::http::policy::{self, Bottom};
@@ -35,6 +36,7 @@ use crate::http::respond::Respond;
 use crate::http::route::{Route, Settings as RouteSettings};
 use crate::http::routes::Routes;
 use crate::http::timers::Timers;
+use crate::listener;
 use crate::net::Resolver;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Settings as UpstreamSettings, Upstream, Watch};
@@ -59,6 +61,8 @@ pub struct Snapshot {
 pub struct Surroundings {
     /// Finds the addresses of names.
     pub resolver: Resolver,
+    /// How many requests are in flight.
+    pub in_flight: Bounds,
     /// Where they count.
     pub metrics: Arc<Metrics>,
     /// The listeners that are bound, by key. Others than these come with a restart.
@@ -74,6 +78,17 @@ pub struct Connected {
     pub pools: Arc<[Arc<Pool>]>,
     /// What goes on for as long as the upstream serves: health checks, the ends of ejections.
     _watch: Watch,
+}
+
+impl Surroundings {
+    /// The bounds on requests in flight of the gateway and of this listener, as they are from now on.
+    pub fn in_flight(&self, gateway: Option<usize>, listener: &listener::Settings) -> [Arc<Bound>; 2] {
+        let rule = format!("listeners.{}.limits.in_flight", listener.name);
+        [
+            self.in_flight.set("limits.in_flight", gateway),
+            self.in_flight.set(&rule, listener.limits.in_flight),
+        ]
+    }
 }
 
 impl Snapshot {
@@ -105,7 +120,7 @@ impl Snapshot {
                 let before = previous.and_then(|previous| previous.routes.get(&settings.name));
                 let named = settings.rate_limits.iter().filter_map(|name| limiters.get(name));
                 let limiters: Vec<_> = named.cloned().collect();
-                (route(settings, &limiters, &upstreams, before.map(|before| &**before)), settings)
+                (route(settings, around, &limiters, &upstreams, before.map(|before| &**before)), settings)
             })
             .collect();
         let on = |listener: &Arc<str>| {
@@ -162,6 +177,7 @@ fn connected(
 /// A route; the series of its records go on where they carry the same as before, and so does its maintenance.
 fn route(
     settings: &RouteSettings,
+    around: &Surroundings,
     limiters: &[Arc<Limiter>],
     upstreams: &Kept<UpstreamSettings, Connected>,
     before: Option<&Route>,
@@ -185,6 +201,9 @@ fn route(
         matches: settings.matches.clone(),
         labels,
         stack: policy::stack(settings, limiters, bottom, maintenance.clone()),
+        in_flight: settings.in_flight.map(|most| {
+            around.in_flight.set(&format!("routes.{}.limits.in_flight", settings.name), Some(most))
+        }),
         reads_parameters: policy::reads_parameters(settings),
         request_timeout: settings.timeouts.request,
         removal,

@@ -158,8 +158,9 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
         (None, None) => return Err(invalid()),
     };
     let port = authority.as_str().strip_prefix(authority.host());
-    if port.is_none_or(|port| port.len() > 1 && authority.port_u16().is_none()) {
-        // user information, or no port
+    let several = authority.host().contains(',');
+    if several || port.is_none_or(|port| port.len() > 1 && authority.port_u16().is_none()) {
+        // user information, no port, or two fields that somebody has joined
         return Err(invalid());
     }
     if head.uri.authority().is_some() {
@@ -193,6 +194,9 @@ fn take_path(head: &mut request::Parts) -> Result<(), Failure> {
     let origin_form = head.uri.authority().is_none();
     if !origin_form && head.uri.scheme().is_none() {
         // a bare authority is for CONNECT (RFC 9112 section 3.2.3)
+        return Err(Failure::new(Reason::BadRequest).detail(Detail::InvalidPath));
+    }
+    if head.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
         return Err(Failure::new(Reason::BadRequest).detail(Detail::InvalidPath));
     }
     let written = head.uri.path();
@@ -242,6 +246,7 @@ mod tests {
             (one, "/", &[("host", "a b")], None),
             (one, "/", &[("host", "a/b")], None),
             (one, "/", &[("host", "a:99999")], None),
+            (one, "/", &[("host", "a,b")], None),
             (Version::HTTP_10, "/", &[], Some("")),
             (two, "http://shop.example/", &[], Some("shop.example")),
             (two, "http://shop.example/", &[("host", "shop.example")], Some("shop.example")),

@@ -25,7 +25,7 @@ use super::pointer::Pointer;
 use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, Upgrade, UpstreamHost};
 use crate::problem::{Key, Problem};
 use crate::setting::check::nearest;
-use crate::setting::{Check, Duration, OrOff, Ratio, Size, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Ratio, Size, Written};
 use crate::telemetry::context::threshold::Threshold;
 use crate::telemetry::privacy;
 use crate::telemetry::sampling::RouteSampling;
@@ -79,6 +79,7 @@ struct WrittenTimeouts {
 #[derive(Debug, Deserialize)]
 struct WrittenLimits {
     body: Written<OrOff<Size>>,
+    in_flight: Written<OrOff<Count>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,6 +162,7 @@ impl Route {
             retry: retry::check(self.retry, check),
             websocket: self.upgrade.is_absent()
                 || self.upgrade.into_elements().any(|upgrade| upgrade == Upgrade::Websocket),
+            in_flight: self.limits.in_flight.into_option().and_then(OrOff::into_option).map(Into::into),
             rate_limits,
             body_bytes: self.limits.body.or(None),
             operation: self.operation.into_option().map(|Operation(operation)| operation),

@@ -22,12 +22,7 @@ use super::route::{AttributeSource, Rewrite, Settings, Stack};
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
-pub fn stack(
-    settings: &Settings,
-    limiters: &[Arc<Limiter>],
-    bottom: Bottom,
-    switched: Switched,
-) -> Stack {
+pub fn stack(settings: &Settings, limiters: &[Arc<Limiter>], bottom: Bottom, switched: Switched) -> Stack {
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
     // before whatever may refuse: a browser that gets anything but "go ahead" tells its page nothing of why

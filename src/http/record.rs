@@ -21,6 +21,7 @@ use super::context;
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
 use super::headers::Peer;
+use super::in_flight::Places;
 use super::streams::{PIECE, Taking};
 use super::upgrade::Agreed;
 use crate::failure::{Detail, Failure, Reason};
@@ -176,12 +177,14 @@ pub(super) struct Open {
     activity: Arc<Activity>,
     /// With HTTP/2, how far the client is with taking the answer.
     taking: Option<Arc<Taking>>,
+    /// What it has taken of the bounds on requests in flight.
+    pub(super) places: Places,
 }
 
 impl Open {
     pub(super) fn new(activity: &Arc<Activity>, taking: Option<Arc<Taking>>) -> Self {
         activity.begin();
-        Self { activity: Arc::clone(activity), taking }
+        Self { activity: Arc::clone(activity), taking, places: Places::default() }
     }
 
     /// Whoever cuts the connection, or its stream, on purpose has said why.

@@ -8,6 +8,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::exchange::{Request, Response};
 use super::face::Face;
+use super::in_flight::Bound;
 use super::maintenance::Switched;
 use super::pointer::Pointer;
 use super::removal::Removal;
@@ -29,6 +30,8 @@ pub struct Route {
     pub labels: Arc<RouteLabels>,
     /// Everything between the table and the upstream.
     pub stack: Stack,
+    /// How many of its requests may be in flight.
+    pub in_flight: Option<Arc<Bound>>,
     /// Whether a policy reads the path's parameters.
     pub reads_parameters: bool,
     /// From the head of the request to the end of the answer's head.
@@ -90,6 +93,7 @@ impl Route {
             },
             websocket: true,
             retry: None,
+            in_flight: None,
             rate_limits: Vec::new(),
             body_bytes: None,
             operation: None,
@@ -102,6 +106,7 @@ impl Route {
             labels: Arc::new(Self::labels(&settings)),
             matches: settings.matches,
             stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
+            in_flight: None,
             reads_parameters: true,
             request_timeout: None,
             removal: Arc::default(),
@@ -132,6 +137,8 @@ pub struct Settings {
     pub websocket: bool,
     /// What is sent again; `None` is nothing.
     pub retry: Option<Rule>,
+    /// The most requests in flight; `None` is no bound.
+    pub in_flight: Option<usize>,
     /// The limits of its rate, by key, in the order in which they are asked.
     pub rate_limits: Vec<Box<str>>,
     /// The most bytes of a request's body; `None` is no bound.

@@ -21,6 +21,7 @@ use super::body::RequestBody;
 use super::dispatch;
 use super::face::Manner;
 use super::headers::{Fields, Peer};
+use super::in_flight::Bound;
 use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
 use super::rescue::{caught, rescue};
@@ -69,18 +70,22 @@ pub struct Server {
     recorder: Arc<Recorder>,
     refuser: Arc<Refuser>,
     tasks: TaskTracker,
+    /// Of the gateway and of the listener.
+    in_flight: [Arc<Bound>; 2],
 }
 
 impl Server {
-    /// HTTP by these routes. HTTP/2 streams are tasks of the tracker.
+    /// HTTP by these routes. HTTP/2 streams are tasks of the tracker, requests in flight are
+    /// bounded by both.
     pub fn new(
         settings: listener::Settings,
         routes: View<Routes>,
         recorder: Arc<Recorder>,
         tasks: TaskTracker,
+        in_flight: [Arc<Bound>; 2],
     ) -> Arc<Self> {
         let refuser = Arc::new(Refuser::new(&settings, &recorder));
-        Arc::new(Self { settings, routes, recorder, refuser, tasks })
+        Arc::new(Self { settings, routes, recorder, refuser, tasks, in_flight })
     }
 
     /// What reads one connection, whose HTTP/2 streams these are.
@@ -112,7 +117,7 @@ impl Server {
         &self,
         request: http::Request<Incoming>,
         peer: &Arc<Peer>,
-        activity: Open,
+        mut activity: Open,
         drain: &Drain,
     ) -> impl Future<Output = http::Response<RecordedBody>> + Send + use<> {
         let (mut head, incoming) = request.into_parts();
@@ -124,13 +129,17 @@ impl Server {
         let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
         let work = caught(|| {
+            self.in_flight.iter().try_for_each(|bound| activity.places.take(bound))?;
             let limits = &self.settings.limits;
             dispatch::dispatch(&self.routes.current(), limits, peer, head, fields, body, &handle)
         });
         let work = work.and_then(|(route, request)| {
             manner.facing(route.face.as_ref(), &request);
             // no `poll_ready`: every layer is always ready
-            caught(|| Ok(route.stack.clone().call(request)))
+            caught(|| {
+                route.in_flight.iter().try_for_each(|bound| activity.places.take(bound))?;
+                Ok(route.stack.clone().call(request))
+            })
         });
         let drain = drain.clone();
         Exchanging::new(operation, activity, async move {

@@ -41,6 +41,7 @@ struct WrittenContext {
 struct WrittenLimits {
     connections: Written<Count>,
     connections_per_client: Written<OrOff<Count>>,
+    in_flight: Written<OrOff<Count>>,
     header_bytes: Written<Size>,
     header_count: Written<Count>,
     uri_bytes: Written<Size>,
@@ -134,6 +135,7 @@ impl WrittenLimits {
                 .into_option()
                 .and_then(OrOff::into_option)
                 .map(Into::into),
+            in_flight: self.in_flight.into_option().and_then(OrOff::into_option).map(Into::into),
             header_bytes: self.header_bytes.or(64 << 10),
             header_count: self.header_count.or(100),
             uri_bytes: self.uri_bytes.or(8 << 10),

@@ -70,9 +70,9 @@ mod tests {
         ];
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let said = read(certificate.der()).unwrap();
-        assert_eq!(said.names, ["mes.example".into(), "*.mes.example".into()]);
-        assert_eq!(said.uris, ["spiffe://shop.example/mes".into()]);
-        assert_eq!(said.mails, ["mes@shop.example".into()]);
+        assert_eq!(said.names, ["mes.example", "*.mes.example"].map(Box::<str>::from));
+        assert_eq!(said.uris, ["spiffe://shop.example/mes"].map(Box::<str>::from));
+        assert_eq!(said.mails, ["mes@shop.example"].map(Box::<str>::from));
         assert_eq!(&*said.subject, "CN=mes,O=Shop\\, Inc.");
         assert_eq!(said.not_after, SystemTime::from(rcgen::date_time_ymd(2030, 1, 2)));
         assert!(read(b"no certificate").is_err());

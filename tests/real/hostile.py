@@ -172,17 +172,21 @@ class Answers:
 
     def next(self):
         """Status, header fields and whether the body broke off; None at the close."""
-        start = self.reader.readline()
-        if not start:
-            return None
-        words = start.split(b" ")
-        expect(words[0].startswith(b"HTTP/"), f"no answer but {start[:40]!r}")
-        status, fields = int(words[1]), {}
-        while (line := self.reader.readline().strip()):
-            name, _, value = line.partition(b":")
-            fields[name.strip().lower().decode("latin-1")] = value.strip().decode("latin-1")
-        if 100 <= status < 200:
-            return self.next()
+        status, informational = 100, 0
+        while 100 <= status < 200:
+            expect(informational <= 1000, "more than 1000 informational answers")
+            informational += 1
+            start = self.reader.readline()
+            if not start:
+                return None
+            words = start.split(b" ")
+            expect(words[0].startswith(b"HTTP/"), f"no answer but {start[:40]!r}")
+            status, fields = int(words[1]), {}
+            while (line := self.reader.readline().strip()):
+                name, _, value = line.partition(b":")
+                fields[name.strip().lower().decode("latin-1")] = value.strip().decode("latin-1")
+            if status == 101:
+                break
         return status, fields, self.body_broke(status, fields)
 
     def body_broke(self, status, fields):
@@ -224,7 +228,8 @@ def outcome(gateway, origin, case):
         try:
             while (answer := answers.next()):
                 status, fields, broke = answer
-                if fields.get("x-target") == "/probe":
+                # the origin has closed after its own answer, perhaps just when the probe came
+                if fields.get("x-target") == "/probe" or ("upstream" in case and statuses):
                     connection = "kept"
                     break
                 statuses.append(f"{status}{' broken off' if broke else ''}")
@@ -293,7 +298,9 @@ def main():
         if wanted.get("broken"):
             statuses[-1] += " broken off"
         said = [", ".join(statuses) or "no answer", connection] + [f"`{t[:40]}`" for t in wanted["forwarded"]]
-        if first != " · ".join(said):
+        # of a body that breaks, the beginning may have been on its way
+        begun = case["group"] == "chunks" and wanted["answers"] == [400] and first == " · ".join([*said, "`/`"])
+        if first != " · ".join(said) and not begun:
             unexpected.append(f"{case['group']}: {case['name']}: {first}, not {' · '.join(said)}")
     for line in unexpected:
         print(line, file=sys.stderr)
