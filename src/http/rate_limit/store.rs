@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::bucket::{Grant, Rate};
 use crate::net::tls::{self, ClientTls};
-use crate::net::{self, Name, Resolver, Stream};
+use crate::net::{self, Name, Resolver, Socket, Stream};
 use crate::setting::Secret;
 
 /// A Redis as used: what `[redis.NAME]` means once it has been checked.
@@ -134,7 +134,7 @@ impl Store {
         let addresses = self.name.addresses(bound).await?;
         let addresses: Vec<_> =
             addresses.iter().map(|&address| SocketAddr::new(address, self.settings.port)).collect();
-        let stream = net::dial(&addresses, bound).await?.stream;
+        let stream = Socket::Tcp(net::dial(&addresses, bound).await?.stream);
         let stream = match &self.settings.tls {
             None => Stream::Plain(stream),
             Some(ClientTls { config, server_name }) => {
