@@ -3,6 +3,7 @@
 mod resilience;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::{fmt, time};
 
 use http::Uri;
@@ -41,10 +42,12 @@ pub struct Upstream {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(expecting = "{ ca_file = \"…\", server_name = \"…\" }")]
+#[serde(expecting = "{ ca_file = \"…\", server_name = \"…\", certificate_file = \"…\", key_file = \"…\" }")]
 struct WrittenTls {
     ca_file: Written<String>,
     server_name: Written<CertificateName>,
+    certificate_file: Written<String>,
+    key_file: Written<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,7 +154,10 @@ fn check_tls(
 ) -> Option<Tls> {
     let https = || endpoints.iter().filter(|endpoint| endpoint.get().is_some_and(|address| address.https));
     let all_read = endpoints.iter().all(|endpoint| endpoint.get().is_some());
-    let (ca_file, server_name) = tls.map_or((None, None), |tls| (Some(tls.ca_file), Some(tls.server_name)));
+    let (ca_file, server_name, own) = match tls {
+        Some(tls) => (Some(tls.ca_file), Some(tls.server_name), Some((tls.certificate_file, tls.key_file))),
+        None => (None, None, None),
+    };
     if https().next().is_none() {
         if let (Some(ca_file), true) = (ca_file, all_read) {
             let table = ca_file.key().parent().unwrap_or_default();
@@ -175,7 +181,13 @@ fn check_tls(
     let (ca_key, ca_file) =
         ca_file.map_or((key.clone(), None), |file| (file.key().clone(), file.into_option()));
     let path = ca_file.as_ref().map(|file| check.path(file));
-    match net::tls::client_config(path.as_deref(), None, &[protocol.alpn()]) {
+    let own = match own.map(|(certificate, private)| own_certificate(certificate, private, check)) {
+        Some(Err(Noted)) => return None,
+        Some(Ok(own)) => own,
+        None => None,
+    };
+    let own = own.as_ref().map(|(certificate, private)| (&**certificate, &**private));
+    match net::tls::client_config(path.as_deref(), own, &[protocol.alpn()]) {
         Ok(config) => {
             let server_name = server_name.and_then(Written::into_option).map(CertificateName::into_inner);
             Some(Tls { config, server_name })
@@ -187,6 +199,37 @@ fn check_tls(
             None
         }
     }
+}
+
+/// A problem has been noted.
+struct Noted;
+
+/// The files of our own certificate and its key, which belong together, for endpoints that ask for one.
+fn own_certificate(
+    certificate: Written<String>,
+    private: Written<String>,
+    check: &Check<'_>,
+) -> Result<Option<(PathBuf, PathBuf)>, Noted> {
+    let (certificate_key, private_key) = (certificate.key().clone(), private.key().clone());
+    let path = |written: Written<String>| written.into_option().map(|file| check.path(file));
+    let (certificate, private) = match (path(certificate), path(private)) {
+        (Some(certificate), Some(private)) => (certificate, private),
+        (None, None) => return Ok(None),
+        (Some(_), None) => {
+            check.wrong(&certificate_key, "has no key", "write key_file beside it");
+            return Err(Noted);
+        }
+        (None, Some(_)) => {
+            check.wrong(&private_key, "has no certificate", "write certificate_file beside it");
+            return Err(Noted);
+        }
+    };
+    if let Err(error) = net::tls::client_config(None, Some((&certificate, &private)), &[]) {
+        let help = "name our own certificate in PEM, and the key that belongs to it";
+        check.wrong(&certificate_key, format!("the file cannot be used: {error}"), help);
+        return Err(Noted);
+    }
+    Ok(Some((certificate, private)))
 }
 
 fn check_propagate(written: Written<Propagate>, check: &Check<'_>) -> Formats {

@@ -377,6 +377,27 @@ async fn an_upstream_is_trusted_by_its_authority_and_its_name() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_asks_for_a_certificate_is_shown_ours() {
+    let certificates = Certificates::new(&["unused.test"]);
+    let authority = &certificates.authority;
+    authority.client_identity(vec![], 2100).write_as(certificates.directory.path(), "own");
+    for protocol in ["http/1.1", "h2"] {
+        let identity = authority.identity(&["localhost"]).asking(authority);
+        let origin = Origin::start_tls(&identity, Answer::ok()).await;
+        let endpoint = format!("endpoints = ['https://localhost:{}']", origin.address.port());
+        let upstream = format!(
+            "[upstreams.shop]\nprotocol = '{protocol}'\n{endpoint}\n[upstreams.shop.tls]\nca_file = 'ca.pem'\n"
+        );
+        let own = "certificate_file = 'own.pem'\nkey_file = 'own-key.pem'\n";
+        let route = route("all", "/{*path}", "shop");
+        let with = certificates.gateway(&[&format!("{upstream}{own}"), &route]).await;
+        assert_eq!(with.get("/").await.status, 200, "{protocol}");
+        let without = certificates.gateway(&[&upstream, &route]).await;
+        assert_eq!(without.get("/").await.status, 502, "{protocol}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_speaks_no_tls_is_named_so() {
     let origin = Origin::start(Answer::raw("this is no TLS record, and never will be\r\n")).await;
     let upstream = format!("[upstreams.shop]\nendpoints = ['https://localhost:{}']\n", origin.address.port());

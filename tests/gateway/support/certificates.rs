@@ -143,6 +143,11 @@ impl Identity {
         Arc::clone(&self.server)
     }
 
+    /// The same for a server that serves those alone who have a certificate of this authority.
+    pub fn asking(self, authority: &Authority) -> Self {
+        Self { server: authority.mutual(&self), ..self }
+    }
+
     /// Writes certificate and key into this directory.
     pub fn write(&self, directory: &Path) -> (PathBuf, PathBuf) {
         self.write_as(directory, "server")
