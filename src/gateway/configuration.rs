@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use figment::value::{Dict, Value};
 
@@ -12,7 +13,7 @@ use crate::setting::Digest;
 #[derive(Debug, Clone)]
 pub struct Configuration {
     /// All sources merged, without what routes inherit.
-    pub values: Value,
+    pub values: Arc<Value>,
     /// What the values come to: equal for gateways that are configured in the same way. What is in the files they
     /// name does not count.
     pub hash: Digest,
@@ -23,14 +24,14 @@ pub struct Configuration {
 impl Default for Configuration {
     /// Nothing at all.
     fn default() -> Self {
-        Self::new(Value::from(Dict::new()), [])
+        Self::new(Arc::new(Value::from(Dict::new())), [])
     }
 }
 
 impl Configuration {
     /// These values, and these files as they are now.
-    pub fn new(values: Value, files: impl IntoIterator<Item = PathBuf>) -> Self {
-        let text = serde_json::to_vec(&values).expect("plain values become JSON");
+    pub fn new(values: Arc<Value>, files: impl IntoIterator<Item = PathBuf>) -> Self {
+        let text = serde_json::to_vec(&*values).expect("plain values become JSON");
         let digest = |path: PathBuf| {
             let digest = digest(&path);
             (path, digest)

@@ -50,10 +50,11 @@ impl Difference {
 
     fn compare(&mut self, key: &Key, old: &Value, new: &Value) {
         match (old, new) {
-            (Value::Dict(_, old), Value::Dict(_, new)) => self.compare_tables(key, old, new),
+            // first of all, so that keys are made of what differs alone
             _ if old == new => {}
+            (Value::Dict(_, old), Value::Dict(_, new)) => self.compare_tables(key, old, new),
             (Value::Array(_, old), Value::Array(_, new))
-                if key.segments().last().is_some_and(|l| l == "endpoints") =>
+                if key.segments().next_back() == Some("endpoints") =>
             {
                 let text = |value: &Value| value.as_str().map(str::to_owned);
                 let only = |these: &[Value], others: &[Value], sign: &str| -> Vec<String> {
@@ -70,6 +71,7 @@ impl Difference {
     fn compare_tables(&mut self, key: &Key, old: &Dict, new: &Dict) {
         for (name, value) in new {
             match old.get(name) {
+                Some(before) if before == value => {}
                 Some(before) => self.compare(&key.child(name), before, value),
                 None => self.added.push_tables(key, name, value),
             }
@@ -168,8 +170,9 @@ timeouts.request = '1s'
     #[test]
     fn a_file_with_other_contents_is_named() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let read =
-            || Configuration::new(Value::from(""), [file.path().to_owned(), PathBuf::from("/nowhere")]);
+        let read = || {
+            Configuration::new(Value::from("").into(), [file.path().to_owned(), PathBuf::from("/nowhere")])
+        };
         let before = read();
         assert!(Difference::between(&before, &read()).is_empty());
         std::fs::write(file.path(), "new").expect("written");

@@ -13,6 +13,7 @@ mod tree;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -30,14 +31,14 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     let merged = Merged::new(sources);
     let environment: Vec<_> = merged.secrets.iter().chain(&sources.environment).cloned().collect();
     let found = RefCell::new(Problems::default());
-    let file: Option<File> = tree::read(&merged.values, &found);
+    let file: Option<File> = tree::read(merged.values(), &found);
     let mut problems = found.into_inner();
     let mut settings = None;
     // What a file that cannot be read would have said is not known: nothing is missing because of it.
     if let (Some(file), true) = (file, merged.complete) {
         let check = Check::new(&sources.directory, &environment);
         let checked = file.check(&check);
-        let configuration = Configuration::new(merged.written.clone(), check.files());
+        let configuration = Configuration::new(Arc::clone(&merged.written), check.files());
         settings = Some(Settings { configuration, ..checked });
         problems.extend(check.into_problems());
     }

@@ -1,5 +1,7 @@
 //! What a reload cannot change: keys whose new values count after a restart only. They are named, not ignored.
 
+use std::sync::Arc;
+
 use figment::value::{Dict, Value};
 
 use super::configuration::Configuration;
@@ -15,7 +17,7 @@ const OF_LISTENERS: [&str; 3] = ["address", "reuse_port", "socket_mode"];
 /// The keys by which these two differ and which cannot be reloaded, in order.
 pub(super) fn awaited(started: &Configuration, new: &Configuration) -> Vec<String> {
     let fixed = |configuration: &Configuration| Configuration {
-        values: Value::from(fixed(&configuration.values)),
+        values: Arc::new(Value::from(fixed(&configuration.values))),
         ..Configuration::default()
     };
     let Difference { added, removed, changed, files: _ } = Difference::between(&fixed(started), &fixed(new));

@@ -145,8 +145,8 @@ pub fn served(matches: &Match) -> Vec<Method> {
 struct Tree {
     /// Every route.
     all: Templates,
-    /// Those without header conditions: where the best path's conditions fail.
-    unconditional: Templates,
+    /// Those without header conditions: where the best path's conditions fail. Nothing but `all` if none has any.
+    unconditional: Option<Templates>,
     /// Those with header conditions, each alone.
     conditional: Vec<(matchit::Router<()>, Arc<Route>)>,
 }
@@ -154,11 +154,16 @@ struct Tree {
 impl Tree {
     fn insert(&mut self, route: &Arc<Route>, naming: Naming) {
         let conditions = route.matches.headers.len();
+        if conditions > 0 && self.unconditional.is_none() {
+            self.unconditional = Some(self.all.clone());
+        }
         for (shape, written) in shapes(&route.matches.path) {
             let rank = (written, naming, conditions);
             self.all.insert(&shape, rank, route);
             if conditions == 0 {
-                self.unconditional.insert(&shape, rank, route);
+                if let Some(unconditional) = &mut self.unconditional {
+                    unconditional.insert(&shape, rank, route);
+                }
             } else {
                 let mut alone = matchit::Router::new();
                 alone.insert(shape, ()).expect("a template is checked with the configuration");
@@ -174,10 +179,11 @@ impl Tree {
             return Some((Arc::clone(route), values(route, &parameters)));
         }
         // the conditions of the best path fail: the best of the others
-        let plain = self.unconditional.at(path).and_then(|(leaf, parameters)| {
-            let (_, route) = leaf.routes.first()?;
-            Some((route, values(route, &parameters)))
-        });
+        let plain =
+            self.unconditional.as_ref().and_then(|plain| plain.at(path)).and_then(|(leaf, parameters)| {
+                let (_, route) = leaf.routes.first()?;
+                Some((route, values(route, &parameters)))
+            });
         let conditional =
             self.conditional.iter().filter(|(_, route)| holds(route)).filter_map(|(tree, route)| {
                 let found = tree.at(path).ok()?;
@@ -192,7 +198,7 @@ impl Tree {
 
 /// Template shapes and the routes of each. A matchit router takes no catch-all beside a parameter, so those
 /// with a catch-all have a router of their own.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Templates {
     closed: matchit::Router<usize>,
     open: matchit::Router<usize>,
@@ -201,7 +207,7 @@ struct Templates {
 }
 
 /// The routes of one template shape, the most specific first.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Leaf {
     kinds: Vec<u8>,
     routes: Vec<(Rank, Arc<Route>)>,
@@ -233,8 +239,8 @@ impl Templates {
             index
         });
         let routes = &mut self.leaves[index].routes;
-        routes.push((rank, Arc::clone(route)));
-        routes.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let place = routes.partition_point(|(known, _)| *known >= rank);
+        routes.insert(place, (rank, Arc::clone(route)));
     }
 
     fn at<'path>(&self, path: &'path str) -> Option<(&Leaf, matchit::Params<'_, 'path>)> {

@@ -5,9 +5,12 @@ use std::fmt;
 use serde::Deserialize;
 
 /// The path of a key in the configuration, as an operator would write it.
+///
+/// One text with a [`MARK`] before each segment: a configuration of many routes has a great many keys, and those of
+/// values that are absent are made, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(transparent)]
-pub struct Key(Vec<String>);
+pub struct Key(String);
 
 impl Key {
     /// The configuration as a whole.
@@ -17,10 +20,13 @@ impl Key {
 
     /// The key of this name in this table.
     #[must_use]
-    pub fn child(&self, name: impl Into<String>) -> Self {
-        let mut segments = self.0.clone();
-        segments.push(name.into());
-        Self(segments)
+    pub fn child(&self, name: impl AsRef<str>) -> Self {
+        let name = name.as_ref();
+        let mut packed = String::with_capacity(self.0.len() + MARK.len_utf8() + name.len());
+        packed.push_str(&self.0);
+        let mut key = Self(packed);
+        key.push(name);
+        key
     }
 
     /// The element of this list.
@@ -31,8 +37,13 @@ impl Key {
 
     /// The table or list it stands in; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
-        let (_, parents) = self.0.split_last()?;
-        Some(Self(parents.to_vec()))
+        let (parents, _) = self.0.rsplit_once(MARK)?;
+        Some(Self(parents.to_owned()))
+    }
+
+    /// Whether it is this key or stands in it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.strip_prefix(&other.0).is_some_and(|rest| rest.is_empty() || rest.starts_with(MARK))
     }
 
     /// Whether it is the configuration as a whole.
@@ -41,20 +52,36 @@ impl Key {
     }
 
     /// Names and indices (`[0]`), outermost first.
-    pub fn segments(&self) -> &[String] {
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.0.strip_prefix(MARK).into_iter().flat_map(|segments| segments.split(MARK))
+    }
+
+    /// The text that a key is read from.
+    pub fn packed(&self) -> &str {
         &self.0
+    }
+
+    fn push(&mut self, segment: &str) {
+        self.0.push(MARK);
+        if segment.contains(MARK) {
+            self.0.extend(segment.chars().filter(|character| *character != MARK));
+        } else {
+            self.0.push_str(segment);
+        }
     }
 }
 
-impl<S: Into<String>> FromIterator<S> for Key {
+impl<S: AsRef<str>> FromIterator<S> for Key {
     fn from_iter<I: IntoIterator<Item = S>>(segments: I) -> Self {
-        Self(segments.into_iter().map(Into::into).collect())
+        let mut key = Self::root();
+        segments.into_iter().for_each(|segment| key.push(segment.as_ref()));
+        key
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, segment) in self.0.iter().enumerate() {
+        for (position, segment) in self.segments().enumerate() {
             if is_index(segment) {
                 f.write_str(segment)?;
                 continue;
@@ -67,6 +94,9 @@ impl fmt::Display for Key {
         Ok(())
     }
 }
+
+/// Sorts before everything that stands in a name, so that keys sort segment by segment.
+const MARK: char = '\0';
 
 fn is_index(segment: &str) -> bool {
     segment.starts_with('[') && segment.ends_with(']')
@@ -96,5 +126,25 @@ mod tests {
         }
         assert_eq!(upstream.parent(), Some(Key::root().child("upstreams")));
         assert_eq!(Key::root().parent(), None);
+    }
+
+    #[test]
+    fn a_key_is_within_those_that_it_begins_with_segment_by_segment() {
+        let key = |segments: &[&str]| segments.iter().collect::<Key>();
+        for (inner, outer, within) in [
+            (&["a", "b"][..], &["a"][..], true),
+            (&["a"], &["a"], true),
+            (&["ab"], &["a"], false),
+            (&["a"], &["a", "b"], false),
+            (&["a"], &[], true),
+            (&[""], &[], true),
+            (&[], &[""], false),
+        ] {
+            assert_eq!(key(inner).is_within(&key(outer)), within, "{inner:?} {outer:?}");
+        }
+        assert!(key(&["a", "z"]) < key(&["ab"]), "sorted segment by segment");
+        assert_eq!(key(&["a\0b", "c"]).segments().collect::<Vec<_>>(), ["ab", "c"], "no name has it");
+        assert_eq!(key(&[""]).segments().count(), 1);
+        assert_eq!(Key::root().segments().count(), 0);
     }
 }

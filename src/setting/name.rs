@@ -6,7 +6,7 @@ use crate::problem::{Key, Problem};
 /// Notes a problem unless the name of this table is `[a-z][a-z0-9_]*` without `__`, which stands for a dot in
 /// the environment.
 pub fn check(table: &Key, check: &Check<'_>) {
-    let Some(name) = table.segments().last() else { return };
+    let Some(name) = table.segments().next_back() else { return };
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     let rest = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
     let problem = if !(first && rest) {

@@ -5,17 +5,56 @@ use std::ops::Range;
 use figment::value::{Dict, Value};
 use toml_edit::{Document, Item, TableLike, TomlError};
 
-use super::layer::{Layer, Places, Spot};
+use super::layer::{Places, Spot};
 use crate::problem::{Key, Place, Problem, Problems};
 
-/// Reads a file, the one of this number and name.
-pub(super) fn parse(source: usize, origin: &str, text: &str) -> Result<Layer, Problems> {
+/// Reads what a file says, the one of this number and name.
+pub(super) fn parse(source: usize, origin: &str, text: &str) -> Result<Dict, Problems> {
+    let syntax = |error| Problems::from(Lines::new(source, origin, text).syntax(&error));
+    let document = Document::parse(text).map_err(syntax)?;
+    Ok(dict(document.as_table()))
+}
+
+/// Finds where the keys of a file stand; none if it cannot be read. Asked for when something is wrong: of many
+/// thousand keys it takes longer than the reading.
+pub(super) fn places(source: usize, origin: &str, text: &str) -> Places {
     let lines = Lines::new(source, origin, text);
-    let document = Document::parse(text).map_err(|error| Problems::from(lines.syntax(&error)))?;
     let start = lines.place(Some(0..0));
     let mut places = Places::from([(Key::root(), Spot { key: start.clone(), value: start })]);
-    let values = Walk { lines: &lines, places: &mut places }.table(&Key::root(), document.as_table());
-    Ok(Layer { values, places })
+    if let Ok(document) = Document::parse(text) {
+        Walk { lines: &lines, places: &mut places }.table(&Key::root(), document.as_table());
+    }
+    places
+}
+
+fn dict(table: &dyn TableLike) -> Dict {
+    table.iter().map(|(name, item)| (name.to_owned(), item_value(item))).collect()
+}
+
+fn item_value(item: &Item) -> Value {
+    match item {
+        Item::None => Value::from(""),
+        Item::Value(written) => value(written),
+        Item::Table(table) => Value::from(dict(table)),
+        Item::ArrayOfTables(tables) => {
+            let tables = tables.iter().map(|table| Value::from(dict(table)));
+            Value::from(tables.collect::<Vec<_>>())
+        }
+    }
+}
+
+fn value(value: &toml_edit::Value) -> Value {
+    use toml_edit::Value as Written;
+
+    match value {
+        Written::String(text) => Value::from(text.value().as_str()),
+        Written::Integer(number) => Value::from(*number.value()),
+        Written::Float(number) => Value::from(*number.value()),
+        Written::Boolean(truth) => Value::from(*truth.value()),
+        Written::Datetime(moment) => Value::from(moment.value().to_string()),
+        Written::InlineTable(table) => Value::from(dict(table)),
+        Written::Array(elements) => Value::from(elements.iter().map(self::value).collect::<Vec<_>>()),
+    }
 }
 
 /// Walks a document and notes where its keys stand.
@@ -25,8 +64,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn table(&mut self, path: &Key, table: &dyn TableLike) -> Dict {
-        let mut values = Dict::new();
+    fn table(&mut self, path: &Key, table: &dyn TableLike) {
         for (name, item) in table.iter() {
             let path = path.child(name);
             let written = table.key(name).and_then(toml_edit::Key::span);
@@ -35,53 +73,33 @@ impl Walk<'_> {
             let implied = item.as_table().is_some_and(|table| table.is_implicit() || table.is_dotted());
             let value = if implied { key.clone() } else { self.lines.place(item.span()) };
             self.places.insert(path.clone(), Spot { key, value });
-            values.insert(name.to_owned(), self.item(&path, item));
+            self.item(&path, item);
         }
-        values
     }
 
-    fn item(&mut self, path: &Key, item: &Item) -> Value {
+    fn item(&mut self, path: &Key, item: &Item) {
         match item {
-            Item::None => Value::from(""),
+            Item::None => {}
             Item::Value(value) => self.value(path, value),
-            Item::Table(table) => Value::from(self.table(path, table)),
+            Item::Table(table) => self.table(path, table),
             Item::ArrayOfTables(tables) => {
-                let tables: Vec<Value> = tables
-                    .iter()
-                    .enumerate()
-                    .map(|(index, table)| {
-                        let path = path.index(index);
-                        self.element(&path, table.span());
-                        Value::from(self.table(&path, table))
-                    })
-                    .collect();
-                Value::from(tables)
+                for (index, table) in tables.iter().enumerate() {
+                    let path = path.index(index);
+                    self.element(&path, table.span());
+                    self.table(&path, table);
+                }
             }
         }
     }
 
-    fn value(&mut self, path: &Key, value: &toml_edit::Value) -> Value {
-        use toml_edit::Value as Written;
-
-        match value {
-            Written::String(text) => Value::from(text.value().as_str()),
-            Written::Integer(number) => Value::from(*number.value()),
-            Written::Float(number) => Value::from(*number.value()),
-            Written::Boolean(truth) => Value::from(*truth.value()),
-            Written::Datetime(moment) => Value::from(moment.value().to_string()),
-            Written::InlineTable(table) => Value::from(self.table(path, table)),
-            Written::Array(elements) => {
-                let elements: Vec<Value> = elements
-                    .iter()
-                    .enumerate()
-                    .map(|(index, element)| {
-                        let path = path.index(index);
-                        self.element(&path, element.span());
-                        self.value(&path, element)
-                    })
-                    .collect();
-                Value::from(elements)
-            }
+    fn value(&mut self, path: &Key, value: &toml_edit::Value) {
+        if let Some(table) = value.as_inline_table() {
+            self.table(path, table);
+        }
+        for (index, element) in value.as_array().into_iter().flatten().enumerate() {
+            let path = path.index(index);
+            self.element(&path, element.span());
+            self.value(&path, element);
         }
     }
 
@@ -128,8 +146,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, path: &[&str], key: (usize, usize), value: (usize, usize)) {
-        let parsed = parse(0, "routes.toml", text).expect("TOML");
-        let spot = &parsed.places[&path.iter().copied().collect::<Key>()];
+        let spot = &places(0, "routes.toml", text)[&path.iter().copied().collect::<Key>()];
         assert_eq!((spot.key.position, spot.value.position), (Some(key), Some(value)), "{path:?} in\n{text}");
     }
 

@@ -2,7 +2,7 @@
 
 use figment::value::{Dict, Value};
 
-use super::layer::Layer;
+use super::layer::{Layer, within};
 use crate::problem::{Key, Place, Problem};
 use crate::setting::check::nearest;
 
@@ -37,7 +37,7 @@ pub(super) fn refuse_new_tables(overrides: &mut Layer, merged: &Dict) -> Vec<Pro
                 Some(meant) => format!("name {parent}.{meant}, or add the table [{table}] to a file"),
                 None => format!("add the table [{table}] to a file"),
             };
-            if let Some((key, spot)) = overrides.within(&table) {
+            if let Some((key, spot)) = within(&overrides.places, &table) {
                 let what = format!("no file has the table [{table}]");
                 problems.push(Problem::new(key, what).help(help).at(spot.key.clone()));
             }

@@ -1,4 +1,4 @@
-//! One source's values, and where each of its keys stands.
+//! Values that no file says, and where keys stand.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,11 @@ pub(super) struct Layer {
 /// Where the keys of one source stand.
 pub(super) type Places = BTreeMap<Key, Spot>;
 
+/// The key itself, or the first one within it.
+pub(super) fn within<'a>(places: &'a Places, key: &Key) -> Option<(&'a Key, &'a Spot)> {
+    places.range(key..).next().filter(|(found, _)| found.is_within(key))
+}
+
 /// Where a key and its value stand. A table's value is its header or its brace.
 #[derive(Debug, Clone)]
 pub(super) struct Spot {
@@ -28,24 +33,19 @@ pub(super) struct Spot {
 impl Layer {
     /// Sets a value at this key; the value and all within it stand at this place.
     pub(super) fn set(&mut self, key: &Key, value: Value, place: &Place) {
-        let Some((name, tables)) = key.segments().split_last() else { return };
+        let mut tables = key.segments();
+        let Some(name) = tables.next_back() else { return };
         self.mark(key, &value, place);
         let mut table = &mut self.values;
         for segment in tables {
-            let next = table.entry(segment.clone()).or_insert_with(|| Value::from(Dict::new()));
+            let next = table.entry(segment.to_owned()).or_insert_with(|| Value::from(Dict::new()));
             if next.as_dict().is_none() {
                 *next = Value::from(Dict::new());
             }
             let Value::Dict(_, next) = next else { unreachable!("it has just been made a table") };
             table = next;
         }
-        table.insert(name.clone(), value);
-    }
-
-    /// The key itself, or the first one within it.
-    pub(super) fn within(&self, key: &Key) -> Option<(&Key, &Spot)> {
-        let next = self.places.range(key..).next();
-        next.filter(|(found, _)| found.segments().starts_with(key.segments()))
+        table.insert(name.to_owned(), value);
     }
 
     fn mark(&mut self, key: &Key, value: &Value, place: &Place) {

@@ -1,60 +1,74 @@
 //! Merges the sources key by key and remembers where everything stands.
 
-use figment::providers::Serialized;
-use figment::value::{Dict, Value};
-use figment::{Figment, Provider};
+use std::cell::OnceCell;
+use std::sync::Arc;
 
-use super::layer::{Layer, Spot};
+use figment::value::{Dict, Value};
+
+use super::layer::{Places, Spot, within};
 use super::source::Sources;
 use super::{document, environment, otel};
 use crate::problem::{Key, Place, Problem};
 
 /// All sources as one, and where everything in them stands.
-pub(super) struct Merged {
-    /// What is in force, with what routes inherit.
-    pub(super) values: Value,
-    /// The same without that.
-    pub(super) written: Value,
+pub(super) struct Merged<'a> {
+    /// What is written, without what routes inherit.
+    pub(super) written: Arc<Value>,
+    /// The same with that, if there is any.
+    inherited: Option<Value>,
     /// Secrets that the `OTEL_*` variables hold.
     pub(super) secrets: Vec<(String, String)>,
-    /// The layers that later ones override, first of all the files in order.
-    layers: Vec<Layer>,
     /// What kept a source from being merged.
     pub(super) problems: Vec<Problem>,
     /// Whether every file could be merged.
     pub(super) complete: bool,
+    sources: &'a Sources,
+    /// Where the keys of each file stand, once somebody has asked.
+    in_files: OnceCell<Vec<Places>>,
+    overrides: Places,
+    otel: Places,
 }
 
-impl Merged {
+impl<'a> Merged<'a> {
     /// Merges what can be merged.
-    pub(super) fn new(sources: &Sources) -> Self {
-        let mut layers = Vec::new();
+    pub(super) fn new(sources: &'a Sources) -> Self {
         let mut problems = Vec::new();
+        let mut merged = Dict::new();
         for (source, (origin, text)) in sources.files.iter().enumerate() {
             match document::parse(source, origin, text) {
-                Ok(layer) => layers.push(layer),
+                Ok(values) => overlay(&mut merged, values),
                 Err(syntax) => problems.extend(syntax),
             }
         }
         let complete = problems.is_empty();
-        let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(provider(layer)));
 
         let source = sources.files.len();
         let mut overrides = environment::overrides(&sources.environment, source);
         if complete {
-            problems.extend(environment::refuse_new_tables(&mut overrides, &dict(&figment)));
+            problems.extend(environment::refuse_new_tables(&mut overrides, &merged));
         }
-        let figment = figment.merge(provider(&overrides));
+        overlay(&mut merged, overrides.values);
 
-        let otel = otel::read(&sources.environment, &dict(&figment), source + 1);
+        let otel = otel::read(&sources.environment, &merged, source + 1);
         problems.extend(otel.problems);
-        let figment = figment.join(provider(&otel.layer));
-        layers.extend([overrides, otel.layer]);
+        fill_table(&mut merged, &otel.layer.values);
 
-        let written = dict(&figment);
-        let values = Value::from(inherit(written.clone()));
-        let written = Value::from(written);
-        Self { values, written, secrets: otel.secrets, layers, problems, complete }
+        Self {
+            inherited: inherit(&merged).map(Value::from),
+            written: Arc::new(Value::from(merged)),
+            secrets: otel.secrets,
+            problems,
+            complete,
+            sources,
+            in_files: OnceCell::new(),
+            overrides: overrides.places,
+            otel: otel.layer.places,
+        }
+    }
+
+    /// What is in force, with what routes inherit.
+    pub(super) fn values(&self) -> &Value {
+        self.inherited.as_ref().unwrap_or(&self.written)
     }
 
     /// Gives a problem its place. What a route has inherited is wrong in the defaults.
@@ -72,59 +86,69 @@ impl Merged {
 
     /// Where the key was written last, which is the value in force, or something in the table that it is.
     fn written(&self, key: &Key) -> Option<&Spot> {
-        let (otel, others) = self.layers.split_last()?;
-        let mut layers = others.iter().rev().chain([otel]);
-        let exactly = layers.clone().find_map(|layer| layer.places.get(key));
-        exactly.or_else(|| layers.find_map(|layer| layer.within(key)).map(|(_, spot)| spot))
+        let mut last_first =
+            [&self.overrides].into_iter().chain(self.in_files().iter().rev()).chain([&self.otel]);
+        let exactly = last_first.clone().find_map(|places| places.get(key));
+        exactly.or_else(|| last_first.find_map(|places| within(places, key)).map(|(_, spot)| spot))
+    }
+
+    fn in_files(&self) -> &[Places] {
+        self.in_files.get_or_init(|| {
+            let files = self.sources.files.iter().enumerate();
+            files.map(|(source, (origin, text))| document::places(source, origin, text)).collect()
+        })
     }
 
     /// Where something that is missing belongs: the nearest table around it that was written, where it was
     /// written first.
     fn table(&self, key: &Key) -> Place {
         let tables = std::iter::successors(key.parent(), Key::parent);
-        let spot = tables
-            .into_iter()
-            .find_map(|table| self.layers.iter().find_map(|layer| layer.places.get(&table)));
+        let layers = || self.in_files().iter().chain([&self.overrides, &self.otel]);
+        let spot = tables.into_iter().find_map(|table| layers().find_map(|places| places.get(&table)));
         spot.map(|spot| spot.value.clone()).unwrap_or_default()
     }
 }
 
-fn provider(layer: &Layer) -> impl Provider {
-    Serialized::defaults(layer.values.clone())
-}
-
-fn dict(figment: &Figment) -> Dict {
-    figment.extract().expect("tables of plain values merge into a table of plain values")
+/// Puts a source over what has been merged, table by table.
+fn overlay(merged: &mut Dict, values: Dict) {
+    for (name, value) in values {
+        match (merged.get_mut(&name), value) {
+            (Some(Value::Dict(_, merged)), Value::Dict(_, table)) => overlay(merged, table),
+            (_, value) => drop(merged.insert(name, value)),
+        }
+    }
 }
 
 /// The same key of a route in the table that routes inherit.
 fn inherited(key: &Key) -> Option<Key> {
-    match key.segments() {
-        [routes, _, rest @ ..] if routes == "routes" => {
-            Some(["defaults", "route"].into_iter().chain(rest.iter().map(String::as_str)).collect())
-        }
-        _ => None,
-    }
+    let mut segments = key.segments();
+    (segments.next() == Some("routes") && segments.next().is_some())
+        .then(|| ["defaults", "route"].into_iter().chain(segments).collect())
 }
 
-/// Gives each route what `[defaults.route]` says where the route is silent, key by key.
-fn inherit(mut values: Dict) -> Dict {
-    let defaults = values.get("defaults").and_then(|defaults| defaults.find_ref("route")).cloned();
-    if let (Some(defaults), Some(Value::Dict(_, routes))) = (defaults, values.get_mut("routes")) {
+/// Gives each route what `[defaults.route]` says where the route is silent, key by key, if it says anything.
+fn inherit(written: &Dict) -> Option<Dict> {
+    let defaults = written.get("defaults")?.find_ref("route")?;
+    let mut values = written.clone();
+    if let Some(Value::Dict(_, routes)) = values.get_mut("routes") {
         for route in routes.values_mut() {
-            fill(route, &defaults);
+            fill(route, defaults);
         }
     }
-    values
+    Some(values)
 }
 
 fn fill(value: &mut Value, defaults: &Value) {
     if let (Value::Dict(_, value), Value::Dict(_, defaults)) = (value, defaults) {
-        for (name, default) in defaults {
-            match value.get_mut(name) {
-                Some(written) => fill(written, default),
-                None => drop(value.insert(name.clone(), default.clone())),
-            }
+        fill_table(value, defaults);
+    }
+}
+
+fn fill_table(values: &mut Dict, defaults: &Dict) {
+    for (name, default) in defaults {
+        match values.get_mut(name) {
+            Some(written) => fill(written, default),
+            None => drop(values.insert(name.clone(), default.clone())),
         }
     }
 }

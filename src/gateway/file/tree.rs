@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Display};
 
 use figment::value::{Dict, Num, Value};
-use serde::de::value::{SeqDeserializer, StrDeserializer};
+use serde::de::value::StrDeserializer;
 use serde::de::{
     self, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
     Visitor,
@@ -45,12 +45,12 @@ impl<'a> Tree<'a> {
     }
 
     /// The table; what is none is noted, and all that belongs into it is wrong.
-    fn table(&mut self, expected: &str) -> Option<&'a Dict> {
+    fn table(&mut self, expected: impl FnOnce() -> String) -> Option<&'a Dict> {
         match self.value? {
             Value::Dict(_, table) => Some(table),
             other => {
                 let problem = Problem::new(&self.key, format!("is {}, where a table belongs", kind(other)));
-                self.note(problem.help(format!("write {expected}")));
+                self.note(problem.help(format!("write {}", expected())));
                 self.wrong = true;
                 None
             }
@@ -105,10 +105,11 @@ impl<'de> Deserializer<'de> for Tree<'de> {
         if name == written::STRUCT {
             return visitor.visit_seq(Pair { tree: self, key_read: false });
         }
-        let expected = (&visitor as &dyn Expected).to_string();
-        let derived = expected.starts_with("struct ");
-        let expected = if derived { format!("a table of {}", fields.join(", ")) } else { expected };
-        let table = self.table(&expected);
+        let table = self.table(|| {
+            let expected = (&visitor as &dyn Expected).to_string();
+            let derived = expected.starts_with("struct ");
+            if derived { format!("a table of {}", fields.join(", ")) } else { expected }
+        });
         if let Some(table) = table {
             self.refuse_unknown(table, fields);
         }
@@ -116,7 +117,7 @@ impl<'de> Deserializer<'de> for Tree<'de> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Wrong> {
-        let left = self.table("a table of names and what they mean").map(Dict::iter);
+        let left = self.table(|| "a table of names and what they mean".to_owned()).map(Dict::iter);
         visitor.visit_map(Entries { tree: self, left, value: None })
     }
 
@@ -171,8 +172,7 @@ impl<'a> SeqAccess<'a> for Pair<'a> {
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
         if !self.key_read {
             self.key_read = true;
-            let segments = self.tree.key.segments().iter().cloned();
-            return seed.deserialize(SeqDeserializer::new(segments)).map(Some);
+            return seed.deserialize(StrDeserializer::new(self.tree.key.packed())).map(Some);
         }
         if self.tree.wrong {
             return Err(de::Error::custom("has been noted"));

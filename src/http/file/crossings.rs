@@ -12,56 +12,70 @@ use crate::setting::Check;
 
 /// Notes a problem at each route whose path cannot stand beside that of a route before it.
 ///
-/// Every tree of the routing table is built as it will be to serve: one for each host and method.
+/// Templates that one tree holds are held by each tree of some of them. So all are put into one first; only if that
+/// fails, every tree of the routing table is built as it will be to serve: one for each host and method.
 pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
-    for host in hosts(routes) {
-        for method in methods(routes) {
-            let in_tree = routes.iter().filter(|(_, route)| {
-                let matches = &route.matches;
-                let same_host = host.map_or(matches.hosts.is_empty(), |host| matches.hosts.contains(host));
-                let any_method = matches.methods.is_empty();
-                same_host
-                    && (any_method || method.as_ref().is_some_and(|method| served(matches).contains(method)))
+    if crossing(routes.iter()).next().is_none() {
+        return;
+    }
+    for of_host in by_host(routes) {
+        for method in methods(&of_host) {
+            let in_tree = of_host.iter().copied().filter(|(_, route)| {
+                let any_method = route.matches.methods.is_empty();
+                any_method || method.as_ref().is_some_and(|method| served(&route.matches).contains(method))
             });
-            refuse_in_tree(in_tree, check);
+            for (key, with) in crossing(in_tree) {
+                let what = format!("the router cannot hold it beside {with}");
+                let help = "let them part at a literal segment, or write the parameter as the whole segment";
+                check.wrong(&key.child("match").child("path"), what, help);
+            }
         }
     }
 }
 
-fn refuse_in_tree<'a>(tree: impl Iterator<Item = &'a (Key, Settings)>, check: &Check<'_>) {
+/// Puts routes into a tree: those that it cannot hold, each with the route or the template that stands in its way.
+fn crossing<'a>(
+    routes: impl Iterator<Item = &'a (Key, Settings)>,
+) -> impl Iterator<Item = (&'a Key, String)> {
     let (mut open, mut closed) = (matchit::Router::new(), matchit::Router::new());
     let mut known: HashMap<String, &Key> = HashMap::new();
-    for (key, route) in tree {
+    routes.filter_map(move |(key, route)| {
         for (shape, _) in shapes(&route.matches.path) {
             if known.contains_key(&shape) {
                 continue;
             }
-            let router = if is_open(&shape) { &mut open } else { &mut closed };
-            if let Err(matchit::InsertError::Conflict { with }) = router.insert(shape.clone(), ()) {
-                let other = known.get(&with).map_or(with, ToString::to_string);
-                let what = format!("the router cannot hold it beside {other}");
-                let help = "let them part at a literal segment, or write the parameter as the whole segment";
-                check.wrong(&key.child("match").child("path"), what, help);
-                break;
+            let tree = if is_open(&shape) { &mut open } else { &mut closed };
+            if let Err(matchit::InsertError::Conflict { with }) = tree.insert(shape.clone(), ()) {
+                return Some((key, known.get(&with).map_or(with, ToString::to_string)));
             }
             known.insert(shape, key);
         }
-    }
+        None
+    })
 }
 
-/// The hosts that have a tree of their own, and any other.
-fn hosts(routes: &[(Key, Settings)]) -> Vec<Option<&Host>> {
-    let mut hosts = vec![None];
-    for host in routes.iter().flat_map(|(_, route)| &route.matches.hosts) {
-        if !hosts.contains(&Some(host)) {
-            hosts.push(Some(host));
+/// The routes of each host that has trees of its own, and those of any other.
+fn by_host(routes: &[(Key, Settings)]) -> Vec<Vec<&(Key, Settings)>> {
+    let mut groups = vec![Vec::new()];
+    let mut places: HashMap<&Host, usize> = HashMap::new();
+    for entry in routes {
+        let hosts = &entry.1.matches.hosts;
+        if hosts.is_empty() {
+            groups[0].push(entry);
+        }
+        for host in hosts {
+            let place = *places.entry(host).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[place].push(entry);
         }
     }
-    hosts
+    groups
 }
 
 /// The methods that have a tree of their own, and any other.
-fn methods(routes: &[(Key, Settings)]) -> Vec<Option<Method>> {
+fn methods(routes: &[&(Key, Settings)]) -> Vec<Option<Method>> {
     let named: BTreeSet<String> = routes
         .iter()
         .flat_map(|(_, route)| served(&route.matches))

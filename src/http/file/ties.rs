@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::route::{HeaderMatch, Settings};
+use super::super::route::{HeaderMatch, Host, Settings};
 use super::super::shape::shapes;
 use crate::problem::Key;
 use crate::setting::Check;
@@ -13,27 +13,31 @@ use crate::setting::Check;
 /// segment, then named methods over any, then more header matches. Two routes that are equal in all of these
 /// tie if one request can match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
 pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
-    let mut of_one_shape: HashMap<_, Vec<&(Key, Settings)>> = HashMap::new();
-    for entry in routes {
-        let (key, route) = entry;
-        let before = of_one_shape.entry(shape(&route.matches.path)).or_default();
-        if let Some((other, _)) = before.iter().find(|(_, other)| tie(route, other)) {
+    // by template and host, each with the places of its routes
+    let mut met: HashMap<(Option<String>, Option<&Host>), Vec<usize>> = HashMap::new();
+    for (place, (key, route)) in routes.iter().enumerate() {
+        let (shape, hosts) = (shape(&route.matches.path), &route.matches.hosts);
+        let any = hosts.is_empty().then_some(None);
+        let mut first = None;
+        for host in hosts.iter().map(Some).chain(any) {
+            let before = met.entry((shape.clone(), host)).or_default();
+            let tied = before.iter().copied().find(|before| tie(route, &routes[*before].1));
+            first = first.into_iter().chain(tied).min();
+            before.push(place);
+        }
+        if let Some((other, _)) = first.map(|first| &routes[first]) {
             let what = format!("ties with {other}: both match the same requests equally well");
             let help =
                 "give one of them another path, or methods, hosts or headers that the other does not have";
             check.wrong(&key.child("match").child("path"), what, help);
         }
-        before.push(entry);
     }
 }
 
-/// Whether two routes of one shape tie.
+/// Whether two routes of one shape that share a host, or both name none, tie.
 fn tie(one: &Settings, other: &Settings) -> bool {
     let (a, b) = (&one.matches, &other.matches);
-    equal_or_shared(&a.hosts, &b.hosts)
-        && equal_or_shared(&a.methods, &b.methods)
-        && both_hold(&a.headers, &b.headers)
-        && listeners_meet(one, other)
+    equal_or_shared(&a.methods, &b.methods) && both_hold(&a.headers, &b.headers) && listeners_meet(one, other)
 }
 
 /// The template without the names of its parameters.
