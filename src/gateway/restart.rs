@@ -11,6 +11,9 @@ use crate::problem::Key;
 /// The tables and keys at the root that are read at the start alone.
 const AT_START: [&str; 6] = ["admin", "dns", "metrics", "probes", "telemetry", "workers"];
 
+/// What of `[reload]` is read at the start alone.
+const OF_RELOAD: [&str; 1] = ["watch"];
+
 /// What of a listener is read at the start alone; the rest counts for new connections.
 const OF_LISTENERS: [&str; 3] = ["address", "reuse_port", "socket_mode"];
 
@@ -40,31 +43,28 @@ pub(super) fn awaited(started: &Configuration, new: &Configuration) -> Vec<Strin
 
 fn fixed(values: &Value) -> Dict {
     let mut fixed = at_start(values);
-    if let Some(listeners) =
-        values.as_dict().and_then(|values| values.get("listeners")).and_then(Value::as_dict)
-    {
+    if let Some(listeners) = values.find_ref("listeners").and_then(Value::as_dict) {
         let of = |(name, listener): (&String, &Value)| {
-            let keys = listener.as_dict().into_iter().flatten();
-            let keys = keys.filter(|(key, _)| OF_LISTENERS.contains(&key.as_str()));
-            (
-                name.clone(),
-                Value::from(keys.map(|(key, value)| (key.clone(), value.clone())).collect::<Dict>()),
-            )
+            let keys = some(listener, &OF_LISTENERS);
+            (name.clone(), Value::from(keys))
         };
         fixed.insert("listeners".to_owned(), Value::from(listeners.iter().map(of).collect::<Dict>()));
     }
+    // even if it is empty, so that it is compared key by key
+    let reload = values.find_ref("reload").map(|reload| some(reload, &OF_RELOAD)).unwrap_or_default();
+    fixed.insert("reload".to_owned(), Value::from(reload));
     fixed
 }
 
 fn at_start(values: &Value) -> Dict {
-    let all = values.as_dict().into_iter().flatten();
-    let fixed = all.filter(|(name, _)| AT_START.contains(&name.as_str()));
-    let mut fixed: Dict = fixed.map(|(name, value)| (name.clone(), value.clone())).collect();
-    if let Some(Value::Dict(_, admin)) = fixed.get_mut("admin") {
-        // who may do what counts at once
-        admin.remove("tokens");
-    }
-    fixed
+    some(values, &AT_START)
+}
+
+/// These keys of a table.
+fn some(table: &Value, keys: &[&str]) -> Dict {
+    let all = table.as_dict().into_iter().flatten();
+    let some = all.filter(|(name, _)| keys.contains(&name.as_str()));
+    some.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Every text in it, with its key.
@@ -73,5 +73,48 @@ fn texts(key: &Key, value: &Value, found: &mut Vec<(Key, String)>) {
         Value::Dict(_, table) => table.iter().for_each(|(name, value)| texts(&key.child(name), value, found)),
         Value::String(_, text) => found.push((key.clone(), text.clone())),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::file::{Sources, load};
+
+    /// The tables that a reload reads, whole or but for the keys above.
+    const RELOADED: [&str; 9] = [
+        "defaults",
+        "limits",
+        "listeners",
+        "rate_limits",
+        "redis",
+        "reload",
+        "routes",
+        "shutdown",
+        "upstreams",
+    ];
+
+    fn sources(text: &str) -> Sources {
+        let text = format!("listeners.public.address = '127.0.0.1:0'\n{text}");
+        Sources { files: vec![("routes.toml".into(), text)], ..Sources::default() }
+    }
+
+    #[test]
+    fn of_every_table_it_is_known_whether_a_reload_reads_it() {
+        let problems = load(&sources("[zzzzzzzzzzzzzzzz]")).expect_err("no such table");
+        let help = problems.iter().find_map(|problem| problem.help.clone()).expect("the keys there are");
+        let tables = help.strip_prefix("the keys here are ").expect("all keys are told");
+        for table in tables.split(", ") {
+            let known = AT_START.contains(&table) || RELOADED.contains(&table);
+            assert!(known, "{table}: is it read at the start alone?");
+        }
+    }
+
+    #[test]
+    fn how_often_files_are_looked_at_counts_after_a_restart_and_the_grace_at_once() {
+        let read = |text: &str| load(&sources(text)).expect("a configuration").configuration;
+        let (before, after) = (read(""), read("[reload]\nwatch = '5s'\ngrace = '1s'"));
+        assert_eq!(awaited(&before, &after), ["reload.watch"]);
+        assert!(awaited(&before, &read("[reload]\ngrace = '1s'")).is_empty());
     }
 }
