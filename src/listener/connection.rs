@@ -209,10 +209,11 @@ impl Connection {
         }
     }
 
-    /// A head has begun that no exchange has taken. With HTTP/2 only the first can be told.
+    /// A head has begun that no exchange has taken. With HTTP/2 it cannot be told from the frames of a connection
+    /// without a request, its first ones included: both are idle.
     fn has_begun_head(&self) -> bool {
         let untaken = self.head_after == self.activity.served();
-        self.head_since.is_some() && untaken && (!self.is_http2() || self.activity.served() == 0)
+        self.head_since.is_some() && untaken && !self.is_http2()
     }
 
     /// Whether the deadline has passed; wakes the task when it will. The timer is moved only when it fires,
@@ -235,7 +236,7 @@ impl Connection {
 
     /// The time to read is over.
     fn read_is_over(&mut self) {
-        let slow = self.has_begun_head() && !self.is_http2();
+        let slow = self.has_begun_head();
         self.read_closed = true;
         if slow && let Some(refuse) = &self.refuse {
             self.refusal = Some(refuse(Refusal::Slow));

@@ -1,5 +1,7 @@
 //! Clients that leave, dawdle or do nothing: bounded, on record, and gone without a trace in memory.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 
 use crate::support::client::{get, request};
@@ -213,6 +215,24 @@ async fn idle_connections_close(count: usize) {
     assert!(quiet(&metrics));
     let log = stage.gateway.log(count / 2).await;
     assert_eq!(log.len(), count / 2, "the requests, and nothing for idle connections");
+}
+
+#[tokio::test]
+async fn an_http2_connection_without_a_request_is_idle_and_no_slow_head() {
+    let idle = Duration::from_millis(600);
+    let timeouts = "[listeners.public.timeouts]\nhead = '20ms'\nidle = '600ms'\n";
+    let stage = Stage::and(Answer::ok(), timeouts).await;
+    let began = Instant::now();
+    // the preface and an empty SETTINGS frame
+    let mut raw =
+        Raw::sending(stage.gateway.address(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0").await;
+    raw.rest().await;
+    assert!(began.elapsed() >= idle, "it was closed after {:?}", began.elapsed());
+    // the beginning of the preface alone may be that of a head
+    let began = Instant::now();
+    let mut raw = Raw::sending(stage.gateway.address(), "PRI * HTTP/2.0\r\n").await;
+    raw.rest().await;
+    assert!(began.elapsed() >= Duration::from_millis(20));
 }
 
 #[tokio::test]
