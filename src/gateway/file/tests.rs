@@ -162,7 +162,7 @@ routes.toml:7:1: listeners.second.address: is missing
 routes.toml:8:23: listeners.second.limits.header_bytes: "64K" is not a size
   help: write a whole number and a unit: "512B", "64KiB", "10MB" or "1GiB"
 routes.toml:11:11: admin.address: "0.0.0.0:9901" is not a loopback address, and nobody is asked for a token there
-  help: write "127.0.0.1:9901"; [probes] may listen anywhere
+  help: write "127.0.0.1:9901", or add [admin.tokens.NAME] (tracegate token new); [probes] may listen anywhere
 routes.toml:14:29: telemetry.otlp.headers.authorization: is a text, where a table belongs
   help: write { file = "…" } or { env = "…" }
 routes.toml:17:9: telemetry.sampling.ratio: 1.5 is not a share
