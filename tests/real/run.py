@@ -462,8 +462,8 @@ def websockets_talk_and_their_close_codes_are_told(stage):
     gateway = stage.new_gateway("websockets", collector, routes(orders, chat))
     try:
         secure = ssl.create_default_context(cafile=CERTIFICATE)
-        for url, context in ((f"ws://localhost:{gateway.plain}/chat", None),
-                             (f"wss://localhost:{gateway.secure}/chat", secure)):
+        for url, context in ((f"ws://127.0.0.1:{gateway.plain}/chat", None),
+                             (f"wss://127.0.0.1:{gateway.secure}/chat", secure)):
             with connect(url, ssl=context, max_size=None) as talk:
                 for message in ["", "hello", "x" * MIB, b"\0" * 70_000]:
                     talk.send(message)
