@@ -324,6 +324,30 @@ details! {
     StoreAway = "store_away";
     /// It was not done in time: the name's lookup, the TLS handshake.
     Timeout = "timeout";
+    /// Nothing that a rule could verify was sent.
+    MissingCredentials = "missing_credentials";
+    /// The token, key or role is out of date.
+    TokenExpired = "token_expired";
+    /// The token is for later.
+    NotYetValid = "not_yet_valid";
+    /// The token is for somebody else.
+    WrongAudience = "wrong_audience";
+    /// The token is from somebody else.
+    WrongIssuer = "wrong_issuer";
+    /// The token is signed in a way that is not taken, or that its key is not for.
+    WrongAlgorithm = "wrong_algorithm";
+    /// The token is not signed by the key that it names.
+    BadSignature = "bad_signature";
+    /// Nobody knows this key.
+    UnknownKey = "unknown_key";
+    /// The token does not say what it must.
+    MissingClaim = "missing_claim";
+    /// The client's certificate has another role.
+    WrongRole = "wrong_role";
+    /// The issuer's keys cannot be fetched.
+    IssuerAway = "issuer_away";
+    /// The client's address is not let in.
+    Address = "address";
 }
 
 impl Detail {

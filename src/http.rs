@@ -14,6 +14,7 @@
 
 pub mod accept;
 mod attempt;
+pub mod auth;
 pub mod body;
 pub mod context;
 pub mod cors;

@@ -19,10 +19,11 @@
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::shaping`, which
 //! has `http::file::fields`, `http::file::cors` and `http::file::answers`, `http::file::ties` and
-//! `http::file::crossings`), `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
+//! `http::file::crossings`), `http::auth::file`, `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
-//! `setting::name`, `setting::or_off`, `setting::secret`, `setting::digest`, `setting::hash`, `setting::moment`;
+//! `setting::name`, `setting::network`, `setting::one_or_many`,
+//! `setting::or_off`, `setting::secret`, `setting::digest`, `setting::hash`, `setting::moment`;
 //! `setting::check` is what the constructors work with. What is wrong is a `problem` at a `problem::key`,
 //! all at once. What comes out is `gateway::settings`, with what it was made of, the `gateway::configuration`.
 //!
@@ -37,12 +38,14 @@
 //! `listener::connection`, which counts HTTP/2's `listener::frames`, bounds the client by `listener::timeouts`, shares
 //! `listener::activity` with
 //! the exchanges on it and leaves when `listener::drain` says so.
+//! Whose requests are let in
+//! may be a matter of `listener::addresses`.
 //!
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2, and `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
-//! `http::policy::https`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in
+//! `http::policy::https`, `http::policy::addresses`, `http::policy::auth`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in
 //! `http::rate_limit::file`; each an `http::rate_limit::bucket` a client in its own `http::rate_limit::table` or a shared
 //! `http::rate_limit::store`, with an eye on the `http::rate_limit::crowd`), `http::policy::body_limit`, `http::policy::request_rules` (`http::rules` with an
 //! `http::pattern`), `http::policy::rewrite` over an `http::exchange` that may have an `http::identity`, read by an
@@ -55,7 +58,10 @@
 //! `upstream::outliers`, by an operator's word. `upstream` picks one `upstream::endpoint` of those that are usable by
 //! `upstream::balance`, within the bounds of the `upstream::breaker`, bounds what is tried again by an
 //! `upstream::budget`, and is reached through `net`: `net::resolve`, `net::dial`, `net::retry_after`, `net::tls` with `net::pem` and `net::x509`, one
-//! `net::stream` over a `net::socket`. Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
+//! `net::stream` over a `net::socket`. A rule of `http::auth` finds `http::auth::credentials` and comes to an `http::auth::verdict`: it knows
+//! an `http::auth::api_key`, or reads an `http::auth::jwt` that is signed by an `http::auth::jwk` of its `http::auth::issuer`,
+//! fetched by `net::fetch`, says what `http::auth::claims` ask for, and is kept in an `http::auth::token_cache`.
+//! Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
 //! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
 //!
@@ -69,7 +75,7 @@
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
-//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::limits`, `telemetry::metrics::reloads`,
+//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::issuers`, `telemetry::metrics::limits`, `telemetry::metrics::reloads`,
 //! `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
 //! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod address;
+pub mod addresses;
 pub mod bound;
 pub mod connection;
 pub mod drain;
@@ -310,6 +311,8 @@ pub struct Settings {
     pub tls: Option<Arc<Tls>>,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whose requests are let in, by address; `None` is everybody's.
+    pub addresses: Option<addresses::Addresses>,
     /// What becomes of the trace context that clients send.
     pub context: Inbound,
     /// Bounds of what one client may ask for.

@@ -3,6 +3,7 @@
 
 pub mod collect;
 pub mod dial;
+pub mod fetch;
 pub mod file;
 pub mod once;
 pub mod pem;

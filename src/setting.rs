@@ -12,6 +12,8 @@ pub mod hash;
 pub mod leaf;
 pub mod moment;
 pub mod name;
+pub mod network;
+pub mod one_or_many;
 pub mod or_off;
 pub mod ratio;
 pub mod secret;

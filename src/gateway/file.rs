@@ -75,6 +75,7 @@ struct File {
     _defaults: Defaults,
     redis: BTreeMap<String, http::rate_limit::file::Redis>,
     rate_limits: BTreeMap<String, http::rate_limit::file::RateLimit>,
+    auth: BTreeMap<String, http::auth::file::Auth>,
     upstreams: BTreeMap<String, upstream::file::Upstream>,
     routes: BTreeMap<String, http::file::Route>,
     shutdown: WrittenShutdown,
@@ -120,6 +121,7 @@ impl File {
             listeners: self.listeners.keys().cloned().collect(),
             upstreams: self.upstreams.keys().cloned().collect(),
             rate_limits: self.rate_limits.keys().cloned().collect(),
+            auth: self.auth.keys().cloned().collect(),
         };
         let mut listeners = Vec::new();
         for (name, listener) in self.listeners {
@@ -142,6 +144,11 @@ impl File {
             name::check(&key("rate_limits", &name), check);
             rate_limits.extend(limit.check(&name, &known_redis, &redis, check));
         }
+        let mut auth = Vec::new();
+        for (name, rule) in self.auth {
+            name::check(&key("auth", &name), check);
+            auth.extend(rule.check(&name, check));
+        }
         let mut routes = Vec::new();
         for (name, route) in self.routes {
             let key = key("routes", &name);
@@ -159,6 +166,7 @@ impl File {
             telemetry,
             redis,
             rate_limits,
+            auth,
             upstreams,
             routes: routes.into_iter().map(|(_, route)| route).collect(),
             shutdown: self.shutdown.check(),

@@ -21,6 +21,8 @@ pub struct Settings {
     /// Sorted by name. Each names a Redis that is there, if any.
     pub rate_limits: Vec<http::rate_limit::Settings>,
     /// Sorted by name.
+    pub auth: Vec<http::auth::Settings>,
+    /// Sorted by name.
     pub upstreams: Vec<upstream::Settings>,
     /// Sorted by name. Each names an upstream that is there, and no two tie.
     pub routes: Vec<http::route::Settings>,

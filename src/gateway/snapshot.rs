@@ -19,8 +19,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use crate::gateway::kept::Kept;
 use crate::gateway::settings::Settings;
+use crate::http::auth::{self, Access, Rule, Rules};
 use crate::http::face::Face;
 use crate::http::forward::Forward;
 use crate::http::in_flight::{Bound, Bounds};
@@ -50,6 +53,8 @@ pub struct Snapshot {
     pub limiters: Kept<rate_limit::Settings, Limiter>,
     /// The upstreams, by key.
     pub upstreams: Kept<UpstreamSettings, Connected>,
+    /// The rules of `[auth]` that routes ask for, by key.
+    pub rules: Kept<auth::Settings, Rule>,
     /// Every route, by key.
     pub routes: BTreeMap<Box<str>, Arc<Route>>,
     /// The table of each listener, by its key.
@@ -113,14 +118,34 @@ impl Snapshot {
                 Limiter::new(settings, store.cloned(), &around.metrics)
             },
         );
+        let asked =
+            |rule: &&auth::Settings| settings.routes.iter().any(|route| route.auth.contains(&rule.name));
+        let rules = Kept::new(
+            // nobody fetches keys for rules that no route asks for
+            settings.auth.iter().filter(asked).map(|settings| (&*settings.name, settings)),
+            previous.map(|previous| &previous.rules),
+            |settings, before| Rule::new(settings, &around.resolver, &around.metrics, before),
+        );
+        let fields = settings.auth.iter().flat_map(auth::Settings::identity_fields).cloned();
+        let stripped: Arc<[HeaderName]> = fields.collect();
         let built: Vec<(Arc<Route>, &RouteSettings)> = settings
             .routes
             .iter()
             .map(|settings| {
+                let asked =
+                    settings.auth.iter().map(|name| rules.get(name).expect("a route's rules are checked"));
+                let asked: Vec<_> = asked.cloned().collect();
+                let access = Access {
+                    rules: (!asked.is_empty()).then_some(Rules(asked)),
+                    stripped: Arc::clone(&stripped),
+                };
                 let before = previous.and_then(|previous| previous.routes.get(&settings.name));
                 let named = settings.rate_limits.iter().filter_map(|name| limiters.get(name));
                 let limiters: Vec<_> = named.cloned().collect();
-                (route(settings, around, &limiters, &upstreams, before.map(|before| &**before)), settings)
+                (
+                    route(settings, around, access, &limiters, &upstreams, before.map(|before| &**before)),
+                    settings,
+                )
             })
             .collect();
         let on = |listener: &Arc<str>| {
@@ -133,7 +158,7 @@ impl Snapshot {
         let tables = around.listeners.iter().map(|listener| (Arc::clone(listener), on(listener)));
         let tables = tables.collect();
         let routes = built.into_iter().map(|(route, settings)| (settings.name.clone(), route)).collect();
-        Self { stores, limiters, upstreams, routes, tables }
+        Self { stores, limiters, upstreams, rules, routes, tables }
     }
 
     /// Tells what the next one has not carried over that nothing new will come. What is under way there goes on.
@@ -178,6 +203,7 @@ fn connected(
 fn route(
     settings: &RouteSettings,
     around: &Surroundings,
+    access: Access,
     limiters: &[Arc<Limiter>],
     upstreams: &Kept<UpstreamSettings, Connected>,
     before: Option<&Route>,
@@ -200,7 +226,7 @@ fn route(
     Arc::new(Route {
         matches: settings.matches.clone(),
         labels,
-        stack: policy::stack(settings, limiters, bottom, maintenance.clone()),
+        stack: policy::stack(settings, access, limiters, bottom, maintenance.clone()),
         in_flight: settings.in_flight.map(|most| {
             around.in_flight.set(&format!("routes.{}.limits.in_flight", settings.name), Some(most))
         }),

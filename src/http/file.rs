@@ -23,8 +23,10 @@ use self::shaping::{WrittenErrorPage, WrittenHsts, WrittenMaintenance, WrittenSh
 use self::template::{Prefix, Template};
 use super::pointer::Pointer;
 use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, Upgrade, UpstreamHost};
+use crate::listener::addresses::WrittenAddresses;
 use crate::problem::{Key, Problem};
 use crate::setting::check::nearest;
+use crate::setting::one_or_many::OneOrMany;
 use crate::setting::{Check, Count, Duration, OrOff, Ratio, Size, Written};
 use crate::telemetry::context::threshold::Threshold;
 use crate::telemetry::privacy;
@@ -47,6 +49,8 @@ pub struct Route {
     rate_limit: Written<Names>,
     operation: Written<Operation>,
     attributes: BTreeMap<String, WrittenAttribute>,
+    addresses: WrittenAddresses,
+    auth: Written<OrOff<OneOrMany>>,
     sampling: WrittenSampling,
     slow_after: Written<OrOff<Duration>>,
     headers: WrittenHeaders,
@@ -107,6 +111,8 @@ pub struct Known {
     pub upstreams: Vec<String>,
     /// Of rate limits.
     pub rate_limits: Vec<String>,
+    /// Of rules of `[auth]`.
+    pub auth: Vec<String>,
 }
 
 impl Route {
@@ -167,6 +173,8 @@ impl Route {
             body_bytes: self.limits.body.or(None),
             operation: self.operation.into_option().map(|Operation(operation)| operation),
             attributes,
+            addresses: self.addresses.check(check),
+            auth: check_auth(self.auth, known, check),
             sampling: RouteSampling {
                 threshold: self.sampling.ratio.into_option().map(|ratio| Threshold::of_ratio(ratio.into())),
                 slow_after: self.slow_after.or(Some(Time::from_secs(1))),
@@ -279,6 +287,24 @@ fn check_rate_limits(written: Written<Names>, known: &Known, check: &Check<'_>) 
         refuse_unknown("rate_limit", name, &known.rate_limits, &key, check);
     }
     names.into_iter().map(Into::into).collect()
+}
+
+fn check_auth(auth: Written<OrOff<OneOrMany>>, known: &Known, check: &Check<'_>) -> Vec<Box<str>> {
+    let key = auth.key().clone();
+    let Some(OneOrMany(names)) = auth.into_option().and_then(OrOff::into_option) else { return Vec::new() };
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            check.wrong(&key, format!("names \"{name}\" twice"), "name each rule once");
+        }
+        if !known.auth.iter().any(|known| **known == **name) {
+            let help = match nearest(name, known.auth.iter().map(String::as_str)) {
+                Some(meant) => format!("write \"{meant}\""),
+                None => format!("add the table [auth.{name}]"),
+            };
+            check.wrong(&key, format!("there is no rule \"{name}\""), help);
+        }
+    }
+    names
 }
 
 fn check_rewrite(

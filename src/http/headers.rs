@@ -161,6 +161,21 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
+/// Takes names out of `Connection`: their fields were set here, and no client may have them taken away.
+pub(super) fn keep(headers: &mut HeaderMap, fields: Fields, is_ours: impl Fn(&HeaderName) -> bool) {
+    if !fields.have(Fields::CONNECTION) || !named_by_connection(headers).iter().any(&is_ours) {
+        return;
+    }
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    let kept: Vec<&[u8]> = values
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !HeaderName::from_bytes(option).is_ok_and(|name| is_ours(&name)))
+        .collect();
+    let value = HeaderValue::from_bytes(&kept.join(&b", "[..])).expect("it came in a field");
+    headers.insert(header::CONNECTION, value);
+}
+
 /// `Connection` names fields and options; these options are what it nearly always holds.
 fn is_option(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")

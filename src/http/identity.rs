@@ -46,18 +46,26 @@ pub struct Identity {
 
 impl Identity {
     /// One word said of who it is, for a header field or the key of a limit: `sub` is the subject, whatever the
-    /// method; any other is the token's claim of this name, or the one at this JSON pointer (`/realm/tenant`).
-    /// `None` if there is none, or if it is no text, number or truth value.
+    /// method; any other is the token's claim of this name, or the one at this JSON pointer (`/realm/tenant`); a
+    /// list's elements are joined by commas. `None` if there is none, or if it is nothing of the kind.
     pub fn claim(&self, name: &str) -> Option<Cow<'_, str>> {
         if name == "sub" {
             return (!self.subject.is_empty()).then_some(Cow::Borrowed(&*self.subject));
         }
-        match claim(&self.claims, name)? {
-            Value::String(text) => Some(Cow::Borrowed(text)),
-            Value::Number(number) => Some(Cow::Owned(number.to_string())),
-            Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        }
+        let value = claim(&self.claims, name)?;
+        let Value::Array(elements) = value else { return text(value) };
+        let words = elements.iter().map(|element| text(element).filter(|word| !word.contains(',')));
+        Some(Cow::Owned(words.collect::<Option<Vec<_>>>()?.join(",")))
+    }
+}
+
+/// A text, number or truth value as a word.
+pub fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(truth) => Some(Cow::Borrowed(if *truth { "true" } else { "false" })),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -86,7 +94,7 @@ mod tests {
     #[test]
     fn a_claim_is_found_by_name_or_pointer_and_nothing_of_it_is_printed() {
         let claims = json!({
-            "tenant": "acme", "level": 3, "admin": true, "roles": ["a"], "realm": { "name": "eu", "a/b": "c" },
+            "tenant": "acme", "level": 3, "admin": true, "roles": ["a", "b"], "odd": ["a,b"], "realm": { "name": "eu", "a/b": "c" },
             "https://shop.test/id": "7", "sub": "other"
         });
         let claims = claims.as_object().unwrap().clone();
@@ -97,7 +105,8 @@ mod tests {
             ("tenant", Some("acme")),
             ("level", Some("3")),
             ("admin", Some("true")),
-            ("roles", None),
+            ("roles", Some("a,b")),
+            ("odd", None),
             ("/roles/0", Some("a")),
             ("/realm/name", Some("eu")),
             ("/realm/a~1b", Some("c")),

@@ -1,6 +1,8 @@
 //! What a route does to a request, one file a layer; the order in which they stand is in [`stack`].
 
+mod addresses;
 mod attributes;
+mod auth;
 mod body_limit;
 mod https;
 mod maintenance;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use tower::Layer;
 use tower::util::{BoxCloneSyncService, Either};
 
+use super::auth::Access;
 use super::forward::Forward;
 use super::maintenance::Switched;
 use super::rate_limit::Limiter;
@@ -22,7 +25,13 @@ use super::route::{AttributeSource, Rewrite, Settings, Stack};
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
-pub fn stack(settings: &Settings, limiters: &[Arc<Limiter>], bottom: Bottom, switched: Switched) -> Stack {
+pub fn stack(
+    settings: &Settings,
+    access: Access,
+    limiters: &[Arc<Limiter>],
+    bottom: Bottom,
+    switched: Switched,
+) -> Stack {
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
     // before whatever may refuse: a browser that gets anything but "go ahead" tells its page nothing of why
@@ -31,8 +40,12 @@ pub fn stack(settings: &Settings, limiters: &[Arc<Limiter>], bottom: Bottom, swi
     let maintenance = maintenance::Layer::new(settings, switched);
     // before credentials are looked at: they should not have come without TLS
     let https = settings.shaping.https_redirect.clone().map(https::Layer);
+    // before anything is asked of who it is
+    let addresses = addresses::Layer::new(settings);
     // before anybody is verified: what this refuses costs no more than a look at a table
     let rate_limit = rate_limit::Layer::new(limiters, false);
+    // before anything is read of the body
+    let auth = auth::Layer::new(access);
     // by who was verified
     let identity_limit = rate_limit::Layer::new(limiters, true);
     // before anything is sent
@@ -45,7 +58,9 @@ pub fn stack(settings: &Settings, limiters: &[Arc<Limiter>], bottom: Bottom, swi
     let service = optional(rules, service);
     let service = optional(limit, service);
     let service = optional(identity_limit, service);
+    let service = optional(auth, service);
     let service = optional(rate_limit, service);
+    let service = optional(addresses, service);
     let service = optional(https, service);
     let service = maintenance.layer(service);
     let service = optional(preflight, service);

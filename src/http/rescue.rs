@@ -131,6 +131,12 @@ fn told(
     answer
 }
 
+/// What exactly was wrong with credentials is not for those who try (RFC 6750 has the words that they get).
+fn is_for_the_operator(reason: Reason, detail: Detail) -> bool {
+    matches!(reason, Reason::Unauthenticated | Reason::AuthUnavailable)
+        || matches!(detail, Detail::MissingClaim | Detail::WrongRole | Detail::Address)
+}
+
 /// A failure as problem+json.
 pub(super) fn problem_json(
     status: StatusCode,
@@ -146,7 +152,7 @@ pub(super) fn problem_json(
         "blame": reason.blame().word(),
         "trace_id": trace_id,
     });
-    if let Some(detail) = detail {
+    if let Some(detail) = detail.filter(|detail| !is_for_the_operator(reason, *detail)) {
         fields["detail"] = detail.word().into();
     }
     if let Some(rule) = rule {

@@ -17,6 +17,7 @@ use super::shaping::Shaping;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
+use crate::listener::addresses::Addresses;
 use crate::telemetry::operation::RouteLabels;
 use crate::telemetry::sampling::RouteSampling;
 use crate::telemetry::series::RouteSeries;
@@ -98,6 +99,8 @@ impl Route {
             body_bytes: None,
             operation: None,
             attributes: Vec::new(),
+            addresses: None,
+            auth: Vec::new(),
             sampling: RouteSampling::default(),
             shaping: Shaping::default(),
         };
@@ -147,6 +150,10 @@ pub struct Settings {
     pub operation: Option<Box<str>>,
     /// Business attributes: key and where its value is read.
     pub attributes: Vec<(Box<str>, AttributeSource)>,
+    /// Whose requests are let in, by address; `None` is everybody's.
+    pub addresses: Option<Addresses>,
+    /// The keys of the rules that may let a request pass; none asks for nothing.
+    pub auth: Vec<Box<str>>,
     /// Which of its operations are exported.
     pub sampling: RouteSampling,
     /// How it shapes what passes.

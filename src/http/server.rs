@@ -28,7 +28,7 @@ use super::rescue::{caught, rescue};
 use super::routes::Routes;
 use super::streams::Streams;
 use super::tunnel::Handover;
-use crate::failure::Reason;
+use crate::failure::{Detail, Failure, Reason};
 use crate::listener::activity::Fate;
 use crate::listener::drain::{Drain, Moment};
 use crate::listener::{self, Connection, Protocol};
@@ -129,6 +129,7 @@ impl Server {
         let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
         let work = caught(|| {
+            self.admit(client)?;
             self.in_flight.iter().try_for_each(|bound| activity.places.take(bound))?;
             let limits = &self.settings.limits;
             dispatch::dispatch(&self.routes.current(), limits, peer, head, fields, body, &handle)
@@ -151,6 +152,17 @@ impl Server {
             }
             answer
         })
+    }
+
+    /// Refuses requests of addresses that the listener does not let in.
+    fn admit(&self, client: IpAddr) -> Result<(), Failure> {
+        match &self.settings.addresses {
+            Some(addresses) if !addresses.admit(client) => {
+                let rule = format!("listeners.{}.addresses", self.settings.name).into();
+                Err(Failure::new(Reason::Forbidden).detail(Detail::Address).rule(&rule))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn client(&self, peer: &Peer, headers: &HeaderMap) -> IpAddr {

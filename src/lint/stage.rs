@@ -28,6 +28,8 @@ use super::search::Field;
 use super::visit::{Visit, visits};
 use super::{origin, signals};
 use crate::gateway::{Gateway, Settings, StartError};
+use crate::http::auth::Kind;
+use crate::http::auth::issuer::Source;
 use crate::http::route::Settings as Route;
 use crate::net::{collect, once};
 use crate::telemetry::settings::OtlpProtocol;
@@ -98,6 +100,12 @@ impl Stage {
             known.endpoints =
                 vec![Address { https: false, host: upstream.ip().to_string().into(), port: upstream.port() }];
             known.protocol = Protocol::Http1;
+        }
+        for rule in &mut settings.auth {
+            if let Kind::Jwt(_, Source::Url(keys)) = &mut rule.kind {
+                keys.url = format!("http://{upstream}/").parse().expect("a URL");
+                keys.tls = None;
+            }
         }
         let telemetry = &mut settings.telemetry;
         telemetry.sampling.ratio = 1.0;

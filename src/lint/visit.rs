@@ -105,6 +105,7 @@ fn fields(canary: &mut dyn FnMut(&'static str) -> String) -> Vec<(String, String
     vec![
         ("authorization".into(), format!("Bearer {jwt}")),
         ("proxy-authorization".into(), format!("Basic {basic}")),
+        ("x-api-key".into(), canary("API key")),
         ("cookie".into(), format!("{}={}", canary("cookie name"), canary("cookie"))),
         ("user-agent".into(), canary("User-Agent")),
         ("referer".into(), format!("https://shop.test/{}", canary("Referer"))),

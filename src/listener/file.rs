@@ -2,16 +2,16 @@
 
 mod tls;
 
-use std::net::IpAddr;
 use std::time;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use self::tls::WrittenTls;
+use super::addresses::WrittenAddresses;
 use super::proxy::Versions;
 use super::{Address, Limits, Settings, Timeouts};
 use crate::setting::leaf::{text, word};
+use crate::setting::network::Network;
 use crate::setting::{Check, Count, Duration, OrOff, Size, Written};
 use crate::telemetry::context::Inbound;
 use crate::telemetry::context::format::{Format, Trust};
@@ -25,6 +25,7 @@ pub struct Listener {
     proxy_protocol: Written<OrOff<Versions>>,
     tls: Option<WrittenTls>,
     trusted_proxies: Written<Vec<Written<Network>>>,
+    addresses: WrittenAddresses,
     context: WrittenContext,
     limits: WrittenLimits,
     timeouts: WrittenTimeouts,
@@ -90,6 +91,7 @@ impl Listener {
             proxy_protocol,
             tls: tls.and_then(|tls| tls),
             trusted_proxies: self.trusted_proxies.into_elements().map(|Network(net)| net).collect(),
+            addresses: self.addresses.check(check),
             context,
             limits: self.limits.check(),
             timeouts: self.timeouts.check(),
@@ -169,20 +171,6 @@ impl Mode {
     }
 }
 
-/// A network, or a single address.
-#[derive(Debug, Clone, Copy)]
-struct Network(IpNet);
-
-impl Network {
-    fn parse(text: &str) -> Result<Self, String> {
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        let network = text.parse().or_else(|_| address());
-        network
-            .map(Self)
-            .map_err(|_| format!("\"{text}\" is not a network\nwrite \"10.0.0.0/8\" or \"fd00::/8\""))
-    }
-}
-
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "an address", Self::parse)
@@ -212,11 +200,5 @@ impl<'de> Deserialize<'de> for Trust {
 impl<'de> Deserialize<'de> for Format {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         word(deserializer, &[("w3c", Self::W3c), ("b3", Self::B3), ("jaeger", Self::Jaeger)])
-    }
-}
-
-impl<'de> Deserialize<'de> for Network {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a network", Self::parse)
     }
 }

@@ -11,7 +11,8 @@ use super::leaf::text;
 pub struct Moment(pub SystemTime);
 
 impl Moment {
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads one. The error is what is wrong and, on a second line, what to write instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
         humantime::parse_rfc3339(&whole).map(Self).map_err(|_| {
             format!("\"{text}\" is not a date\nwrite \"2030-01-31\" or \"2030-01-31T12:00:00Z\"")

@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod exemplar;
 pub mod family;
 pub mod histogram;
+pub mod issuers;
 pub mod limits;
 mod owned;
 mod page;
@@ -28,6 +29,7 @@ use self::dns::Lookups;
 use self::endpoints::EndpointState;
 use self::exemplar::Exemplar;
 use self::histogram::Histogram;
+use self::issuers::Fetches;
 use self::limits::LimitSeries;
 pub use self::page::Format;
 use self::registry::Registry;
@@ -133,6 +135,11 @@ impl Metrics {
     /// The series of reloads.
     pub fn reloads(&self) -> Reloads {
         Reloads::new(&self.registry)
+    }
+
+    /// The series of the fetches of an issuer's keys, for this rule.
+    pub fn issuer_fetches(&self, rule: &str) -> Fetches {
+        Fetches::new(&self.registry, rule)
     }
 
     /// States the resource: `target_info` carries its attributes as labels.

@@ -11,6 +11,7 @@ use crate::support::client::{get, request};
 use crate::support::gateway::{all_to, route, upstream};
 use crate::support::link::{Blackhole, Refusing};
 use crate::support::stage::told;
+use crate::support::tokens::Signer;
 use crate::support::{
     Answer, Authority, Client, Collector, Dns, Gate, Gateway, Log, Logstash, Origin, Raw, Reply, Stage,
     within,
@@ -240,13 +241,37 @@ async fn provoke(reason: Reason) -> Case {
             let reply = stage.get("/").await;
             answered(stage, reply, 0, None)
         }
-        // policies
-        Reason::Unauthenticated | Reason::Forbidden | Reason::AuthUnavailable => Case::Later(4),
+        Reason::Unauthenticated => {
+            let stage = Stage::and(Answer::ok(), &for_tokens("127.0.0.1:1")).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 0, Some("missing_credentials"))
+        }
+        Reason::Forbidden => {
+            let rules = "[routes.all]\naddresses = { deny = ['127.0.0.1'] }\n";
+            let stage = Stage::and(Answer::ok(), rules).await;
+            let reply = stage.get("/").await;
+            answered(stage, reply, 0, Some("address"))
+        }
+        Reason::AuthUnavailable => {
+            let refusing = Refusing::start();
+            let stage = Stage::and(Answer::ok(), &for_tokens(&refusing.address.to_string())).await;
+            let token = Signer::p256("one").token(&serde_json::json!({}));
+            let fields = [("authorization", &*format!("Bearer {token}"))];
+            let reply = stage.gateway.ask(request(Method::GET, "/", &fields, body::empty())).await;
+            holding(stage, reply, 0, Some("issuer_away"), refusing)
+        }
     }
 }
 
 async fn raw(stage: &Stage, bytes: &str) -> Reply {
     Raw::sending(stage.gateway.address(), bytes).await.reply().await
+}
+
+/// A rule for tokens of an issuer at this address.
+fn for_tokens(issuer: &str) -> String {
+    format!(
+        "[auth.staff.jwt]\nissuer = 'i'\naudience = 'a'\njwks_url = 'http://{issuer}/'\n[routes.all]\nauth = 'staff'\n"
+    )
 }
 
 async fn around(text: &str, routes: &str) -> Stage {
@@ -422,7 +447,10 @@ fn verify_answer(reason: Reason, status: u16, detail: Option<&str>, reply: &Repl
     let problem = reply.json();
     assert_eq!(problem["trace_id"], reply.trace_id(), "{word}");
     assert_eq!(problem["status"], status, "{word}");
-    assert_eq!(problem["detail"].as_str(), detail, "{word}");
+    // what exactly was wrong with credentials is for the operator alone
+    let told = !matches!(reason, Reason::Unauthenticated | Reason::Forbidden | Reason::AuthUnavailable);
+    assert_eq!(problem["detail"].as_str(), detail.filter(|_| told), "{word}");
+    assert_eq!(reply.headers.has("www-authenticate"), reason == Reason::Unauthenticated, "{word}");
     assert_eq!(reply.headers.has("retry-after"), matches!(status, 429 | 503), "{word}");
 }
 

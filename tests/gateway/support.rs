@@ -15,6 +15,7 @@ pub mod origin;
 pub mod process;
 pub mod redis;
 pub mod stage;
+pub mod tokens;
 pub mod wire;
 
 use std::future::Future;

@@ -86,6 +86,10 @@ families! {
     RATE_LIMIT_KEYS = Gauge "tracegate_rate_limit_keys", "Clients in a rate limit's own table.";
     RATE_LIMIT_EVICTIONS = Counter "tracegate_rate_limit_evictions_total",
         "Clients that a rate limit forgot before their share was whole again, because its table was full.";
+    JWKS_FETCHES = Counter "tracegate_jwks_fetches_total", "Fetches of an issuer's keys by outcome.";
+    JWKS_KEYS = Gauge "tracegate_jwks_keys", "Keys of an issuer that can verify tokens, as last fetched.";
+    JWKS_FETCHED = Gauge "tracegate_jwks_fetched_timestamp_seconds",
+        "When an issuer's keys were last fetched, in seconds since 1970.";
     DNS_LOOKUPS = Counter "tracegate_dns_lookups_total", "Lookups of endpoints' names by outcome.";
     RELOADS = Counter "tracegate_reloads_total",
         "Reloads of the configuration by outcome: applied, unchanged or refused.";
