@@ -28,6 +28,7 @@ pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Surroundings;
 use crate::admin::{self, Admin, Control, Reloaded};
 use crate::http::in_flight::Bounds;
+use crate::http::sticky;
 use crate::listener::drain::{Drain, Moment};
 use crate::listener::{Address, Inherited, Listener};
 use crate::net::Resolver;
@@ -140,6 +141,7 @@ impl Gateway {
             resolver,
             metrics: Arc::clone(telemetry.metrics()),
             listeners: listeners.keys().cloned().collect(),
+            sticky: sticky::Key::random(),
         };
         let recorder = Arc::clone(telemetry.recorder());
         let reload = Reload::new(settings, around, listeners.clone(), recorder, connections.clone());

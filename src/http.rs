@@ -4,7 +4,7 @@
 //! answers in hyper's place) and opens the operation with [`record`] and takes its places [`in_flight`], outermost, so that whatever happens
 //! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
 //! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
-//! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. The route's [`policy`] layers change
+//! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. Where the route leaves it open, the upstream is drawn by its [`split`] or known by a [`sticky`] cookie. The route's [`policy`] layers change
 //! the [`exchange`], whose [`identity`] one of them may verify and whose share of a [`rate_limit`] another takes, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and
 //! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
 //! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection; what the [`probe`] asks beside
@@ -51,6 +51,8 @@ pub mod rules;
 pub mod server;
 pub mod shape;
 pub mod shaping;
+pub mod split;
+pub mod sticky;
 pub mod streams;
 pub mod timers;
 pub mod tunnel;

@@ -17,7 +17,7 @@
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
-//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::shaping`, which
+//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which
 //! has `http::file::fields`, `http::file::cors` and `http::file::answers`, `http::file::ties` and
 //! `http::file::crossings`), `http::auth::file`, `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
@@ -43,7 +43,7 @@
 //!
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2, and `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
-//! (by `http::shape`), the `http::route`, its `http::policy` layers `http::policy::attributes`,
+//! (by `http::shape`), the `http::route`, which an `http::split` may draw an upstream for or an `http::sticky` cookie bring back to an endpoint, its `http::policy` layers `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
 //! `http::policy::https`, `http::policy::addresses`, `http::policy::auth`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in
 //! `http::rate_limit::file`; each an `http::rate_limit::bucket` a client in its own `http::rate_limit::table` or a shared

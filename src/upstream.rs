@@ -268,11 +268,19 @@ impl Upstream {
         self.standings.has_other(index, before)
     }
 
-    /// This very endpoint for one attempt, if it is usable: for those who were there before. `None` also where the
-    /// circuit breaker is open.
-    pub fn pick_again(&self, index: usize) -> Option<Picked> {
-        let counted = self.standings.may_be_picked(index).then(|| self.count().ok())??;
-        Some(self.picked(index, counted))
+    /// Whether this endpoint is one of those that are picked.
+    pub fn is_usable(&self, index: usize) -> bool {
+        self.standings.may_be_picked(index)
+    }
+
+    /// This very endpoint for one attempt, for those who were there before; if it is not usable, another one. Fails
+    /// as [`Upstream::pick`] does.
+    pub fn pick_again(&self, index: usize) -> Result<Picked, Failure> {
+        if !self.is_usable(index) {
+            return self.pick(&[]);
+        }
+        let counted = self.count()?;
+        Ok(self.picked(index, counted))
     }
 
     fn count(&self) -> Result<Option<Counted>, Failure> {

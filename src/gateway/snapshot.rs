@@ -36,12 +36,15 @@ use crate::http::rate_limit::store::{self, Store};
 use crate::http::rate_limit::{self, Limiter};
 use crate::http::removal::Removal;
 use crate::http::respond::Respond;
-use crate::http::route::{Route, Settings as RouteSettings};
+use crate::http::route::{Route, Settings as RouteSettings, Target};
 use crate::http::routes::Routes;
+use crate::http::split::Choice;
+use crate::http::sticky::{self, Cookies, Sticky};
 use crate::http::timers::Timers;
 use crate::listener;
 use crate::net::Resolver;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::operation::RouteLabels;
 use crate::upstream::{Settings as UpstreamSettings, Upstream, Watch};
 
 /// Immutable: a reload builds another one.
@@ -72,6 +75,8 @@ pub struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// The listeners that are bound, by key. Others than these come with a restart.
     pub listeners: Vec<Arc<str>>,
+    /// What the values of cookies are made with that have no secret of their own.
+    pub sticky: sticky::Key,
 }
 
 /// An upstream and the pools of its endpoints, in their order.
@@ -143,7 +148,7 @@ impl Snapshot {
                 let named = settings.rate_limits.iter().filter_map(|name| limiters.get(name));
                 let limiters: Vec<_> = named.cloned().collect();
                 (
-                    route(settings, around, access, &limiters, &upstreams, before.map(|before| &**before)),
+                    route(settings, around, &access, &limiters, &upstreams, before.map(|before| &**before)),
                     settings,
                 )
             })
@@ -203,30 +208,42 @@ fn connected(
 fn route(
     settings: &RouteSettings,
     around: &Surroundings,
-    access: Access,
+    access: &Access,
     limiters: &[Arc<Limiter>],
     upstreams: &Kept<UpstreamSettings, Connected>,
     before: Option<&Route>,
 ) -> Arc<Route> {
     // one for the name, whatever else changes: streams of earlier forms of the route are told as well
     let removal = before.map_or_else(Arc::default, |before| Arc::clone(&before.removal));
-    let bottom = if let Some(answer) = &settings.shaping.answer {
-        Bottom::Right(Respond::new(answer.clone()))
-    } else {
-        let upstream = upstreams.get(&settings.upstream).expect("a route's upstream is checked");
-        Bottom::Left(forward(settings, upstream, &removal))
-    };
     let maintenance = before.map(|before| &before.maintenance);
     let maintenance = Switched::new(settings.shaping.maintenance.enabled, maintenance);
-    let labels = Route::labels(settings);
-    let labels = match before {
-        Some(before) if before.labels.tell_the_same(&labels) => Arc::clone(&before.labels),
-        _ => Arc::new(labels),
+    let target = |upstream: &str, bottom: Bottom| Target {
+        labels: labels(settings, upstream, before),
+        stack: policy::stack(settings, access.clone(), limiters, bottom, maintenance.clone()),
     };
+    let key = settings.sticky.as_ref().and_then(|sticky| sticky.secret.as_ref()).map(sticky::Key::of);
+    let key = key.as_ref().unwrap_or(&around.sticky);
+    let (mut targets, mut places) = (Vec::new(), Vec::new());
+    if let Some(answer) = &settings.shaping.answer {
+        targets.push(target("", Bottom::Right(Respond::new(answer.clone()))));
+    }
+    for (name, _) in &settings.upstreams {
+        let connected = upstreams.get(name).expect("a route's upstreams are checked");
+        let upstream = &connected.upstream;
+        let cookies = settings.sticky.as_ref().map(|sticky| Arc::new(Cookies::new(sticky, key, upstream)));
+        places.extend(cookies.iter().map(|cookies| (Arc::clone(upstream), Arc::clone(cookies))));
+        targets.push(target(name, Bottom::Left(forward(settings, connected, cookies, &removal))));
+    }
+    let sticky = settings.sticky.as_ref().map(|sticky| Sticky::new(sticky, places));
+    let chooses = sticky.is_some() || targets.len() > 1;
+    let weights = settings.upstreams.iter().map(|(_, weight)| *weight);
+    let choice = chooses.then(|| Box::new(Choice::new(weights, sticky)));
+    let mut targets = targets.into_iter();
     Arc::new(Route {
         matches: settings.matches.clone(),
-        labels,
-        stack: policy::stack(settings, access, limiters, bottom, maintenance.clone()),
+        target: targets.next().expect("a route has an upstream, or answers itself"),
+        others: targets.collect(),
+        choice,
         in_flight: settings.in_flight.map(|most| {
             around.in_flight.set(&format!("routes.{}.limits.in_flight", settings.name), Some(most))
         }),
@@ -238,7 +255,12 @@ fn route(
     })
 }
 
-fn forward(settings: &RouteSettings, connected: &Connected, removal: &Arc<Removal>) -> Forward {
+fn forward(
+    settings: &RouteSettings,
+    connected: &Connected,
+    cookies: Option<Arc<Cookies>>,
+    removal: &Arc<Removal>,
+) -> Forward {
     Forward::new(Plan {
         upstream: Arc::clone(&connected.upstream),
         pools: Arc::clone(&connected.pools),
@@ -249,7 +271,15 @@ fn forward(settings: &RouteSettings, connected: &Connected, removal: &Arc<Remova
         tunnel_idle: settings.timeouts.tunnel_idle,
         websocket: settings.websocket,
         retry: settings.retry.clone(),
+        cookies,
         timers: Timers::default(),
         removal: Arc::clone(removal),
     })
+}
+
+/// What records carry of requests by this route to this upstream: what they carried before, if it is the same.
+fn labels(settings: &RouteSettings, upstream: &str, before: Option<&Route>) -> Arc<RouteLabels> {
+    let labels = Route::labels(settings, upstream);
+    let mut known = before.into_iter().flat_map(Route::targets).map(|target| &target.labels);
+    known.find(|known| known.tell_the_same(&labels)).map_or_else(|| Arc::new(labels), Arc::clone)
 }

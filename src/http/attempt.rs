@@ -24,6 +24,7 @@ use super::headers::{self, Fields};
 use super::plan::{Plan, earlier};
 use super::pool::{Lease, Pool};
 use super::route::UpstreamHost;
+use super::split::Returning;
 use super::upgrade;
 use crate::failure::{Detail, Failure, Reason};
 use crate::telemetry::{Attempt, Handle};
@@ -58,6 +59,8 @@ pub(super) struct Asked {
     pub(super) websocket: bool,
     /// A call of gRPC.
     pub(super) call: Option<Call>,
+    /// To be brought back to its endpoint by a cookie.
+    pub(super) returning: Option<Returning>,
 }
 
 /// Tries once. A `fresh` connection is a new one, whatever is kept.

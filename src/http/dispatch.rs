@@ -14,9 +14,18 @@ use super::headers::{self, Fields, Peer};
 use super::path;
 use super::route::Route;
 use super::routes::{Found, Routes};
+use super::split::Chosen;
 use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Limits;
 use crate::telemetry::Handle;
+
+/// A request that has found its route.
+pub(super) struct Dispatched {
+    pub(super) route: Arc<Route>,
+    /// Which of the route's upstreams it is for, by index.
+    pub(super) upstream: usize,
+    pub(super) request: Request,
+}
 
 /// Checks one request and finds its route.
 pub(super) fn dispatch(
@@ -27,7 +36,7 @@ pub(super) fn dispatch(
     fields: Fields,
     body: RequestBody,
     handle: &Handle,
-) -> Result<(Arc<Route>, Request), Failure> {
+) -> Result<Dispatched, Failure> {
     if peer.plain_on_tls {
         return Err(Failure::new(Reason::BadRequest).detail(Detail::PlainHttp));
     }
@@ -51,11 +60,14 @@ pub(super) fn dispatch(
         }
         Found::Nothing => return Err(Reason::NoRoute.into()),
     };
-    handle.route(&route.labels);
+    let chosen = route.choice.as_ref().map(|choice| choice.choose(&mut head.headers, peer));
+    let Chosen { upstream, returning } = chosen.unwrap_or_default();
+    handle.route(&route.target(upstream).labels);
     let deadline = route.request_timeout.map(|timeout| Instant::from_std(handle.started()) + timeout);
     let (handle, peer) = (handle.clone(), Arc::clone(peer));
-    let request = Routed { head, fields, host, body, handle, peer, parameters, identity: None, deadline };
-    Ok((route, Box::new(request)))
+    let request =
+        Routed { head, fields, host, body, handle, peer, parameters, identity: None, deadline, returning };
+    Ok(Dispatched { route, upstream, request: Box::new(request) })
 }
 
 /// The route of a request; a preflight's is that of the request it asks about, unless a route names `OPTIONS`.

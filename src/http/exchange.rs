@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::body::{Body, RequestBody};
 use super::headers::{Fields, Peer};
 use super::identity::Identity;
+use super::split::Returning;
 use crate::telemetry::Handle;
 
 /// An answer on its way to the client.
@@ -37,6 +38,8 @@ pub struct Routed {
     pub identity: Option<Arc<Identity>>,
     /// When the answer's head must be there.
     pub deadline: Option<Instant>,
+    /// What a cookie says of where it was before; only where the route asks for it.
+    pub returning: Option<Returning>,
 }
 
 /// The values of a route's path parameters, in the order of the template.

@@ -7,6 +7,8 @@ mod fields;
 mod leaf;
 mod retry;
 mod shaping;
+mod split;
+mod sticky;
 pub mod template;
 pub mod ties;
 
@@ -20,6 +22,7 @@ use self::cors::WrittenCors;
 use self::fields::WrittenHeaders;
 use self::leaf::{Names, Operation, WrittenMethod, header_name, is_word_byte};
 use self::shaping::{WrittenErrorPage, WrittenHsts, WrittenMaintenance, WrittenShaping};
+use self::split::{Upstreams, Weight};
 use self::template::{Prefix, Template};
 use super::pointer::Pointer;
 use super::route::{AttributeSource, HeaderMatch, Host, Rewrite, Settings, Timeouts, Upgrade, UpstreamHost};
@@ -38,7 +41,8 @@ pub struct Route {
     #[serde(rename = "match")]
     matches: WrittenMatch,
     listeners: Written<Vec<Written<String>>>,
-    upstream: Written<String>,
+    upstream: Written<Upstreams>,
+    sticky: Option<OrOff<sticky::Sticky>>,
     strip_prefix: Written<Prefix>,
     rewrite_path: Written<Template>,
     host: Written<UpstreamHost>,
@@ -120,10 +124,6 @@ impl Route {
     pub fn check(self, name: &str, known: &Known, check: &Check<'_>) -> Option<Settings> {
         let path = self.matches.path.clone();
         let matches = self.matches.check(check);
-        let help = match &known.upstreams[..] {
-            [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
-            names => format!("name an upstream: {}", names.join(", ")),
-        };
         let shaping = WrittenShaping {
             headers: self.headers,
             cors: self.cors,
@@ -134,20 +134,16 @@ impl Route {
             error_page: self.error_page,
             maintenance: self.maintenance,
         };
-        let upstream_key = self.upstream.key().clone();
-        let upstream = if shaping.answers_itself() {
+        let sticky = sticky::check(self.sticky, check);
+        let (upstreams, sticky) = if shaping.answers_itself() {
             if !self.upstream.is_absent() {
                 let help = "leave it out, or leave redirect and respond out";
-                check.wrong(&upstream_key, "is never asked: the route answers itself", help);
+                check.wrong(self.upstream.key(), "is never asked: the route answers itself", help);
             }
-            None
+            (Some(Vec::new()), None)
         } else {
-            self.upstream.required(check, &help)
+            (check_upstreams(self.upstream, known, check), sticky)
         };
-        let answers_itself = shaping.answers_itself();
-        if let Some(upstream) = &upstream {
-            refuse_unknown("upstream", upstream, &known.upstreams, &upstream_key, check);
-        }
         let rewrite = check_rewrite(self.strip_prefix, self.rewrite_path, path.get(), check);
         let attribute = |(key, source): (String, WrittenAttribute)| {
             Some((key.clone().into(), source.check(&key, path.get(), check)?))
@@ -161,7 +157,8 @@ impl Route {
             name: name.into(),
             matches,
             listeners,
-            upstream: if answers_itself { "".into() } else { upstream?.into() },
+            upstreams: upstreams?,
+            sticky,
             rewrite,
             host: self.host.or(UpstreamHost::Keep),
             timeouts: self.timeouts.check(check),
@@ -256,6 +253,39 @@ impl WrittenAttribute {
         let json = self.response_json.into_option().map(AttributeSource::ResponseJson);
         request.or(response).or(json)
     }
+}
+
+/// Those that have a share, with their weights.
+fn check_upstreams(
+    written: Written<Upstreams>,
+    known: &Known,
+    check: &Check<'_>,
+) -> Option<Vec<(Box<str>, u32)>> {
+    let help = match &known.upstreams[..] {
+        [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
+        names => format!("name an upstream: {}", names.join(", ")),
+    };
+    let key = written.key().clone();
+    let weights = match written.required(check, &help)? {
+        Upstreams::One(name) => {
+            refuse_unknown("upstream", &name, &known.upstreams, &key, check);
+            return Some(vec![(name.into(), 1)]);
+        }
+        Upstreams::Split(weights) => weights,
+    };
+    for (name, weight) in &weights {
+        refuse_unknown("upstream", name, &known.upstreams, weight.key(), check);
+    }
+    let all_read = weights.values().all(|weight| weight.get().is_some());
+    let weights = weights.into_iter().filter_map(|(name, weight)| Some((name, weight.into_option()?)));
+    let shares: Vec<_> = weights
+        .filter(|(_, Weight(weight))| *weight > 0)
+        .map(|(name, Weight(weight))| (name.into(), weight))
+        .collect();
+    if shares.is_empty() && all_read {
+        check.wrong(&key, "sends nothing anywhere", "give at least one upstream a weight above 0");
+    }
+    (!shares.is_empty()).then_some(shares)
 }
 
 fn check_listeners(

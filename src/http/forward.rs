@@ -68,8 +68,11 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
     if websocket {
         upgrade::state(&mut request.head.headers);
     }
-    let asked = Asked { websocket, call: take_call(&mut request) };
-    let picked = plan.upstream.pick(&[])?;
+    let asked = Asked { websocket, call: take_call(&mut request), returning: request.returning };
+    let picked = match request.returning.and_then(|returning| returning.endpoint) {
+        None => plan.upstream.pick(&[])?,
+        Some(endpoint) => plan.upstream.pick_again(endpoint)?,
+    };
     let tried = try_once(&plan, &mut request, asked, picked, false).await;
     if let Some(rule) = &plan.retry {
         if let Some(budget) = plan.upstream.budget() {
@@ -195,8 +198,14 @@ async fn discard(mut body: Incoming, mut attempt: Attempt, lease: Lease, until: 
 fn finish(plan: &Plan, handle: &Handle, asked: Asked, tried: Tried) -> Result<Response, Failure> {
     let Tried { came, mut attempt, mut picked, progress, .. } = tried;
     match came {
-        Ok((answer, lease)) => {
+        Ok((mut answer, lease)) => {
             let status = answer.status();
+            if let (Some(cookies), Some(returning)) = (&plan.cookies, asked.returning)
+                && returning.endpoint != Some(picked.index)
+            {
+                let cookie = cookies.of(picked.index, returning.secure);
+                answer.headers_mut().append(header::SET_COOKIE, cookie);
+            }
             if status.is_server_error() {
                 let failure = Reason::UpstreamStatus.into();
                 handle.fail(&failure);

@@ -11,6 +11,7 @@ use super::pool::Pool;
 use super::removal::Removal;
 use super::retry::Rule;
 use super::route::UpstreamHost;
+use super::sticky::Cookies;
 use super::timers::Timers;
 use crate::failure::Detail;
 use crate::upstream::Upstream;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub websocket: bool,
     /// What is sent again; `None` is nothing.
     pub retry: Option<Rule>,
+    /// What brings clients back to the endpoint that answers them.
+    pub cookies: Option<Arc<Cookies>>,
     /// What bounds its exchanges in time.
     pub timers: Timers,
     /// Tells its streams when its time is over.

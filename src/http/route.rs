@@ -14,6 +14,8 @@ use super::pointer::Pointer;
 use super::removal::Removal;
 use super::retry::Rule;
 use super::shaping::Shaping;
+use super::split::Choice;
+use super::sticky;
 use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
@@ -27,10 +29,12 @@ use crate::telemetry::series::RouteSeries;
 pub struct Route {
     /// What a request must look like.
     pub matches: Match,
-    /// What its records carry.
-    pub labels: Arc<RouteLabels>,
-    /// Everything between the table and the upstream.
-    pub stack: Stack,
+    /// Where its requests go.
+    pub target: Target,
+    /// Where they go as well, if its traffic is split.
+    pub others: Box<[Target]>,
+    /// Chooses for each request, if there is something to choose.
+    pub choice: Option<Box<Choice>>,
     /// How many of its requests may be in flight.
     pub in_flight: Option<Arc<Bound>>,
     /// Whether a policy reads the path's parameters.
@@ -45,6 +49,15 @@ pub struct Route {
     pub face: Option<Arc<Face>>,
 }
 
+/// One upstream of a route, and what stands before it.
+#[derive(Debug)]
+pub struct Target {
+    /// What records of requests carry that go there.
+    pub labels: Arc<RouteLabels>,
+    /// Everything between the table and the upstream.
+    pub stack: Stack,
+}
+
 /// A route's policies with the forwarding below them: the one place where types are erased.
 pub type Stack = BoxCloneSyncService<Request, Response, Failure>;
 
@@ -57,8 +70,19 @@ impl Route {
         self.face.as_ref().is_some_and(|face| face.answers_preflights())
     }
 
-    /// What the records of a route with these settings carry.
-    pub fn labels(settings: &Settings) -> RouteLabels {
+    /// Its target of this index: the first one, then the others.
+    pub fn target(&self, index: usize) -> &Target {
+        index.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.target)
+    }
+
+    /// All its targets.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        std::iter::once(&self.target).chain(&self.others)
+    }
+
+    /// What the records of a route with these settings carry, where this upstream is chosen; it has no name if the
+    /// route answers without one.
+    pub fn labels(settings: &Settings, upstream: &str) -> RouteLabels {
         let server = settings.matches.hosts.iter().find_map(|host| match host {
             Host::Exact(name) => Some(name.clone()),
             Host::Wildcard(_) => None,
@@ -68,7 +92,7 @@ impl Route {
             template: settings.matches.path.clone(),
             upstream_template: settings.rewrite.template(&settings.matches.path).into(),
             operation: settings.operation.clone(),
-            upstream: settings.upstream.clone(),
+            upstream: upstream.into(),
             server,
             attributes: settings.attributes.iter().map(|(key, _)| key.clone()).collect(),
             sampling: settings.sampling,
@@ -82,7 +106,8 @@ impl Route {
             name: name.into(),
             matches,
             listeners: None,
-            upstream: "none".into(),
+            upstreams: vec![("none".into(), 1)],
+            sticky: None,
             rewrite: Rewrite::Keep,
             host: UpstreamHost::Keep,
             timeouts: Timeouts {
@@ -106,9 +131,13 @@ impl Route {
         };
         let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
         Self {
-            labels: Arc::new(Self::labels(&settings)),
+            target: Target {
+                labels: Arc::new(Self::labels(&settings, "none")),
+                stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
+            },
+            others: Box::default(),
+            choice: None,
             matches: settings.matches,
-            stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
             in_flight: None,
             reads_parameters: true,
             request_timeout: None,
@@ -128,8 +157,10 @@ pub struct Settings {
     pub matches: Match,
     /// The listeners it is served on; `None` is all.
     pub listeners: Option<Vec<Arc<str>>>,
-    /// The upstream's key; empty if the route answers without one.
-    pub upstream: Box<str>,
+    /// The upstreams' keys and weights: all above zero, and none only if the route answers without one.
+    pub upstreams: Vec<(Box<str>, u32)>,
+    /// What brings a client back to its endpoint, if anything does.
+    pub sticky: Option<sticky::Settings>,
     /// How the path changes on its way to the upstream.
     pub rewrite: Rewrite,
     /// Whether the client's `Host` goes upstream (the default), or the endpoint's own name.

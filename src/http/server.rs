@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::body::RequestBody;
-use super::dispatch;
+use super::dispatch::{self, Dispatched};
 use super::face::Manner;
 use super::headers::{Fields, Peer};
 use super::in_flight::Bound;
@@ -134,12 +134,12 @@ impl Server {
             let limits = &self.settings.limits;
             dispatch::dispatch(&self.routes.current(), limits, peer, head, fields, body, &handle)
         });
-        let work = work.and_then(|(route, request)| {
+        let work = work.and_then(|Dispatched { route, upstream, request }| {
             manner.facing(route.face.as_ref(), &request);
             // no `poll_ready`: every layer is always ready
             caught(|| {
                 route.in_flight.iter().try_for_each(|bound| activity.places.take(bound))?;
-                Ok(route.stack.clone().call(request))
+                Ok(route.target(upstream).stack.clone().call(request))
             })
         });
         let drain = drain.clone();

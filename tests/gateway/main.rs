@@ -31,6 +31,7 @@ mod retries;
 mod routing;
 mod sampling;
 mod shaping;
+mod split;
 mod streams;
 mod structure;
 mod support;

@@ -94,6 +94,7 @@ fn every_key_in_the_examples_comments_is_one() {
             ("FORCE_TOKEN", "0123456789abcdef"),
             ("SHOP_TOKEN", "1"),
             ("REDIS_PASSWORD", "opensesame"),
+            ("STICKY", "0123456789abcdef"),
         ],
     );
     let files = |line: &String| line.contains("_file: the file") || line.contains("tls: is never used");
