@@ -9,13 +9,14 @@
 //! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
 //! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection; what the [`probe`] asks beside
 //! all that is no request. Or the route [`respond`]s itself. What a route changes of what passes is its [`shaping`],
-//! with [`pattern`]s for texts; [`maintenance`] puts it out of service. The answer comes back through the same
+//! with [`pattern`]s for texts and [`compression`] for bodies; [`maintenance`] puts it out of service. The answer comes back through the same
 //! stages, its [`body`] last; a call of [`grpc`] is judged by its trailers. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
 pub mod accept;
 mod attempt;
 pub mod auth;
 pub mod body;
+pub mod compression;
 pub mod context;
 pub mod cors;
 pub mod dispatch;

@@ -18,7 +18,7 @@
 //! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which
-//! has `http::file::fields`, `http::file::cors` and `http::file::answers`, `http::file::ties` and
+//! has `http::file::fields`, `http::file::cors`, `http::file::compression` and `http::file::answers`, `http::file::ties` and
 //! `http::file::crossings`), `http::auth::file`, `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
@@ -43,7 +43,7 @@
 //!
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2, and `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
-//! (by `http::shape`), the `http::route`, which an `http::split` may draw an upstream for or an `http::sticky` cookie bring back to an endpoint, its `http::policy` layers `http::policy::attributes`,
+//! (by `http::shape`), the `http::route`, which an `http::split` may draw an upstream for or an `http::sticky` cookie bring back to an endpoint, its `http::policy` layers `http::policy::compression` (of `http::compression`), `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
 //! `http::policy::https`, `http::policy::addresses`, `http::policy::auth`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in
 //! `http::rate_limit::file`; each an `http::rate_limit::bucket` a client in its own `http::rate_limit::table` or a shared
@@ -62,7 +62,7 @@
 //! an `http::auth::api_key`, or reads an `http::auth::jwt` that is signed by an `http::auth::jwk` of its `http::auth::issuer`,
 //! fetched by `net::fetch`, says what `http::auth::claims` ask for, and is kept in an `http::auth::token_cache`.
 //! Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
-//! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
+//! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, `http::body::compressed` for clients that want it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
 //!
 //! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and

@@ -82,7 +82,8 @@ mod tests {
     use crate::gateway::file::{Sources, load};
 
     /// The tables that a reload reads, whole or but for the keys above.
-    const RELOADED: [&str; 9] = [
+    const RELOADED: [&str; 10] = [
+        "auth",
         "defaults",
         "limits",
         "listeners",

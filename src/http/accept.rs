@@ -1,4 +1,4 @@
-//! What a client would rather have (RFC 9110 section 12.5): a page or problem+json.
+//! What a client would rather have (RFC 9110 section 12.5): pages or problem+json, and in which coding.
 
 use http::header::{self, HeaderMap, HeaderValue};
 
@@ -15,6 +15,20 @@ pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
         }
     }
     best.1
+}
+
+/// How much the client wants a content coding, in thousandths: what it says of it by name, else of any, else
+/// nothing.
+pub(super) fn coding_quality(headers: &HeaderMap, coding: &str) -> u16 {
+    let (mut any, mut named) = (0, None);
+    for (element, quality) in elements(headers.get_all(header::ACCEPT_ENCODING).iter()) {
+        if element.eq_ignore_ascii_case(coding) {
+            named = named.max(Some(quality));
+        } else if element == "*" {
+            any = quality;
+        }
+    }
+    named.unwrap_or(any)
 }
 
 /// The elements of a list with their quality in thousandths; one whose quality cannot be read has none.
@@ -44,7 +58,7 @@ fn thousandths(weight: &str) -> u16 {
 mod tests {
     use http::HeaderMap;
 
-    use super::prefers_html;
+    use super::{coding_quality, prefers_html};
 
     #[test]
     fn a_page_is_for_those_who_ask_for_one_by_name() {
@@ -67,5 +81,23 @@ mod tests {
             assert_eq!(prefers_html(&headers), expected, "{accept}");
         }
         assert!(!prefers_html(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_coding_is_wanted_as_much_as_the_client_says() {
+        for (accept, coding, expected) in [
+            ("gzip, br, zstd", "br", 1000),
+            ("gzip;q=0.5, br;q=0.25", "gzip", 500),
+            ("gzip; q=0.123", "gzip", 123),
+            ("*", "zstd", 1000),
+            ("*;q=0.1, gzip", "zstd", 100),
+            ("gzip;q=0, *", "gzip", 0),
+            ("identity", "gzip", 0),
+            ("GZIP", "gzip", 1000),
+            ("gzip;q=1.0000", "gzip", 0),
+        ] {
+            let headers = HeaderMap::from_iter([(http::header::ACCEPT_ENCODING, accept.parse().unwrap())]);
+            assert_eq!(coding_quality(&headers, coding), expected, "{accept} {coding}");
+        }
     }
 }

@@ -183,7 +183,7 @@ impl Rule {
 }
 
 /// What a route asks of its callers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Access {
     /// The rules that may let a request pass; `None` asks for nothing.
     pub rules: Option<Rules>,
@@ -192,7 +192,7 @@ pub struct Access {
 }
 
 /// The rules of a route: any of them lets a request pass.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Rules(pub Vec<Arc<Rule>>);
 
 /// How several rules together decide.

@@ -1,6 +1,7 @@
 //! Bodies in both directions: frames pass as they come, through one wrapper each way that counts, bounds and ends.
 
 mod client;
+pub(super) mod compressed;
 pub(super) mod copied;
 pub(super) mod end;
 pub(super) mod error;
@@ -15,6 +16,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
+pub use compressed::{CompressedBody, Place};
 pub use copied::CopiedBody;
 pub use error::BodyError;
 pub use request::RequestBody;
@@ -33,6 +35,8 @@ pub enum Body {
     Upstream(Box<UpstreamBody>),
     /// The same, with a copy of its beginning.
     Copied(Box<CopiedBody>),
+    /// Another body, compressed.
+    Compressed(Box<CompressedBody>),
     /// None: the connection becomes a tunnel.
     Tunnel(Box<Agreed>),
 }
@@ -50,6 +54,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Upstream(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Copied(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Compressed(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
@@ -59,6 +64,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_none(),
             Self::Upstream(body) => body.is_end_stream(),
             Self::Copied(body) => body.is_end_stream(),
+            Self::Compressed(body) => body.is_end_stream(),
             Self::Tunnel(_) => false,
         }
     }
@@ -69,6 +75,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Upstream(body) => body.size_hint(),
             Self::Copied(body) => body.size_hint(),
+            Self::Compressed(body) => body.size_hint(),
             Self::Tunnel(_) => SizeHint::default(),
         }
     }

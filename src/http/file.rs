@@ -1,6 +1,7 @@
 //! `[routes.NAME]` as written, and what it means.
 
 mod answers;
+mod compression;
 mod cors;
 pub mod crossings;
 mod fields;
@@ -18,6 +19,7 @@ use std::time::Duration as Time;
 use serde::Deserialize;
 
 use self::answers::{WrittenOrigin, WrittenRedirect, WrittenRespond};
+use self::compression::WrittenCompression;
 use self::cors::WrittenCors;
 use self::fields::WrittenHeaders;
 use self::leaf::{Names, Operation, WrittenMethod, header_name, is_word_byte};
@@ -63,6 +65,7 @@ pub struct Route {
     https_redirect: Written<OrOff<WrittenOrigin>>,
     redirect: Option<WrittenRedirect>,
     respond: Option<WrittenRespond>,
+    compression: Option<OrOff<WrittenCompression>>,
     error_page: WrittenErrorPage,
     maintenance: WrittenMaintenance,
 }
@@ -131,6 +134,7 @@ impl Route {
             https_redirect: self.https_redirect,
             redirect: self.redirect,
             respond: self.respond,
+            compression: self.compression,
             error_page: self.error_page,
             maintenance: self.maintenance,
         };

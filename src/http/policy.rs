@@ -4,6 +4,7 @@ mod addresses;
 mod attributes;
 mod auth;
 mod body_limit;
+mod compression;
 mod https;
 mod maintenance;
 mod preflight;
@@ -32,6 +33,8 @@ pub fn stack(
     bottom: Bottom,
     switched: Switched,
 ) -> Stack {
+    // outside the attributes, which are read from the answer as the upstream wrote it
+    let compression = compression::Layer::new(settings);
     // outside the rewrite: path parameters are those of the route's own template
     let attributes = attributes::Layer::new(settings);
     // before whatever may refuse: a browser that gets anything but "go ahead" tells its page nothing of why
@@ -64,7 +67,8 @@ pub fn stack(
     let service = optional(https, service);
     let service = maintenance.layer(service);
     let service = optional(preflight, service);
-    BoxCloneSyncService::new(optional(attributes, service))
+    let service = optional(attributes, service);
+    BoxCloneSyncService::new(optional(compression, service))
 }
 
 /// What stands below the layers.

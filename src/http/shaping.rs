@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::compression::Compression;
 use super::cors::Cors;
 use super::maintenance::Maintenance;
 use super::page::Page;
@@ -25,6 +26,8 @@ pub struct Shaping {
     pub https_redirect: Option<Arc<Redirect>>,
     /// What is answered without any upstream.
     pub answer: Option<Answer>,
+    /// What of its answers is compressed.
+    pub compression: Option<Compression>,
     /// What people see of failures.
     pub error_page: ErrorPage,
     /// Whether it is out of service.

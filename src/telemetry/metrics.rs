@@ -338,6 +338,10 @@ impl Sink for Metrics {
         if let Some(why) = record.why_not_retried() {
             self.retries(route, Retry::Not(why)).increment(1);
         }
+        if record.was_left_uncompressed() {
+            let labels = [("tracegate_route", &*route.route)];
+            self.registry.owned_counter(family::UNCOMPRESSED, &labels).increment(1);
+        }
         let own = self.route(route);
         own.request_size.record_bytes(record.request_body_bytes());
         own.response_size.record_bytes(record.response_body_bytes());

@@ -175,6 +175,7 @@ pub struct Record {
     request_sent: AtomicU64,
     response_bytes: AtomicU64,
     not_retried: AtomicU8,
+    left_uncompressed: AtomicBool,
     attempts_started: AtomicU8,
     attempts: [OnceLock<Box<AttemptRecord>>; MAX_ATTEMPTS],
 }
@@ -263,6 +264,7 @@ impl Operation {
             request_sent: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             not_retried: AtomicU8::new(0),
+            left_uncompressed: AtomicBool::new(false),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
         };
@@ -356,6 +358,11 @@ impl Handle {
     /// Why the last attempt was not followed by another one, although the route's conditions asked for it.
     pub fn not_retried(&self, why: NotRetried) {
         self.0.not_retried.store(1 + why.index(), Ordering::Relaxed);
+    }
+
+    /// The answer would have been compressed, were not as many compressed already as may be.
+    pub fn left_uncompressed(&self) {
+        self.0.left_uncompressed.store(true, Ordering::Relaxed);
     }
 
     /// The answer's head goes to the client now, with this status.
@@ -465,6 +472,11 @@ impl Record {
         self.not_retried.load(Ordering::Relaxed).checked_sub(1).and_then(NotRetried::from_index)
     }
 
+    /// Whether the answer passed uncompressed because too many were compressed at the time.
+    pub fn was_left_uncompressed(&self) -> bool {
+        self.left_uncompressed.load(Ordering::Relaxed)
+    }
+
     /// Whether the answer's last byte has been handed to the connection; else the exchange broke.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
@@ -523,6 +535,7 @@ impl Record {
             request_sent: AtomicU64::new(self.request_sent.load(Ordering::Relaxed)),
             response_bytes: AtomicU64::new(self.response_body_bytes()),
             not_retried: AtomicU8::new(0),
+            left_uncompressed: AtomicBool::new(false),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
         }

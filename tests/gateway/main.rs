@@ -6,6 +6,7 @@
 mod admin;
 mod auth;
 mod clients;
+mod compression;
 mod conservation;
 mod context;
 mod errors;

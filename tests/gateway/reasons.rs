@@ -40,8 +40,6 @@ enum Case {
     Now(Box<Provoked>),
     /// The sentence that has it.
     Elsewhere(#[expect(dead_code, reason = "for the reader")] &'static str),
-    /// The number of the issue that brings it.
-    Later(u32),
 }
 
 #[tokio::test]
@@ -51,7 +49,6 @@ async fn every_reason_is_told_alike_to_the_client_and_in_span_metric_log_and_err
             Case::Now(provoked) => verify(reason, *provoked).await,
             // needs a process of its own, or two ends that the test plays itself
             Case::Elsewhere(_) => {}
-            Case::Later(issue) => assert!(issue > 2, "{} has no case", reason.word()),
         }
     }
 }

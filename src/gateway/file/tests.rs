@@ -807,6 +807,9 @@ fn what_a_route_must_not_shape_is_told_with_what_to_write_instead() {
         ("https_redirect = \"http://shop.example\"", "\"http://shop.example\" is not an origin with TLS"),
         ("redirect = { to = \"/a\" }", "is never asked: the route answers itself"),
         ("error_page = { html_file = \"none.html\" }", "the file \"none.html\" cannot be read"),
+        ("compression = { codings = [] }", "is empty: nothing would be compressed"),
+        ("compression = { types = [\"text/event-stream\"] }", "is never compressed"),
+        ("compression = { codings = [\"deflate\"] }", "deflate"),
         ("maintenance = { retry_after = \"1500ms\" }", "is told in whole seconds"),
     ] {
         let found = problems(&[&format!("{SMALL}{keys}\n")], &[]);

@@ -14,6 +14,7 @@ use super::super::route::Match;
 use super::super::rules::Rules;
 use super::super::shaping::{ErrorPage, Shaping};
 use super::answers::{WrittenOrigin, WrittenRedirect, WrittenRespond};
+use super::compression::WrittenCompression;
 use super::cors::WrittenCors;
 use super::fields::WrittenHeaders;
 use crate::setting::{Check, Duration, OrOff, Written};
@@ -27,6 +28,7 @@ pub(super) struct WrittenShaping {
     pub(super) https_redirect: Written<OrOff<WrittenOrigin>>,
     pub(super) redirect: Option<WrittenRedirect>,
     pub(super) respond: Option<WrittenRespond>,
+    pub(super) compression: Option<OrOff<WrittenCompression>>,
     pub(super) error_page: WrittenErrorPage,
     pub(super) maintenance: WrittenMaintenance,
 }
@@ -77,6 +79,10 @@ impl WrittenShaping {
             hsts: self.hsts.and_then(OrOff::into_option).map(|hsts| hsts.check(check)),
             https_redirect: https_redirect.map(Arc::new),
             answer: redirect.or(respond),
+            compression: self
+                .compression
+                .and_then(OrOff::into_option)
+                .map(|compression| compression.check(check)),
             error_page: self.error_page.check(check),
             maintenance: self.maintenance.check(check),
         }

@@ -52,6 +52,8 @@ families! {
     REQUESTS = Counter "tracegate_requests_total", "Requests by route, status class, reason and blame.";
     RULES = Counter "tracegate_rules_total",
         "Requests that a rule of the configuration refused, by the rule and the reason.";
+    UNCOMPRESSED = Counter "tracegate_uncompressed_total",
+        "Answers that passed uncompressed because as many as the route allows were compressed at the time.";
     FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
         "From the head of the request to the head of the answer.";
     OVERHEAD = Short "tracegate_overhead_seconds",
