@@ -278,7 +278,7 @@ details! {
     FieldCount = "field_count";
     /// The head was not complete in time.
     SlowHead = "slow_head";
-    /// The body stood still for too long.
+    /// The body stood still for too long, or came in drops.
     SlowBody = "slow_body";
     /// The body broke off or broke its framing.
     BrokenBody = "broken_body";

@@ -45,6 +45,7 @@ pub mod refuse;
 pub mod removal;
 pub mod rescue;
 pub mod respond;
+mod retirement;
 pub mod retry;
 pub mod route;
 pub mod routes;

@@ -41,7 +41,8 @@
 //! Whose requests are let in
 //! may be a matter of `listener::addresses`.
 //!
-//! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2, and `http::refuse` for heads that
+//! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2,
+//! `http::retirement` of old connections, and `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
 //! (by `http::shape`), the `http::route`, which an `http::split` may draw an upstream for or an `http::sticky` cookie bring back to an endpoint, its `http::policy` layers `http::policy::compression` (of `http::compression`), `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),

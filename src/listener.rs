@@ -276,6 +276,8 @@ fn outcome(fate: Fate) -> ConnectionOutcome {
     match fate {
         Fate::Refused => ConnectionOutcome::RefusedHead,
         Fate::TimedOut => ConnectionOutcome::Timeout,
+        Fate::Aged => ConnectionOutcome::MaxAge,
+        Fate::Spent => ConnectionOutcome::MaxRequests,
         Fate::Flooded => ConnectionOutcome::Flood,
         Fate::Broken => ConnectionOutcome::Broken,
     }
@@ -338,4 +340,6 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// HTTP/2 streams open at once on one connection.
     pub http2_streams: u32,
+    /// Requests of one connection, after which its client is asked to make a new one; `None` is any number.
+    pub requests_per_connection: Option<usize>,
 }

@@ -254,6 +254,7 @@ fn route(
         face: Face::new(&settings.shaping),
     })
 }
+        exchange_timeout: settings.timeouts.exchange,
 
 fn forward(
     settings: &RouteSettings,
@@ -273,6 +274,7 @@ fn forward(
         retry: settings.retry.clone(),
         cookies,
         timers: Timers::default(),
+        answer_progress: settings.answer_progress,
         removal: Arc::clone(removal),
     })
 }

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 
 pub use compressed::{CompressedBody, Place};
 pub use copied::CopiedBody;
@@ -39,6 +40,18 @@ pub enum Body {
     Compressed(Box<CompressedBody>),
     /// None: the connection becomes a tunnel.
     Tunnel(Box<Agreed>),
+}
+
+impl Body {
+    /// When it is over, if it has to be.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        match self {
+            Self::Upstream(body) => body.ends(),
+            Self::Copied(body) => body.ends(),
+            Self::Compressed(body) => body.ends(),
+            Self::Empty | Self::Full(_) | Self::Tunnel(_) => None,
+        }
+    }
 }
 
 impl http_body::Body for Body {

@@ -63,10 +63,14 @@ pub(super) fn dispatch(
     let chosen = route.choice.as_ref().map(|choice| choice.choose(&mut head.headers, peer));
     let Chosen { upstream, returning } = chosen.unwrap_or_default();
     handle.route(&route.target(upstream).labels);
-    let deadline = route.request_timeout.map(|timeout| Instant::from_std(handle.started()) + timeout);
+    let after = |timeout| Instant::from_std(handle.started()) + timeout;
+    let ends = route.exchange_timeout.map(after);
+    let deadline =
+        route.request_timeout.map(after).map_or(ends, |head| Some(ends.map_or(head, |ends| head.min(ends))));
     let (handle, peer) = (handle.clone(), Arc::clone(peer));
+    let identity = None;
     let request =
-        Routed { head, fields, host, body, handle, peer, parameters, identity: None, deadline, returning };
+        Routed { head, fields, host, body, handle, peer, parameters, identity, deadline, ends, returning };
     Ok(Dispatched { route, upstream, request: Box::new(request) })
 }
 

@@ -38,6 +38,8 @@ pub struct Routed {
     pub identity: Option<Arc<Identity>>,
     /// When the answer's head must be there.
     pub deadline: Option<Instant>,
+    /// When the exchange must be over.
+    pub ends: Option<Instant>,
     /// What a cookie says of where it was before; only where the route asks for it.
     pub returning: Option<Returning>,
 }

@@ -81,6 +81,7 @@ struct WrittenMatch {
 #[derive(Debug, Deserialize)]
 struct WrittenTimeouts {
     request: Written<OrOff<Duration>>,
+    exchange: Written<OrOff<Duration>>,
     attempt: Written<OrOff<Duration>>,
     stream_idle: Written<OrOff<Duration>>,
     tunnel_idle: Written<OrOff<Duration>>,
@@ -90,6 +91,7 @@ struct WrittenTimeouts {
 #[derive(Debug, Deserialize)]
 struct WrittenLimits {
     body: Written<OrOff<Size>>,
+    answer_progress: Written<OrOff<Size>>,
     in_flight: Written<OrOff<Count>>,
 }
 
@@ -172,6 +174,7 @@ impl Route {
             in_flight: self.limits.in_flight.into_option().and_then(OrOff::into_option).map(Into::into),
             rate_limits,
             body_bytes: self.limits.body.or(None),
+            answer_progress: self.limits.answer_progress.or(Some(1 << 10)).unwrap_or(1_u64),
             operation: self.operation.into_option().map(|Operation(operation)| operation),
             attributes,
             addresses: self.addresses.check(check),
@@ -210,6 +213,7 @@ impl WrittenTimeouts {
         let minute = Some(Time::from_mins(1));
         Timeouts {
             request: self.request.or(minute),
+            exchange: self.exchange.or(None),
             attempt: self.attempt.or(None),
             stream_idle: self.stream_idle.or(minute),
             tunnel_idle: self.tunnel_idle.or(Some(Time::from_mins(5))),

@@ -83,7 +83,7 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
             return Box::pin(retry(&plan, rule, request, asked, tried, again)).await;
         }
     }
-    finish(&plan, &request.handle, asked, tried)
+    finish(&plan, &request, asked, tried)
 }
 
 /// Tries until it succeeds, or until the rule has had enough. What came last is what the client gets.
@@ -195,7 +195,8 @@ async fn discard(mut body: Incoming, mut attempt: Attempt, lease: Lease, until: 
 }
 
 /// The answer, or why there is none.
-fn finish(plan: &Plan, handle: &Handle, asked: Asked, tried: Tried) -> Result<Response, Failure> {
+fn finish(plan: &Plan, request: &Routed, asked: Asked, tried: Tried) -> Result<Response, Failure> {
+    let handle = &request.handle;
     let Tried { came, mut attempt, mut picked, progress, .. } = tried;
     match came {
         Ok((mut answer, lease)) => {
@@ -220,15 +221,12 @@ fn finish(plan: &Plan, handle: &Handle, asked: Asked, tried: Tried) -> Result<Re
             let (head, incoming) = answer.into_parts();
             let handle = handle.clone();
             let removal = Arc::clone(&plan.removal);
-            let mut body = UpstreamBody::new(
-                incoming,
-                plan.stream_idle,
-                handle,
-                attempt,
-                lease,
-                picked.in_flight,
-                removal,
-            );
+            let pace = plan.pace(incoming.size_hint().exact());
+            let mut body =
+                UpstreamBody::new(incoming, pace, handle, attempt, lease, picked.in_flight, removal);
+            if let Some(ends) = request.ends {
+                body.end_by(ends);
+            }
             if let Some(call) = called {
                 body.answers(call, progress);
             }

@@ -14,6 +14,7 @@ use super::route::UpstreamHost;
 use super::sticky::Cookies;
 use super::timers::Timers;
 use crate::failure::Detail;
+use crate::listener::timeouts::Pace;
 use crate::upstream::Upstream;
 
 /// What one route's forwarding needs, built once.
@@ -31,6 +32,8 @@ pub struct Plan {
     pub timeout_field: Option<HeaderName>,
     /// How long an answer's body may stand still.
     pub stream_idle: Option<Duration>,
+    /// How many bytes must come by then of an answer whose length is known.
+    pub answer_progress: u64,
     /// How long nothing may pass through a tunnel.
     pub tunnel_idle: Option<Duration>,
     /// Whether a client may ask for a WebSocket.
@@ -46,6 +49,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How fast an answer of this length has to come. Without a length it may be a stream, which says something when
+    /// there is something to say.
+    pub(super) fn pace(&self, length: Option<u64>) -> Option<Pace> {
+        let least = if length.is_some() { self.answer_progress } else { 1 };
+        self.stream_idle.map(|within| Pace { within, least })
+    }
+
     /// When an attempt that has just started is over, and which bound that is.
     pub(super) fn bound(
         &self,

@@ -24,7 +24,7 @@ use super::headers::Peer;
 use super::in_flight::Places;
 use super::streams::{PIECE, Taking};
 use super::upgrade::Agreed;
-use crate::failure::{Detail, Failure, Reason};
+use crate::failure::{Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
 use crate::telemetry::context::{TraceId, traceparent};
@@ -191,8 +191,21 @@ impl Open {
     fn state_cut(&self, handle: &Handle) {
         if let Some(failure) = self.activity.cut_reason() {
             handle.fail(&failure);
-        } else if self.taking.as_ref().is_some_and(|taking| taking.is_given_up()) {
-            handle.fail(&Failure::new(Reason::ClientTimeout).detail(Detail::SlowReader));
+        } else if let Some(detail) = self.taking.as_ref().and_then(|taking| taking.given_up()) {
+            handle.fail(&Failure::new(Reason::ClientTimeout).detail(detail));
+        }
+    }
+
+    /// The connection that it is on.
+    pub(super) fn connection(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// It must be over by then, even if the client does not take the answer.
+    fn end_by(&self, ends: Instant) {
+        match &self.taking {
+            Some(taking) => taking.end_by(ends),
+            None => self.activity.end_by(ends.into_std()),
         }
     }
 
@@ -229,6 +242,9 @@ pub(super) struct Recorded {
 
 impl RecordedBody {
     fn new(body: Body, operation: Operation, activity: Open) -> Self {
+        if let Some(ends) = body.ends() {
+            activity.end_by(ends);
+        }
         let mut recorded = Recorded { body, operation, activity, complete: false, rest: Bytes::new() };
         if recorded.is_end_stream() {
             recorded.end();

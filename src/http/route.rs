@@ -41,6 +41,8 @@ pub struct Route {
     pub reads_parameters: bool,
     /// From the head of the request to the end of the answer's head.
     pub request_timeout: Option<Duration>,
+    /// From the head of the request to the end of the answer.
+    pub exchange_timeout: Option<Duration>,
     /// Tells its streams when its time is over.
     pub removal: Arc<Removal>,
     /// Whether it is in maintenance.
@@ -112,6 +114,7 @@ impl Route {
             host: UpstreamHost::Keep,
             timeouts: Timeouts {
                 request: None,
+                exchange: None,
                 attempt: None,
                 stream_idle: None,
                 tunnel_idle: None,
@@ -122,6 +125,7 @@ impl Route {
             in_flight: None,
             rate_limits: Vec::new(),
             body_bytes: None,
+            answer_progress: 1,
             operation: None,
             attributes: Vec::new(),
             addresses: None,
@@ -141,6 +145,7 @@ impl Route {
             in_flight: None,
             reads_parameters: true,
             request_timeout: None,
+            exchange_timeout: None,
             removal: Arc::default(),
             maintenance: Switched::default(),
             face: None,
@@ -177,6 +182,8 @@ pub struct Settings {
     pub rate_limits: Vec<Box<str>>,
     /// The most bytes of a request's body; `None` is no bound.
     pub body_bytes: Option<u64>,
+    /// How many bytes must come, within the time that an answer may stand still, of one whose length is known.
+    pub answer_progress: u64,
     /// The business operation, `order.create`.
     pub operation: Option<Box<str>>,
     /// Business attributes: key and where its value is read.
@@ -261,6 +268,8 @@ pub enum UpstreamHost {
 pub struct Timeouts {
     /// From the head of the request to the end of the answer's head.
     pub request: Option<Duration>,
+    /// From the head of the request to the last byte of the answer.
+    pub exchange: Option<Duration>,
     /// The same for one attempt.
     pub attempt: Option<Duration>,
     /// An answer's body that stands still.

@@ -25,6 +25,7 @@ use super::in_flight::Bound;
 use super::record::{self, Exchanging, Open, RecordedBody};
 use super::refuse::Refuser;
 use super::rescue::{caught, rescue};
+use super::retirement::Retirement;
 use super::routes::Routes;
 use super::streams::Streams;
 use super::tunnel::Handover;
@@ -128,6 +129,8 @@ impl Server {
         let fields = Fields::of(&head.headers);
         let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
+        let retires = closes && self.retires();
+        let connection = retires.then(|| Arc::clone(activity.connection()));
         let work = caught(|| {
             self.admit(client)?;
             self.in_flight.iter().try_for_each(|bound| activity.places.take(bound))?;
@@ -146,12 +149,20 @@ impl Server {
         Exchanging::new(operation, activity, async move {
             let mut answer = rescue(&handle, &manner, work).await;
             if closes
-                && (drain.is_leaving() || handle.failure().is_some_and(|(reason, _)| ends_connection(reason)))
+                && (drain.is_leaving()
+                    || connection.is_some_and(|connection| connection.is_retiring())
+                    || handle.failure().is_some_and(|(reason, _)| ends_connection(reason)))
             {
                 record::tell_close(answer.headers_mut());
             }
             answer
         })
+    }
+
+    /// Whether clients are asked to make new connections now and then.
+    fn retires(&self) -> bool {
+        self.settings.limits.requests_per_connection.is_some()
+            || self.settings.timeouts.connection_age.is_some()
     }
 
     /// Refuses requests of addresses that the listener does not let in.
@@ -179,12 +190,17 @@ impl Protocol for Server {
         let activity = connection.activity();
         connection.on_refusal(self.refuser.hook(scheme, address, &activity));
         let handover = Handover::default();
-        let streams = Streams::new(&self.tasks, self.settings.timeouts.body);
+        let streams = Streams::new(&self.tasks, self.settings.timeouts.body.within);
+        let most = self.settings.limits.requests_per_connection;
+        let mut retirement = Retirement::at(self.settings.timeouts.connection_age);
         let service = service_fn(|mut request: http::Request<Incoming>| {
             let upgrade = request.extensions_mut().remove::<OnUpgrade>();
             let tunnel = upgrade.map(|client| (client, handover.clone()));
             let taking = (request.version() == Version::HTTP_2).then(|| streams.next());
             let open = Open::new(&activity, taking);
+            if most.is_some_and(|most| activity.served() >= most) {
+                activity.retire(Fate::Spent);
+            }
             let answer = self.exchange(request, &peer, open, &drain);
             async move {
                 let answer = answer.await;
@@ -199,8 +215,18 @@ impl Protocol for Server {
         // who comes when it closes already is told so, too
         let mut moment = drain.moment().min(Moment::Leaving);
         let end = loop {
-            moment = match drain.during(moment, serving.as_mut()).await {
-                Ok(end) => break end,
+            let served = {
+                let working = pin!(retirement.during(&activity, serving.as_mut()));
+                drain.during(moment, working).await
+            };
+            moment = match served {
+                Ok(Some(end)) => break end,
+                Ok(None) if activity.is_http2() => {
+                    serving.as_mut().graceful_shutdown();
+                    continue;
+                }
+                // its next answer says so
+                Ok(None) => continue,
                 Err(later) => later,
             };
             match moment {
@@ -223,6 +249,10 @@ impl Protocol for Server {
                 }
             }
         };
+        if end.as_ref().is_err_and(|error| is_flood(&**error)) {
+            // before anything that is still open on it drops
+            activity.cut(&Failure::new(Reason::BadRequest).detail(Detail::Flood));
+        }
         if let Some(tunnel) = handover.take() {
             let mut passing = pin!(tunnel.run());
             // a tunnel has no end of its own that could be asked for: it goes on until it is cut

@@ -7,15 +7,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use super::body::stall::Stall;
+use crate::failure::Detail;
 
 /// The most bytes of an answer that are handed out at once: what a client has to take within its time.
 pub(super) const PIECE: usize = 64 << 10;
@@ -56,7 +58,7 @@ where
         match self.slot().take() {
             Some(taking) => {
                 let stall = Stall::new(Some(self.bound));
-                self.tasks.spawn(Watched { stream, taking, seen: 0, stall });
+                self.tasks.spawn(Watched { stream, taking, seen: 0, stall, over: None });
             }
             None => {
                 self.tasks.spawn(stream);
@@ -72,7 +74,9 @@ pub(super) struct Taking {
     handed: AtomicU32,
     /// The next one is asked for.
     asked: AtomicBool,
-    given_up: AtomicBool,
+    /// When the exchange must be over, if it has to be.
+    ends: OnceLock<Instant>,
+    given_up: OnceLock<Detail>,
 }
 
 impl Taking {
@@ -87,9 +91,14 @@ impl Taking {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the client took nothing for too long.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed)
+    /// The exchange must be over by then.
+    pub(super) fn end_by(&self, ends: Instant) {
+        let _ = self.ends.set(ends);
+    }
+
+    /// Why the client is no longer waited for: it took nothing for too long, or the time is over.
+    pub(super) fn given_up(&self) -> Option<Detail> {
+        self.given_up.get().copied()
     }
 
     /// The number of the piece that the client has not taken yet.
@@ -107,6 +116,7 @@ pin_project! {
         taking: Arc<Taking>,
         seen: u32,
         stall: Stall,
+        over: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -126,10 +136,15 @@ impl<F: Future> Future for Watched<F> {
             *this.seen = waiting;
             this.stall.moved();
         }
-        if this.stall.poll_over(cx) {
-            this.taking.given_up.store(true, Ordering::Relaxed);
-            return Poll::Ready(());
+        let over = this.taking.ends.get().is_some_and(|ends| {
+            let timer = this.over.get_or_insert_with(|| Box::pin(sleep_until(*ends)));
+            timer.as_mut().poll(cx).is_ready()
+        });
+        let slow = this.stall.poll_over(cx);
+        if !over && !slow {
+            return Poll::Pending;
         }
-        Poll::Pending
+        let _ = this.taking.given_up.set(if over { Detail::Total } else { Detail::SlowReader });
+        Poll::Ready(())
     }
 }

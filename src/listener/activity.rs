@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Detail, Failure, Reason};
 
+/// No moment at all.
+const NEVER: u64 = u64::MAX;
+
 /// How many exchanges are open on a connection, when the last one ended, and why it is cut, if it is.
 #[derive(Debug)]
 pub struct Activity {
@@ -16,6 +19,9 @@ pub struct Activity {
     progress: AtomicU64,
     cut: OnceLock<(Reason, Option<Detail>)>,
     http2: AtomicBool,
+    retiring: AtomicBool,
+    /// When the open exchange of an HTTP/1.1 connection must be over.
+    ends: AtomicU64,
     fate: OnceLock<Fate>,
 }
 
@@ -29,6 +35,8 @@ impl Default for Activity {
             progress: AtomicU64::new(0),
             cut: OnceLock::new(),
             http2: AtomicBool::new(false),
+            retiring: AtomicBool::new(false),
+            ends: AtomicU64::new(NEVER),
             fate: OnceLock::new(),
         }
     }
@@ -45,6 +53,7 @@ impl Activity {
     pub fn end(&self) {
         let since = u64::try_from(self.created.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last_end.store(since, Ordering::Relaxed);
+        self.ends.store(NEVER, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -56,6 +65,29 @@ impl Activity {
     /// How far the answers of an HTTP/2 connection have come, in no unit; it may wrap.
     pub fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
+    }
+
+    /// The open exchange of an HTTP/1.1 connection must be over by then.
+    pub fn end_by(&self, ends: Instant) {
+        let since = ends.saturating_duration_since(self.created).as_nanos();
+        self.ends.store(u64::try_from(since).unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
+    /// When the open exchange must be over, if it has to be.
+    pub fn ends(&self) -> Option<Instant> {
+        let since = self.ends.load(Ordering::Relaxed);
+        (since != NEVER).then(|| self.created + Duration::from_nanos(since))
+    }
+
+    /// The client is to be asked to make a new connection, for this reason.
+    pub fn retire(&self, why: Fate) {
+        self.meets(why);
+        self.retiring.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client is to be asked to make a new connection.
+    pub fn is_retiring(&self) -> bool {
+        self.retiring.load(Ordering::Relaxed)
     }
 
     /// Exchanges open now.
@@ -111,6 +143,10 @@ pub enum Fate {
     Refused,
     /// A bound in time was reached: a slow head, a slow reader, nothing to say.
     TimedOut,
+    /// Its client was asked to make a new one: it was old.
+    Aged,
+    /// The same: it had served as many requests as one may.
+    Spent,
     /// It sent a flood of HTTP/2 frames.
     Flooded,
     /// It broke.

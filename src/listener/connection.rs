@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Fate};
 use super::frames::Guard;
-use super::timeouts::Timeouts;
+use super::timeouts::{Timeouts, Waiting};
 use super::tls::Session;
 use crate::failure::{Detail, Failure, Reason};
 use crate::net::{Socket, Stream};
@@ -55,7 +55,8 @@ pub struct Connection {
     flushed: usize,
     /// Own bytes that take the place of the library's refusal.
     refusal: Option<Vec<u8>>,
-    stalled_since: Option<Instant>,
+    /// What the client has not taken yet is waited for.
+    stalled: Waiting,
     read_closed: bool,
     timer: Option<Pin<Box<Sleep>>>,
     linger: Option<(Instant, usize)>,
@@ -122,7 +123,7 @@ impl Connection {
             head_after: 0,
             flushed: 0,
             refusal: None,
-            stalled_since: None,
+            stalled: Waiting::default(),
             read_closed: false,
             timer: None,
             linger: None,
@@ -275,16 +276,25 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Bounds how long the client may leave unread what it was sent.
-    fn poll_stalled<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.stalled_since = None;
+    /// Bounds how long the client may leave unread what it was sent; `taken` is how much of it a result stands for.
+    fn poll_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+        taken: impl FnOnce(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        let pace = self.timeouts.body;
+        if let Poll::Ready(done) = &result {
+            let bytes = done.as_ref().map_or(usize::MAX, taken);
+            self.stalled.came(bytes as u64, pace);
             return result;
         }
-        let since = *self.stalled_since.get_or_insert_with(Instant::now);
-        ready!(self.poll_deadline(cx, since + self.timeouts.body));
+        let too_slow = self.stalled.deadline(pace).into_std();
+        let over = self.activity.ends().filter(|over| *over < too_slow);
+        ready!(self.poll_deadline(cx, over.unwrap_or(too_slow)));
+        let detail = if over.is_some() { Detail::Total } else { Detail::SlowReader };
         self.activity.meets(Fate::TimedOut);
-        self.activity.cut(&Failure::new(Reason::ClientTimeout).detail(Detail::SlowReader));
+        self.activity.cut(&Failure::new(Reason::ClientTimeout).detail(detail));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -344,7 +354,7 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.poll_stalled(cx, written)
+        self.poll_stalled(cx, written, |written| *written)
     }
 
     fn poll_write_vectored(
@@ -357,7 +367,7 @@ impl AsyncWrite for Connection {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.poll_stalled(cx, written)
+        self.poll_stalled(cx, written, |written| *written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -367,7 +377,8 @@ impl AsyncWrite for Connection {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_refusal(cx))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        let flushed = self.poll_stalled(cx, flushed);
+        // all that there was has been taken
+        let flushed = self.poll_stalled(cx, flushed, |()| usize::MAX);
         if flushed.is_ready() && self.activity.open() == 0 && self.flushed != self.activity.served() {
             self.flushed = self.activity.served();
             // the library asked for the next head before this answer's end, when nothing bounded the wait

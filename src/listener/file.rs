@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use self::tls::WrittenTls;
 use super::addresses::WrittenAddresses;
 use super::proxy::Versions;
+use super::timeouts::Pace;
 use super::{Address, Limits, Settings, Timeouts};
 use crate::setting::leaf::{text, word};
 use crate::setting::network::Network;
@@ -47,6 +48,8 @@ struct WrittenLimits {
     header_count: Written<Count>,
     uri_bytes: Written<Size>,
     http2_streams: Written<Count>,
+    requests_per_connection: Written<OrOff<Count>>,
+    body_progress: Written<OrOff<Size>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +58,7 @@ struct WrittenTimeouts {
     head: Written<Duration>,
     idle: Written<Duration>,
     body: Written<Duration>,
+    connection_age: Written<OrOff<Duration>>,
 }
 
 impl Listener {
@@ -93,8 +97,8 @@ impl Listener {
             trusted_proxies: self.trusted_proxies.into_elements().map(|Network(net)| net).collect(),
             addresses: self.addresses.check(check),
             context,
+            timeouts: self.timeouts.check(self.limits.progress()),
             limits: self.limits.check(),
-            timeouts: self.timeouts.check(),
         })
     }
 }
@@ -129,6 +133,12 @@ impl WrittenContext {
 }
 
 impl WrittenLimits {
+    /// How many bytes of a body have to come within its time.
+    fn progress(&self) -> u64 {
+        let written = self.body_progress.get();
+        written.map_or(1 << 10, |written| written.into_option().map_or(1, Into::into))
+    }
+
     fn check(self) -> Limits {
         Limits {
             connections: self.connections.or(10_000),
@@ -142,18 +152,24 @@ impl WrittenLimits {
             header_count: self.header_count.or(100),
             uri_bytes: self.uri_bytes.or(8 << 10),
             http2_streams: self.http2_streams.or(128),
+            requests_per_connection: self
+                .requests_per_connection
+                .into_option()
+                .and_then(OrOff::into_option)
+                .map(Into::into),
         }
     }
 }
 
 impl WrittenTimeouts {
-    fn check(self) -> Timeouts {
+    fn check(self, progress: u64) -> Timeouts {
         let seconds = time::Duration::from_secs;
         Timeouts {
             handshake: self.handshake.or(seconds(10)),
             head: self.head.or(seconds(10)),
             idle: self.idle.or(seconds(60)),
-            body: self.body.or(seconds(30)),
+            body: Pace { within: self.body.or(seconds(30)), least: progress },
+            connection_age: self.connection_age.or(None),
         }
     }
 }

@@ -21,6 +21,7 @@ mod metrics;
 mod orders;
 mod overload;
 mod panics;
+mod pace;
 mod parsers;
 mod privacy;
 mod process;

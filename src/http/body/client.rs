@@ -1,10 +1,9 @@
-//! What the client sends, as it comes: counted, bounded in size and in standing still.
+//! What the client sends, as it comes: counted, bounded in size and in the time that it takes.
 
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
@@ -13,6 +12,7 @@ use hyper::body::Incoming;
 use super::error::BodyError;
 use super::stall::Stall;
 use crate::failure::{Detail, Failure, Reason};
+use crate::listener::timeouts::Pace;
 use crate::telemetry::Handle;
 
 /// What the client sends. Whatever is wrong with it is stated here.
@@ -32,9 +32,9 @@ struct Limit {
 }
 
 impl ClientBody {
-    /// What comes; it may stand still for `stall`.
-    pub(super) fn new(incoming: Incoming, handle: Handle, stall: Duration) -> Self {
-        Self { incoming, handle, stall: Stall::new(Some(stall)), limit: None }
+    /// What comes, at this pace or faster.
+    pub(super) fn new(incoming: Incoming, handle: Handle, pace: Pace) -> Self {
+        Self { incoming, handle, stall: Stall::at(Some(pace)), limit: None }
     }
 
     /// Refuses what is longer than this, by this rule: at once where the length is announced, else when it is
@@ -74,7 +74,6 @@ impl ClientBody {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
-        self.stall.moved();
         match frame {
             None => Poll::Ready(None),
             Some(Err(error)) => {
@@ -85,6 +84,7 @@ impl ClientBody {
                 if let Some(data) = frame.data_ref() {
                     self.handle.request_bytes(data.len());
                     let length = data.len() as u64;
+                    self.stall.came(length);
                     if let Some(limit) = &mut self.limit {
                         let Some(rest) = limit.remaining.checked_sub(length) else {
                             let error =

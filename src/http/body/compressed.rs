@@ -10,6 +10,7 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::Body;
 use super::error::BodyError;
@@ -50,6 +51,11 @@ impl CompressedBody {
     /// This body by this coding.
     pub fn new(body: Body, coding: Coding, place: Place) -> Self {
         Self { body, encoder: Some(Encoder::new(coding)), held: false, trailers: None, _place: place }
+    }
+
+    /// When it is over, if it has to be.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.body.ends()
     }
 
     fn finish(&mut self) -> Option<Bytes> {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
 
 use super::end::is_last;
 use super::error::BodyError;
@@ -35,6 +36,11 @@ impl CopiedBody {
     pub fn new(body: Box<UpstreamBody>, handle: Handle, pointers: Arc<[(usize, Pointer)]>) -> Self {
         let length = usize::try_from(body.size_hint().lower()).unwrap_or(MOST).min(MOST);
         Self { body, copy: Vec::with_capacity(length), reader: Some(Reader { handle, pointers }) }
+    }
+
+    /// When it is over, if it has to be.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.body.ends()
     }
 
     fn copy(&mut self, data: &[u8]) {

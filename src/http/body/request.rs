@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -17,6 +16,7 @@ use super::error::BodyError;
 use super::kept::Kept;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::expect::Gate;
+use crate::listener::timeouts::Pace;
 use crate::telemetry::Handle;
 
 /// A request's body on its way to the upstream: as it comes, or kept to be sent once more; held back while the
@@ -38,15 +38,15 @@ enum From {
 }
 
 impl RequestBody {
-    /// Wraps what the client sends; it may stand still for `stall`.
-    pub fn new(incoming: Incoming, handle: Handle, stall: Duration) -> Self {
+    /// Wraps what the client sends, at this pace or faster.
+    pub fn new(incoming: Incoming, handle: Handle, pace: Pace) -> Self {
         let progress = Progress::default();
         let from = if incoming.is_end_stream() {
             progress.set(Progress::SENT);
             handle.request_sent();
             From::Nothing
         } else {
-            From::Client(ClientBody::new(incoming, handle.clone(), stall))
+            From::Client(ClientBody::new(incoming, handle.clone(), pace))
         };
         Self { from, handle, gate: None, progress }
     }

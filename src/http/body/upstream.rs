@@ -1,16 +1,15 @@
-//! What the upstream sends, as it comes: counted by nobody here, bounded in standing still, ending its attempt.
+//! What the upstream sends, as it comes: counted by nobody here, bounded in time, ending its attempt.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::end::is_last;
 use super::error::BodyError;
@@ -20,6 +19,7 @@ use crate::failure::{Detail, Failure, Reason};
 use crate::http::grpc::{self, Call};
 use crate::http::pool::Lease;
 use crate::http::removal::{Removal, Watched};
+use crate::listener::timeouts::Pace;
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::InFlight;
 
@@ -33,6 +33,8 @@ pub struct UpstreamBody {
     attempt: Option<Attempt>,
     lease: Option<Lease>,
     broken: Option<BodyError>,
+    /// When the exchange is over, if it has to be.
+    ends: Option<Pin<Box<Sleep>>>,
     call: Option<Box<Called>>,
     removal: Watched,
     in_flight: InFlight,
@@ -49,11 +51,10 @@ struct Called {
 }
 
 impl UpstreamBody {
-    /// The body that belongs to this attempt; it may stand still for `idle`, and ends early when its route's time is
-    /// over.
+    /// The body that belongs to this attempt, at this pace or faster; it ends early when its route's time is over.
     pub fn new(
         incoming: Incoming,
-        idle: Option<Duration>,
+        pace: Option<Pace>,
         handle: Handle,
         attempt: Attempt,
         lease: Lease,
@@ -61,13 +62,26 @@ impl UpstreamBody {
         removal: Arc<Removal>,
     ) -> Self {
         let (attempt, lease) = (Some(attempt), Some(lease));
-        let stall = Stall::new(idle);
-        let (broken, call, removal) = (None, None, Watched::new(removal));
-        let mut body = Self { incoming, stall, handle, attempt, lease, broken, call, removal, in_flight };
+        let stall = Stall::at(pace);
+        let (broken, ends, call, removal) = (None, None, None, Watched::new(removal));
+        let mut body =
+            Self { incoming, stall, handle, attempt, lease, broken, ends, call, removal, in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
         body
+    }
+
+    /// It is over by then, whatever is missing of it.
+    pub(in crate::http) fn end_by(&mut self, ends: Instant) {
+        if self.attempt.is_some() {
+            self.ends = Some(Box::pin(tokio::time::sleep_until(ends)));
+        }
+    }
+
+    /// When it is over, if it has to be.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        self.ends.as_ref().map(|ends| ends.deadline())
     }
 
     /// It answers this call, whose head had no status; the request's messages may still come.
@@ -132,6 +146,15 @@ impl UpstreamBody {
         self.broken(&failure, cx)
     }
 
+    /// The time for the whole exchange is over.
+    fn too_long(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let failure = Failure::new(Reason::UpstreamTimeout).detail(Detail::Total);
+        if self.call.is_some() {
+            return Poll::Ready(Some(Ok(self.end_call(&failure))));
+        }
+        self.broken(&failure, cx)
+    }
+
     fn is_over(&self) -> bool {
         self.call.as_ref().is_some_and(|call| call.is_over)
     }
@@ -179,9 +202,18 @@ impl http_body::Body for UpstreamBody {
         if self.removal.is_over() {
             return self.removed(cx);
         }
+        if let Some(ends) = &mut self.ends
+            && ends.as_mut().poll(cx).is_ready()
+        {
+            return self.too_long(cx);
+        }
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending if self.is_stalled(cx) => {
-                return self.broken(&Reason::StreamIdleTimeout.into(), cx);
+                let mut failure = Failure::new(Reason::StreamIdleTimeout);
+                if self.stall.is_in_drops() {
+                    failure = failure.detail(Detail::SlowBody);
+                }
+                return self.broken(&failure, cx);
             }
             Poll::Pending if self.stall.is_long() && self.removal.poll_over(cx) => {
                 return self.removed(cx);
@@ -189,7 +221,6 @@ impl http_body::Body for UpstreamBody {
             Poll::Pending => return self.poll_deadline(cx).map(|trailers| Some(Ok(trailers))),
             Poll::Ready(frame) => frame,
         };
-        self.stall.moved();
         match frame {
             None => {
                 self.call_ended(None);
@@ -197,8 +228,11 @@ impl http_body::Body for UpstreamBody {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
-                if let (Some(attempt), Some(data)) = (&mut self.attempt, frame.data_ref()) {
-                    attempt.response_bytes(data.len());
+                if let Some(data) = frame.data_ref() {
+                    self.stall.came(data.len() as u64);
+                    if let Some(attempt) = &mut self.attempt {
+                        attempt.response_bytes(data.len());
+                    }
                 }
                 // a call's status comes after its last byte
                 let is_over = frame.is_trailers() || self.incoming.is_end_stream();

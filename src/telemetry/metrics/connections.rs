@@ -24,6 +24,10 @@ pub enum ConnectionOutcome {
     TlsFailed,
     /// It took too long: over its handshake, over a head, or with nothing to say.
     Timeout,
+    /// It was old, and its client asked to make a new one.
+    MaxAge,
+    /// It had served as many requests as one may, and its client was asked to make a new one.
+    MaxRequests,
     /// It sent a head that was refused.
     RefusedHead,
     /// It sent a flood of HTTP/2 frames.
@@ -34,7 +38,7 @@ pub enum ConnectionOutcome {
 
 impl ConnectionOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Accepted,
         Self::RefusedLimit,
         Self::RefusedClientLimit,
@@ -42,6 +46,8 @@ impl ConnectionOutcome {
         Self::AcceptError,
         Self::TlsFailed,
         Self::Timeout,
+        Self::MaxAge,
+        Self::MaxRequests,
         Self::RefusedHead,
         Self::Flood,
         Self::Broken,
@@ -57,6 +63,8 @@ impl ConnectionOutcome {
             Self::AcceptError => "accept_error",
             Self::TlsFailed => "tls_failed",
             Self::Timeout => "timeout",
+            Self::MaxAge => "max_age",
+            Self::MaxRequests => "max_requests",
             Self::RefusedHead => "refused_head",
             Self::Flood => "flood",
             Self::Broken => "broken",

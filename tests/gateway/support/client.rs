@@ -261,6 +261,23 @@ impl Raw {
         }
     }
 
+    /// Sends these bytes over and over, in this time, until something comes or the gateway has closed.
+    pub async fn drips(&mut self, bytes: &[u8], every: std::time::Duration) {
+        let (from, mut to) = self.wire.stream.split();
+        let mut ticks = tokio::time::interval(every);
+        let dripping = async {
+            loop {
+                tokio::select! {
+                    _ = from.readable() => return,
+                    _ = ticks.tick() => if to.write_all(bytes).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        };
+        within("the end of the drops", dripping).await;
+    }
+
     /// Sends nothing more, but still reads.
     pub async fn finish(&mut self) {
         self.wire.stream.shutdown().await.unwrap();
