@@ -99,15 +99,58 @@ async fn retry(
     loop {
         indexes.push(tried.picked.index);
         let at = Instant::now() + again.wait;
+        let before = Before::of(&tried);
         give_up(tried, at).await;
         if !again.wait.is_zero() {
             sleep_until(at).await;
         }
-        let picked = plan.upstream.pick(&indexes)?;
+        let Ok(picked) = plan.upstream.pick(&indexes) else {
+            request.handle.not_retried(NotRetried::NoPlace);
+            return before.instead(&request.handle);
+        };
         tried = try_once(plan, &mut request, asked, picked, again.fresh).await;
         match judge(plan, rule, &mut request, &tried, &indexes) {
             Some(next) => again = next,
-            None => return finish(plan, &request.handle, asked, tried),
+            None => return finish(plan, &request, asked, tried),
+        }
+    }
+}
+
+/// What is left of an attempt whose retry found no place: it is why the request failed, not the want of a place.
+enum Before {
+    Failed(Failure),
+    Answered(StatusCode, Option<HeaderValue>),
+}
+
+impl Before {
+    fn of(tried: &Tried) -> Self {
+        match &tried.came {
+            Err(failure) => Self::Failed((failure.reason, failure.detail).into()),
+            // a call's status, which is told as one
+            Ok((answer, _)) if grpc::status(answer.headers()).is_some() => {
+                Self::Failed(Reason::GrpcStatus.into())
+            }
+            Ok((answer, _)) => {
+                Self::Answered(answer.status(), answer.headers().get(header::RETRY_AFTER).cloned())
+            }
+        }
+    }
+
+    /// The failure, or the answer's head: its body has been given up.
+    fn instead(self, handle: &Handle) -> Result<Response, Failure> {
+        match self {
+            Self::Failed(failure) => Err(failure),
+            Self::Answered(status, retry_after) => {
+                if status.is_server_error() {
+                    handle.fail(&Reason::UpstreamStatus.into());
+                }
+                let mut answer = Response::new(Body::Empty);
+                *answer.status_mut() = status;
+                if let Some(retry_after) = retry_after {
+                    answer.headers_mut().insert(header::RETRY_AFTER, retry_after);
+                }
+                Ok(answer)
+            }
         }
     }
 }

@@ -16,17 +16,20 @@ pub enum NotRetried {
     OutOfTime,
     /// The upstream's retry budget is used up.
     BudgetExhausted,
+    /// When its turn came there was no endpoint for it, or no room: the breaker was open.
+    NoPlace,
 }
 
 impl NotRetried {
     /// Every word, in the order of [`NotRetried::index`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AttemptsUsed,
         Self::NotIdempotent,
         Self::BodyNotKept,
         Self::RetryAfter,
         Self::OutOfTime,
         Self::BudgetExhausted,
+        Self::NoPlace,
     ];
 
     /// The word in attributes, labels and logs.
@@ -38,6 +41,7 @@ impl NotRetried {
             Self::RetryAfter => "retry_after",
             Self::OutOfTime => "out_of_time",
             Self::BudgetExhausted => "budget_exhausted",
+            Self::NoPlace => "no_place",
         }
     }
 

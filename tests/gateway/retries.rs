@@ -549,3 +549,45 @@ mod h2 {
         let _ = stream.read_to_end(&mut rest).await;
     }
 }
+
+#[tokio::test]
+async fn a_retry_that_finds_no_place_does_not_hide_why_the_first_attempt_failed() {
+    // the breaker has room for one, which somebody else takes while the retry waits
+    let gate = Gate::new();
+    let held = Answer::status(200).gate(&gate).data("held");
+    let script = move |seen: &Seen| match seen.target.as_str() {
+        "/held" => held.clone(),
+        _ => Answer::status(503).header("retry-after", "1"),
+    };
+    let text = format!("{ALL}attempts = 8\n[upstreams.shop.breaker]\nrequests = 1\n");
+    let stage = Stage::and(script, &text).await;
+    let mut client = stage.client().await;
+    let first = tokio::spawn(async move { client.get("/").await });
+    stage.origin.seen_when("the first attempt", |seen| seen.len() == 1).await;
+    let mut other = stage.client().await;
+    let holding = tokio::spawn(async move { while other.get("/held").await.status != 200 {} });
+    let taken = |seen: &[Seen]| seen.iter().any(|seen| seen.target == "/held");
+    stage.origin.seen_when("the place is taken", taken).await;
+    let reply = within("the first answer", first).await.unwrap();
+    assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")));
+    let line = stage.gateway.logged(&reply.trace_id()).await;
+    assert_eq!(
+        (&line["reason"], &line["not_retried"]),
+        (&"upstream_status".into(), &"no_place".into()),
+        "{line}"
+    );
+    gate.open();
+    within("the other answer", holding).await.unwrap();
+
+    // there is no endpoint any more when its turn comes
+    let text = format!("{ALL}[routes.all.timeouts]\nattempt = '300ms'\n");
+    let stage = Stage::and(Answer::stall(), &text).await;
+    let mut client = stage.client().await;
+    let asking = tokio::spawn(async move { client.get("/").await });
+    stage.origin.seen_when("the attempt", |seen| seen.len() == 1).await;
+    assert!(stage.gateway.set_in_use("shop", stage.origin.address, false));
+    let reply = within("the answer", asking).await.unwrap();
+    assert_eq!((reply.status, reply.reason().as_deref()), (504, Some("upstream_timeout")));
+    let line = stage.gateway.logged(&reply.trace_id()).await;
+    assert_eq!(line["not_retried"], "no_place", "{line}");
+}
