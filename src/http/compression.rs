@@ -1,7 +1,7 @@
 //! Compression of answers (RFC 9110 section 8.4): which, by which coding, and what their headers say of it.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, request};
+use http::{StatusCode, request};
 
 use super::accept::coding_quality;
 use super::headers;
@@ -63,12 +63,11 @@ impl MediaType {
 }
 
 impl Compression {
-    /// The coding that the client wants most of ours; `None` if the request allows none.
+    /// The coding that the client wants most of ours; `None` if the request allows none. A `HEAD` is told of what `GET`
+    /// would get (RFC 9110 section 9.3.2).
     pub(super) fn choose(&self, request: &request::Parts) -> Option<Coding> {
         let headers = &request.headers;
-        let fits = request.method != Method::HEAD
-            && !headers.contains_key(header::RANGE)
-            && !forbids_transformation(headers);
+        let fits = !headers.contains_key(header::RANGE) && !forbids_transformation(headers);
         let quality = |coding: Coding| coding_quality(headers, coding.word());
         let best = || self.codings.iter().copied().rev().max_by_key(|coding| quality(*coding));
         fits.then(best)?.filter(|coding| quality(*coding) > 0)
@@ -98,6 +97,11 @@ pub(super) fn tell(headers: &mut HeaderMap, coding: Coding) {
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.word()));
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::ACCEPT_RANGES);
+    weaken(headers);
+}
+
+/// The answer's tag, as it is once the body is compressed.
+pub(super) fn weaken(headers: &mut HeaderMap) {
     // what a strong one names, byte by byte, is the uncompressed answer (RFC 9110 section 8.8.3)
     let strong = headers.get(header::ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
     if let Some(weak) = strong.map(|tag| [b"W/", tag.as_bytes()].concat())
@@ -112,7 +116,7 @@ pub(super) fn tell_choice(headers: &mut HeaderMap) {
     headers::vary(headers, "accept-encoding");
 }
 
-fn forbids_transformation(headers: &HeaderMap) -> bool {
+pub(super) fn forbids_transformation(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::CACHE_CONTROL)
         .iter()
@@ -166,7 +170,7 @@ mod tests {
             ("GET", &[("accept-encoding", "deflate")], None),
             ("GET", &[("accept-encoding", "gzip;q=0")], None),
             ("GET", &[], None),
-            ("HEAD", &[("accept-encoding", "gzip")], None),
+            ("HEAD", &[("accept-encoding", "gzip")], Some(Coding::Gzip)),
             ("GET", &[("accept-encoding", "gzip"), ("range", "bytes=0-1")], None),
             ("GET", &[("accept-encoding", "gzip"), ("cache-control", "no-cache, No-Transform")], None),
         ] {

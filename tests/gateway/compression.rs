@@ -118,8 +118,35 @@ async fn what_must_not_be_compressed_passes_as_it_came() {
     ] {
         assert!(is_plain(&ask(&stage, "GET", fields).await), "{what}");
     }
+}
+
+#[tokio::test]
+async fn a_head_is_told_what_a_get_would_get() {
+    let answer = |length: u64| {
+        let plain = Answer::status(200).header(JSON.0, JSON.1).announced(length);
+        plain.header("etag", "\"v1\"").header("accept-ranges", "bytes")
+    };
+    let stage = compressing(answer(4096), "min_size = '1KiB'").await;
     let head = ask(&stage, "HEAD", &[ANY]).await;
-    assert_eq!((head.status, head.header("content-encoding")), (200, None));
+    assert_eq!((head.status, head.header("content-encoding")), (200, Some("zstd")));
+    assert_eq!((head.header("vary"), head.header("etag")), (Some("accept-encoding"), Some("W/\"v1\"")));
+    assert_eq!((head.header("content-length"), head.header("accept-ranges")), (None, None));
+    let plain = ask(&stage, "HEAD", &[]).await;
+    assert_eq!((plain.header("content-length"), plain.header("etag")), (Some("4096"), Some("\"v1\"")));
+    assert_eq!(plain.header("vary"), Some("accept-encoding"));
+    let short = compressing(answer(1023), "min_size = '1KiB'").await;
+    let head = ask(&short, "HEAD", &[ANY]).await;
+    assert_eq!((head.header("content-length"), head.header("content-encoding")), (Some("1023"), None));
+}
+
+#[tokio::test]
+async fn a_304_has_the_tag_and_the_vary_of_the_answer_that_it_stands_for() {
+    let stage = compressing(Answer::status(304).header("etag", "\"v1\""), "").await;
+    for (fields, tag) in [(&[ANY][..], "W/\"v1\""), (&[], "\"v1\"")] {
+        let reply = ask(&stage, "GET", fields).await;
+        assert_eq!((reply.status, reply.header("etag")), (304, Some(tag)));
+        assert_eq!(reply.header("vary"), Some("accept-encoding"));
+    }
 }
 
 #[tokio::test]
