@@ -19,7 +19,8 @@ pub mod reloads;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ::metrics::{Counter, Gauge};
@@ -51,7 +52,6 @@ pub struct Metrics {
     contexts: [Counter; Origin::ALL.len()],
     active: ActiveGauges,
     attempts_active: ActiveGauges,
-    operations: Mutex<Vec<Box<str>>>,
     unmatched: RouteLabels,
 }
 
@@ -68,7 +68,6 @@ impl Metrics {
             contexts: Origin::ALL.map(context),
             active: ActiveGauges::default(),
             attempts_active: ActiveGauges::default(),
-            operations: Mutex::default(),
             unmatched: unmatched(),
             registry,
         })
@@ -207,7 +206,7 @@ impl Metrics {
                 response_size: histogram(family::RESPONSE_SIZE),
                 first_byte: histogram(family::FIRST_BYTE),
                 overhead: histogram(family::OVERHEAD),
-                operation: self.operation_number(route.operation.as_deref().unwrap_or_default()),
+                operation: operation_number(route.operation.as_deref()),
             }
         })
     }
@@ -231,16 +230,6 @@ impl Metrics {
                 connections: self.registry.owned_gauge(family::ENDPOINT_CONNECTIONS, &labels),
             }
         })
-    }
-
-    /// A small number for a business operation; there are as many as the configuration names.
-    fn operation_number(&self, operation: &str) -> u32 {
-        let mut known = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = known.iter().position(|name| &**name == operation).unwrap_or_else(|| {
-            known.push(operation.into());
-            known.len() - 1
-        });
-        u32::try_from(place).unwrap_or(u32::MAX)
     }
 
     fn duration<'a>(&self, route: &'a RouteLabels, key: Key) -> Cow<'a, Histogram> {
@@ -272,7 +261,7 @@ impl Metrics {
         reason: Option<Reason>,
     ) -> Cow<'a, Counter> {
         let class = status_class(status);
-        let number = u64::from(class.as_bytes()[0]) << 8 | reason_number(reason);
+        let number = u128::from(class.as_bytes()[0]) << 8 | reason_number(reason);
         route.series.requests.get(number, || {
             let labels = [
                 ("tracegate_route", &*route.route),
@@ -435,11 +424,11 @@ impl Retry {
         }
     }
 
-    fn number(self) -> u64 {
+    fn number(self) -> u128 {
         match self {
             Self::Succeeded => 0,
             Self::Failed => 1,
-            Self::Not(why) => 2 + u64::from(why.index()),
+            Self::Not(why) => 2 + u128::from(why.index()),
         }
     }
 }
@@ -451,7 +440,7 @@ struct Key {
     scheme: Option<Scheme>,
     status: Option<u16>,
     error: Option<ErrorType>,
-    operation: u32,
+    operation: u64,
 }
 
 impl Key {
@@ -465,7 +454,7 @@ impl Key {
         }
     }
 
-    fn of_attempt(record: &Record, attempt: &AttemptRecord, operation: u32) -> Self {
+    fn of_attempt(record: &Record, attempt: &AttemptRecord, operation: u64) -> Self {
         Self {
             method: record.exchange.method,
             scheme: None,
@@ -476,7 +465,7 @@ impl Key {
     }
 
     /// The key of a [`Table`](super::series::Table).
-    fn number(self) -> u64 {
+    fn number(self) -> u128 {
         let scheme = self.scheme.map_or(0, |scheme| 1 + scheme.index());
         let error = match self.error {
             None => 0,
@@ -484,9 +473,9 @@ impl Key {
             // which status it is stands in the number already
             Some(ErrorType::Status(_)) => 0xff,
         };
-        let status = self.status.map_or(0, |status| if is_known(status) { u64::from(status) } else { 1 });
-        let exchange = (scheme << 4 | self.method.index()) as u64;
-        u64::from(self.operation) << 32 | error << 24 | status << 8 | exchange
+        let status = self.status.map_or(0, |status| if is_known(status) { u128::from(status) } else { 1 });
+        let exchange = (scheme << 4 | self.method.index()) as u128;
+        u128::from(self.operation) << 64 | error << 24 | status << 8 | exchange
     }
 
     /// Makes something with these labels and those that both duration histograms have. What was not
@@ -514,8 +503,15 @@ impl Key {
     }
 }
 
-fn reason_number(reason: Option<Reason>) -> u64 {
-    reason.map_or(0, |reason| 1 + u64::from(reason.index()))
+/// A number for a business operation, made of its name: nothing has to be remembered of those that are gone.
+fn operation_number(operation: Option<&str>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    operation.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn reason_number(reason: Option<Reason>) -> u128 {
+    reason.map_or(0, |reason| 1 + u128::from(reason.index()))
 }
 
 /// The status as text; three digits that no class knows are `_OTHER`.

@@ -44,7 +44,7 @@ pub(super) struct RouteHandles {
     pub(super) first_byte: Histogram,
     pub(super) overhead: Histogram,
     /// Stands for the business operation in the keys of [`EndpointSeries::durations`].
-    pub(super) operation: u32,
+    pub(super) operation: u64,
 }
 
 /// What a route has one of, once it has had a stream.
@@ -68,13 +68,15 @@ pub(super) struct Table<T> {
     slots: OnceLock<Box<[Slot<T>]>>,
 }
 
-type Slot<T> = OnceLock<(u64, T)>;
+type Slot<T> = OnceLock<(u128, T)>;
 
 impl<T: Clone> Table<T> {
     /// The handle of this key, made if it is not there.
-    pub(super) fn get(&self, key: u64, make: impl Fn() -> T) -> Cow<'_, T> {
+    pub(super) fn get(&self, key: u128, make: impl Fn() -> T) -> Cow<'_, T> {
         let slots = self.slots.get_or_init(|| (0..SLOTS).map(|_| OnceLock::new()).collect());
-        let start = usize::try_from(key.wrapping_mul(SPREAD) >> (u64::BITS - SLOTS.ilog2())).unwrap_or(0);
+        #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
+        let folded = (key >> 64) as u64 ^ key as u64;
+        let start = usize::try_from(folded.wrapping_mul(SPREAD) >> (u64::BITS - SLOTS.ilog2())).unwrap_or(0);
         let mut probed = slots[start..].iter().chain(&slots[..start]);
         let found = probed.find_map(|slot| {
             let (owner, handle) = slot.get_or_init(|| (key, make()));
@@ -112,14 +114,14 @@ mod tests {
     fn a_table_makes_each_handle_once_until_it_is_full() {
         let made = Cell::new(0);
         let table = Table::default();
-        let ask = |key: u64| {
+        let ask = |key: u128| {
             *table.get(key, || {
                 made.set(made.get() + 1);
                 key * 10
             })
         };
         for _ in 0..3 {
-            for key in 0..SLOTS as u64 {
+            for key in 0..SLOTS as u128 {
                 assert_eq!(ask(key), key * 10);
             }
         }

@@ -307,7 +307,7 @@ async fn reload_under_load(reloads: usize, clients: usize) {
         move |_| going.load(Ordering::Relaxed)
     });
     let mut client = Client::http1(process.address).await;
-    let mut before = (0, 0);
+    let mut before = (0, 0, 0);
     for number in 1..=reloads {
         swap(&process, number);
         process.replace(&text(number));
@@ -319,7 +319,7 @@ async fn reload_under_load(reloads: usize, clients: usize) {
             assert_eq!(over_tls.get("/").await.status, 200, "its connection is the first one");
         }
         if number == WARM {
-            before = (process.memory(), process.open_files());
+            before = (process.memory(), process.open_files(), tasks(&process).await);
         }
     }
     going.store(false, Ordering::Relaxed);
@@ -334,8 +334,67 @@ async fn reload_under_load(reloads: usize, clients: usize) {
         let labels = [("tracegate_route", "all"), ("status_class", failed)];
         assert_eq!(metrics.count("tracegate_requests_total", &labels), 0, "{failed}");
     }
-    let after = (process.memory(), process.open_files());
-    println!("{reloads} reloads, {answers} answers; memory in KiB and open files {before:?} → {after:?}");
+    let after = (process.memory(), process.open_files(), tasks(&process).await);
+    println!(
+        "{reloads} reloads, {answers} answers; memory in KiB, open files, tasks: {before:?} → {after:?}"
+    );
     assert!(after.0 < before.0 + (16 << 10), "memory grew: {before:?} → {after:?} KiB, files");
     assert!(after.1 < before.1 + 16, "open files grew: {before:?} → {after:?}");
+    // the clients of the load have gone by then
+    assert!(after.2 < before.2 + 16, "tasks: {before:?} → {after:?}");
+}
+
+/// How many tasks it has.
+async fn tasks(process: &Process) -> u64 {
+    Metrics::parse(get_admin(process.admin, "/metrics").await.text()).count("tracegate_runtime_tasks", &[])
+}
+
+#[tokio::test]
+async fn names_that_come_and_go_with_reloads_leave_a_bounded_page_and_bounded_memory() {
+    const MOST: usize = 40;
+    let origin = Origin::start(Answer::ok()).await;
+    // each reload has another operation and another name for the endpoint
+    let endpoint = |number: u32| format!("{}:9", std::net::Ipv4Addr::from(0x7f80_0000 | number));
+    let text = |number: u32| {
+        let endpoint = endpoint(number);
+        format!(
+            "[metrics]\nmax_series = {MOST}\n[telemetry.access_log]\nenabled = false\n[reload]\nwatch = 'off'\n[upstreams.shop]\n\
+             endpoints = ['http://{}', 'http://{endpoint}']\noutliers = 'off'\n[routes.all]\n\
+             match.path = '/{{*path}}'\nupstream = 'shop'\noperation = 'op{number}.read'\n\
+             [routes.r{number}]\nmatch.path = '/only/{number}'\nupstream = 'shop'\n",
+            origin.address
+        )
+    };
+    let process = Process::start(&text(1), None).await;
+    let mut client = Client::http1(process.address).await;
+    let mut warm = 0;
+    for number in 2..=300 {
+        process.replace(&text(number));
+        process.signal("HUP");
+        let generation = u64::from(number);
+        process.status_when("the reload", |status| status["configuration"]["generation"] == generation).await;
+        for path in ["/".to_owned(), format!("/only/{number}"), "/a".to_owned(), "/b".to_owned()] {
+            client.get(&path).await;
+        }
+        if number == 100 {
+            warm = process.memory();
+        }
+    }
+    let page = get_admin(process.admin, "/metrics").await;
+    let metrics = Metrics::parse(page.text());
+    for (family, label) in [
+        ("http_server_request_duration_seconds_count", "tracegate_operation"),
+        ("http_client_request_duration_seconds_count", "tracegate_operation"),
+        ("tracegate_endpoint_usable", "tracegate_endpoint"),
+        ("tracegate_endpoint_requests_total", "tracegate_endpoint"),
+        ("tracegate_requests_total", "tracegate_route"),
+    ] {
+        let values = metrics.label_values(family, label);
+        assert!(values.len() <= MOST + 1, "{family}: {}", values.len());
+    }
+    // those that are in use have not given way
+    let usable = metrics.label_values("tracegate_endpoint_usable", "tracegate_endpoint");
+    assert!(usable.contains(&endpoint(300)), "{usable:?}");
+    let grown = process.memory().saturating_sub(warm);
+    assert!(grown < 8 << 10, "{grown} KiB more after 200 reloads");
 }

@@ -2,7 +2,8 @@
 //!
 //! Whoever counts holds a handle, which is a share in its series. A route or an endpoint that is no longer
 //! served drops its handles; what has nobody left stays on the page until [`EXPIRE_AFTER`] is over, so that
-//! its last values are scraped, and is forgotten then. A family that is full counts further labels in one
+//! its last values are scraped, and is forgotten then, or before if others need its place: however often names
+//! change, a family grows no larger than it may. One that is full of series in use counts further labels in one
 //! series, `_other`.
 
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ struct Kept {
     /// By their labels as on the page.
     series: BTreeMap<Arc<str>, Series>,
     looked_through: Instant,
+    /// The last look found somebody who could give way.
+    made_room: bool,
     told_full: bool,
 }
 
@@ -68,7 +71,12 @@ impl Owned {
         let group = |family: &Family| {
             let scale = scales.iter().find(|(kind, _)| *kind == family.kind);
             let scale = scale.map(|(_, scale)| Arc::clone(scale));
-            let kept = Kept { series: BTreeMap::new(), looked_through: Instant::now(), told_full: false };
+            let kept = Kept {
+                series: BTreeMap::new(),
+                looked_through: Instant::now(),
+                made_room: true,
+                told_full: false,
+            };
             Group { family: *family, scale, max, kept: Mutex::new(kept) }
         };
         Self(family::ALL.iter().map(group).collect())
@@ -175,10 +183,24 @@ impl Group {
 impl Kept {
     /// Whether there is no room for another one, even after what nobody owns has gone.
     fn is_full(&mut self, max: usize) -> bool {
-        if self.series.len() >= max && self.looked_through.elapsed() >= LOOK_THROUGH {
+        if self.series.len() >= max && (self.made_room || self.looked_through.elapsed() >= LOOK_THROUGH) {
             self.expire(Instant::now());
+            self.make_room(max);
         }
         self.series.len() >= max
+    }
+
+    /// Those that nobody owns give way to new ones, the longest without an owner first: a tenth of all at once, so that
+    /// it is not done for each.
+    fn make_room(&mut self, max: usize) {
+        let orphan = |(labels, series): (&Arc<str>, &Series)| Some((series.orphaned?.0, Arc::clone(labels)));
+        let mut orphans: Vec<(Instant, Arc<str>)> = self.series.iter().filter_map(orphan).collect();
+        orphans.sort_unstable();
+        let wanted = (self.series.len() + 1).saturating_sub(max - max / 10);
+        self.made_room = !orphans.is_empty();
+        for (_, labels) in orphans.iter().take(wanted) {
+            self.series.remove(labels);
+        }
     }
 
     fn expire(&mut self, now: Instant) {
@@ -270,13 +292,28 @@ mod tests {
     #[test]
     fn a_full_family_counts_further_labels_as_other() {
         let owned = Owned::new(&[1.0], 2);
-        for (route, count) in [("a", 1), ("b", 2), ("c", 4), ("d", 8), ("a", 16)] {
-            retries(&owned, route).increment(count);
+        let handles = ["a", "b", "c", "d", "a"].map(|route| retries(&owned, route));
+        for (handle, count) in handles.iter().zip([1, 2, 4, 8, 16]) {
+            handle.increment(count);
         }
         let own = |route, count| format!("tracegate_retries_total{{tracegate_route=\"{route}\"}} {count}");
         let page = text(&owned);
         let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(lines, [own("_other", 12), own("a", 17), own("b", 2)]);
+    }
+
+    #[test]
+    fn what_nobody_owns_gives_way_before_a_family_is_full() {
+        let owned = Owned::new(&[1.0], 10);
+        let kept = retries(&owned, "kept");
+        for number in 0..1000 {
+            retries(&owned, &format!("r{number}")).increment(1);
+        }
+        kept.increment(1);
+        let page = text(&owned);
+        let lines: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(lines.len() <= 10 && !page.contains("_other"), "{lines:?}");
+        assert!(page.contains("\"kept\"} 1") && page.contains("\"r999\"} 1"), "{lines:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What the kernel says of this process: CPU, memory, files and threads.
+//! What the kernel says of this process: CPU, memory, files and threads; and how many tasks the runtime has.
 //!
-//! The names are those of Prometheus' own client libraries.
+//! The names of the former are those of Prometheus' own client libraries.
 
 use std::fs;
 
@@ -15,6 +15,8 @@ pub(super) fn render(page: &mut Page) {
     let (stat, status, system) = (read("/proc/self/stat"), read("/proc/self/status"), read("/proc/stat"));
     let open_files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count().to_string());
     let started = start_ticks(&stat).zip(number(&system, "btime")).map(|(ticks, boot)| ticks + boot * HERTZ);
+
+    let tasks = tokio::runtime::Handle::try_current().map(|runtime| runtime.metrics().num_alive_tasks());
 
     let mut add = |name: &str, kind: Kind, help: &str, value: Option<String>| {
         let Some(value) = value else { return };
@@ -37,6 +39,8 @@ pub(super) fn render(page: &mut Page) {
     add("process_open_fds", Kind::Gauge, help, open_files);
     let help = "Maximum number of open file descriptors; 0: no limit.";
     add("process_max_fds", Kind::Gauge, help, limit(Resource::NOFILE));
+    let help = "Tasks that are alive: of connections, HTTP/2 streams, health checks and the gateway itself.";
+    add("tracegate_runtime_tasks", Kind::Gauge, help, tasks.ok().map(|count| count.to_string()));
 }
 
 /// In user and in kernel mode.
