@@ -281,6 +281,12 @@ async fn warn_of_expiry(reload: Arc<Reload>, stop: CancellationToken) {
 async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duration, stop: CancellationToken) {
     let mut watch = Watch::default();
     let mut ticks = tokio::time::interval(interval);
+        for upstream in &reload.settings().upstreams {
+            if let Some(days_left) = upstream.tls.as_ref().and_then(|tls| tls.expiring(SystemTime::now())) {
+                let upstream = &upstream.name;
+                tracing::warn!(%upstream, days_left, "our own certificate towards an upstream expires soon");
+            }
+        }
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let looking = {
             let settings = reload.settings();

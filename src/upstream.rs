@@ -10,7 +10,7 @@ pub mod outliers;
 pub mod standing;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::ServerName;
 use tokio::task::JoinSet;
@@ -106,6 +106,16 @@ pub struct Tls {
     pub config: net::tls::Client,
     /// The name the certificate must have, if it is not the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
+    /// How long before its end our own certificate is warned of.
+    pub warn: Duration,
+}
+
+impl Tls {
+    /// The days that are left of our own certificate, if it expires within the time that is warned of.
+    pub fn expiring(&self, now: SystemTime) -> Option<i64> {
+        let expires = self.config.expires().filter(|expires| *expires < now + self.warn)?;
+        Some(net::x509::days_left(now, expires))
+    }
 }
 
 /// Bounds of one endpoint's pool.
@@ -357,7 +367,7 @@ mod tests {
             health: None,
             breaker: breaker::Bounds::default(),
             protocol: Protocol::Http2,
-            tls: Some(Tls { config, server_name: None }),
+            tls: Some(Tls { config, server_name: None, warn: Duration::ZERO }),
             connect_timeout: PATIENCE,
             pool: Pool { connections: 1, pending: 1, wait, idle: wait },
             retry_budget: None,

@@ -15,11 +15,7 @@ pub fn check(paths: &[PathBuf]) -> ExitCode {
                 let name = &listener.name;
                 for (certificate, days) in listener.tls.iter().flat_map(|tls| tls.expiring(SystemTime::now()))
                 {
-                    let left = if days < 0 {
-                        "has expired".to_owned()
-                    } else {
-                        format!("expires in {}", counted_days(days))
-                    };
+                    let left = left(days);
                     eprintln!("warning: listeners.{name}.tls: the certificate \"{certificate}\" {left}");
                 }
             }
@@ -36,8 +32,11 @@ pub fn check(paths: &[PathBuf]) -> ExitCode {
 /// The exit code for a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 pub const CONFIGURATION: u8 = 78;
 
-fn counted_days(days: i64) -> String {
-    counted(usize::try_from(days).unwrap_or(0), "day")
+fn left(days: i64) -> String {
+    match usize::try_from(days) {
+        Ok(days) => format!("expires in {}", counted(days, "day")),
+        Err(_) => "has expired".to_owned(),
+    }
 }
 
 fn counted(count: usize, thing: &str) -> String {

@@ -44,6 +44,7 @@ use crate::http::timers::Timers;
 use crate::listener;
 use crate::net::Resolver;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::connections::Expiries;
 use crate::telemetry::operation::RouteLabels;
 use crate::upstream::{Settings as UpstreamSettings, Upstream, Watch};
 
@@ -88,6 +89,8 @@ pub struct Connected {
     pub pools: Arc<[Arc<Pool>]>,
     /// What goes on for as long as the upstream serves: health checks, the ends of ejections.
     _watch: Watch,
+    /// When our own certificate expires, if we have one.
+    _expiry: Option<Expiries>,
 }
 
 impl Surroundings {
@@ -201,7 +204,9 @@ fn connected(
     Pool::gather(&pools);
     let probe = settings.health.as_ref().map(|health| probe::new(health, settings));
     let watch = upstream.watch(probe.as_ref());
-    Connected { upstream, pools, _watch: watch }
+    let expires = settings.tls.as_ref().and_then(|tls| tls.config.expires());
+    let expiry = expires.map(|expires| around.metrics.upstream_expiry(&settings.name, expires));
+    Connected { upstream, pools, _watch: watch, _expiry: expiry }
 }
 
 /// A route; the series of its records go on where they carry the same as before, and so does its maintenance.
@@ -249,12 +254,12 @@ fn route(
         }),
         reads_parameters: policy::reads_parameters(settings),
         request_timeout: settings.timeouts.request,
+        exchange_timeout: settings.timeouts.exchange,
         removal,
         maintenance,
         face: Face::new(&settings.shaping),
     })
 }
-        exchange_timeout: settings.timeouts.exchange,
 
 fn forward(
     settings: &RouteSettings,
@@ -269,12 +274,12 @@ fn forward(
         attempt_timeout: settings.timeouts.attempt,
         timeout_field: settings.timeouts.field.clone(),
         stream_idle: settings.timeouts.stream_idle,
+        answer_progress: settings.answer_progress,
         tunnel_idle: settings.timeouts.tunnel_idle,
         websocket: settings.websocket,
         retry: settings.retry.clone(),
         cookies,
         timers: Timers::default(),
-        answer_progress: settings.answer_progress,
         removal: Arc::clone(removal),
     })
 }

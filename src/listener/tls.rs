@@ -140,7 +140,7 @@ impl Tls {
     /// Those that expire within the time that is warned of, with the days that are left.
     pub fn expiring(&self, now: SystemTime) -> impl Iterator<Item = (&str, i64)> {
         let soon = self.expiries().filter(move |(_, expires)| *expires < now + self.plan.warn);
-        soon.map(move |(name, expires)| (name, days(now, expires)))
+        soon.map(move |(name, expires)| (name, x509::days_left(now, expires)))
     }
 
     pub(super) fn choose(&self, name: Option<&str>) -> Chosen {
@@ -290,11 +290,6 @@ impl ResolvesServerCert for Nobody {
 }
 
 /// Whole days from one moment to another, negative if it is past.
-fn days(from: SystemTime, to: SystemTime) -> i64 {
-    let days = |duration: Duration| i64::try_from(duration.as_secs() / 86_400).unwrap_or(i64::MAX);
-    to.duration_since(from).map_or_else(|past| -days(past.duration()) - 1, days)
-}
-
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("plan", &self.plan).finish_non_exhaustive()

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -13,7 +13,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Socket, pem};
+use super::{Socket, pem, x509};
 use crate::failure::{Detail, Failure, Reason};
 use crate::setting::Digest;
 
@@ -23,6 +23,14 @@ use crate::setting::Digest;
 pub struct Client {
     config: Arc<ClientConfig>,
     made_of: Digest,
+    expires: Option<SystemTime>,
+}
+
+impl Client {
+    /// When our own certificate, or one that leads to its authority, expires, if we have one.
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
 }
 
 impl PartialEq for Client {
@@ -80,6 +88,7 @@ pub fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots);
+    let mut expires = None;
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some((certificate_file, key_file)) => {
@@ -88,13 +97,14 @@ pub fn client_config(
                 part("own ", certificate);
             }
             part("key ", key.secret_der());
+            expires = chain.iter().filter_map(|own| x509::read(own).ok()).map(|said| said.not_after).min();
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| mismatch(certificate_file, key_file, &error))?
         }
     };
     config.alpn_protocols = alpn.iter().map(|&protocol| protocol.to_vec()).collect();
-    Ok(Client { config: Arc::new(config), made_of: Digest::of(parts.iter().map(Vec::as_slice)) })
+    Ok(Client { config: Arc::new(config), made_of: Digest::of(parts.iter().map(Vec::as_slice)), expires })
 }
 
 /// Makes a TLS session over this connection; tells how long the handshake took. The caller bounds the wait.

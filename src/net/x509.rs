@@ -1,6 +1,6 @@
 //! What a certificate says of itself: whom it stands for, and until when.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -44,6 +44,12 @@ pub fn read(der: &[u8]) -> Result<Said, String> {
         }
     }
     Ok(said)
+}
+
+/// How many days there are from one moment to the other: negative if that is past.
+pub fn days_left(from: SystemTime, to: SystemTime) -> i64 {
+    let days = |duration: Duration| i64::try_from(duration.as_secs() / 86_400).unwrap_or(i64::MAX);
+    to.duration_since(from).map_or_else(|past| -days(past.duration()) - 1, days)
 }
 
 #[cfg(test)]

@@ -98,6 +98,12 @@ impl Metrics {
         Expiries::new(&self.registry, listener, certificates)
     }
 
+    /// When our own certificate towards an upstream expires, shown for as long as the answer is held.
+    #[must_use]
+    pub fn upstream_expiry(&self, upstream: &str, expires: SystemTime) -> Expiries {
+        Expiries::of_upstream(&self.registry, upstream, expires)
+    }
+
     /// A connection to an endpoint, open for as long as the answer is held.
     #[must_use]
     pub fn endpoint_connection(&self, endpoint: &EndpointLabels) -> OpenConnection {

@@ -48,6 +48,7 @@ struct WrittenTls {
     server_name: Written<CertificateName>,
     certificate_file: Written<String>,
     key_file: Written<String>,
+    expiry_warning: Written<Duration>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,8 +155,12 @@ fn check_tls(
 ) -> Option<Tls> {
     let https = || endpoints.iter().filter(|endpoint| endpoint.get().is_some_and(|address| address.https));
     let all_read = endpoints.iter().all(|endpoint| endpoint.get().is_some());
+    let mut warn = EXPIRY_WARNING;
     let (ca_file, server_name, own) = match tls {
-        Some(tls) => (Some(tls.ca_file), Some(tls.server_name), Some((tls.certificate_file, tls.key_file))),
+        Some(tls) => {
+            warn = tls.expiry_warning.or(warn);
+            (Some(tls.ca_file), Some(tls.server_name), Some((tls.certificate_file, tls.key_file)))
+        }
         None => (None, None, None),
     };
     if https().next().is_none() {
@@ -190,7 +195,7 @@ fn check_tls(
     match net::tls::client_config(path.as_deref(), own, &[protocol.alpn()]) {
         Ok(config) => {
             let server_name = server_name.and_then(Written::into_option).map(CertificateName::into_inner);
-            Some(Tls { config, server_name })
+            Some(Tls { config, server_name, warn })
         }
         Err(error) => {
             let what =
@@ -200,6 +205,9 @@ fn check_tls(
         }
     }
 }
+
+/// How long before its end our own certificate is warned of.
+const EXPIRY_WARNING: time::Duration = time::Duration::from_hours(14 * 24);
 
 /// A problem has been noted.
 struct Noted;

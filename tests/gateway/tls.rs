@@ -405,3 +405,33 @@ async fn an_endpoint_that_speaks_no_tls_is_named_so() {
     let reply = gateway.get("/").await;
     assert_eq!((reply.status, reply.reason().as_deref()), (502, Some("tls_failed")));
 }
+
+#[tokio::test]
+async fn our_own_certificate_towards_an_upstream_tells_when_it_expires() {
+    let certificates = Certificates::new(&["localhost"]);
+    let (authority, directory) = (&certificates.authority, certificates.directory.path());
+    let own = authority.client_identity(vec![SanType::DnsName("gateway.test".try_into().unwrap())], 2050);
+    own.write_as(directory, "own");
+    let origin = Origin::start_tls(&authority.identity(&["localhost"]), Answer::ok()).await;
+    let text = format!(
+        "[upstreams.shop]\nendpoints = ['https://localhost:{}']\n\
+         tls = {{ ca_file = 'ca.pem', certificate_file = 'own.pem', key_file = 'own-key.pem' }}\n{}",
+        origin.address.port(),
+        route("all", "/{*rest}", "shop")
+    );
+    let gateway = certificates.gateway(&[&text]).await;
+    let labels = [("tracegate_upstream", "shop")];
+    let name = "tracegate_upstream_certificate_expiry_timestamp_seconds";
+    assert_eq!(gateway.metrics().await.count(name, &labels), 2_524_608_000);
+    authority
+        .client_identity(vec![SanType::DnsName("gateway.test".try_into().unwrap())], 2020)
+        .write_as(directory, "own");
+    let listener = "[listeners.public]\naddress = '127.0.0.1:0'\n";
+    std::fs::write(directory.join("routes.toml"), format!("{listener}{text}")).unwrap();
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_tracegate"));
+    check.arg("check").arg("--config").arg(directory.join("routes.toml"));
+    let output =
+        within("the check", tokio::task::spawn_blocking(move || check.output())).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("warning: upstreams.shop.tls: our own certificate has expired"), "{said}");
+}

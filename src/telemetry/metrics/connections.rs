@@ -185,7 +185,7 @@ impl Connections {
     }
 }
 
-/// When a listener's certificates expire, on the page for as long as this is held.
+/// When certificates expire, a listener's or our own towards an upstream, on the page for as long as this is held.
 #[derive(Debug)]
 pub struct Expiries(#[expect(dead_code, reason = "held")] Vec<Gauge>);
 
@@ -197,13 +197,20 @@ impl Expiries {
     ) -> Self {
         let gauge = |(certificate, expires): (&str, SystemTime)| {
             let labels = [("listener", listener), ("certificate", certificate)];
-            let gauge = registry.owned_gauge(family::CERTIFICATE_EXPIRY, &labels);
-            let since = expires.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            gauge.set(since.as_secs_f64());
-            gauge
+            moment(registry.owned_gauge(family::CERTIFICATE_EXPIRY, &labels), expires)
         };
         Self(certificates.into_iter().map(gauge).collect())
     }
+
+    pub(super) fn of_upstream(registry: &Registry, upstream: &str, expires: SystemTime) -> Self {
+        let labels = [("tracegate_upstream", upstream)];
+        Self(vec![moment(registry.owned_gauge(family::UPSTREAM_EXPIRY, &labels), expires)])
+    }
+}
+
+fn moment(gauge: Gauge, moment: SystemTime) -> Gauge {
+    gauge.set(moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    gauge
 }
 
 /// An open connection, client's or endpoint's, counted until it drops.

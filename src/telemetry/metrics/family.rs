@@ -83,6 +83,8 @@ families! {
     TLS_HANDSHAKES = Counter "tracegate_tls_handshakes_total", "TLS handshakes with clients by how they ended.";
     CERTIFICATE_EXPIRY = Gauge "tracegate_certificate_expiry_timestamp_seconds",
         "When a certificate, or one that leads to its authority, expires, in seconds since 1970.";
+    UPSTREAM_EXPIRY = Gauge "tracegate_upstream_certificate_expiry_timestamp_seconds",
+        "When our own certificate towards an upstream, or one that leads to its authority, expires, in seconds since 1970.";
     CONTEXT = Counter "tracegate_context_total", "Requests by how their trace context came to be.";
     RATE_LIMIT_DECISIONS = Counter "tracegate_rate_limit_decisions_total", "Requests by what a rate limit decided.";
     RATE_LIMIT_KEYS = Gauge "tracegate_rate_limit_keys", "Clients in a rate limit's own table.";
