@@ -4,6 +4,7 @@ pub mod configuration;
 pub mod difference;
 pub mod file;
 pub mod kept;
+pub mod last_good;
 pub mod reload;
 mod restart;
 pub mod settings;
@@ -23,6 +24,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::last_good::LastGood;
 use self::reload::{Reload, Report, Trigger};
 pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Surroundings;
@@ -177,6 +179,11 @@ impl Gateway {
         }
     }
 
+    /// Keeps what is in force there, and from now on whatever is put in force.
+    pub fn keep_last_good(&self, last_good: LastGood) {
+        self.shared.reload.keep_last_good(last_good);
+    }
+
     /// Reads the configuration again and puts it in force, or refuses it; `None` without a way to read it.
     pub async fn reload(&self, trigger: Trigger) -> Option<Report> {
         reload(Arc::clone(&self.shared.reload), Arc::clone(&self.shared.load), trigger).await
@@ -274,24 +281,24 @@ async fn warn_of_expiry(reload: Arc<Reload>, stop: CancellationToken) {
                 tracing::warn!(%listener, certificate, days_left, "a certificate expires soon");
             }
         }
-    }
-}
-
-/// Looks at the files of the configuration until told to stop, and reloads when they have changed.
-async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duration, stop: CancellationToken) {
-    let mut watch = Watch::default();
-    let mut ticks = tokio::time::interval(interval);
         for upstream in &reload.settings().upstreams {
             if let Some(days_left) = upstream.tls.as_ref().and_then(|tls| tls.expiring(SystemTime::now())) {
                 let upstream = &upstream.name;
                 tracing::warn!(%upstream, days_left, "our own certificate towards an upstream expires soon");
             }
         }
+    }
+}
+
+/// Looks at the files of the configuration until told to stop, and reloads when they have changed.
+async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duration, stop: CancellationToken) {
+    let mut watch = Watch::new(reload.settings().reload.max_wait);
+    let mut ticks = tokio::time::interval(interval);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let looking = {
-            let settings = reload.settings();
+            let files = reload.watched();
+            watch.wait_at_most(reload.settings().reload.max_wait);
             tokio::task::spawn_blocking(move || {
-                let files = &settings.configuration.files;
                 let as_read = |path: &Path| files.get(path) == Some(&configuration::digest(path));
                 watch.follow(files.keys().map(PathBuf::as_path), as_read);
                 (watch.look(), watch)
@@ -321,6 +328,13 @@ impl Shared {
         let snapshot = self.reload.snapshot();
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(version, admin = %admin.address, routes = snapshot.routes.len(), "tracegate starts");
+        let configuration = &self.reload.settings().configuration;
+        for problem in configuration.in_place_of.iter().flat_map(Problems::iter) {
+            tracing::error!(%problem, "the configuration is broken: the last good one is in force");
+        }
+        for warning in configuration.warnings.iter() {
+            tracing::warn!(%warning, "the configuration will not do for ever");
+        }
         for (name, address) in self.reload.addresses() {
             tracing::info!(listener = %name, %address, "listening");
         }

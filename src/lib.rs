@@ -14,8 +14,8 @@
 //! threads (`commands::runtime`) and signals (`commands::signals`).
 //!
 //! **Configuration.** `gateway::file` checks what `gateway::file::source` gathers: each file
-//! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`) is
-//! a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
+//! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`), its
+//! old names brought up to date by `gateway::file::renamed`, is a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which
 //! has `http::file::fields`, `http::file::cors`, `http::file::compression` and `http::file::answers`, `http::file::ties` and
@@ -29,7 +29,8 @@
 //!
 //! **Gateway.** `gateway` starts, drains and owns every task; `gateway::snapshot` is all that serves requests,
 //! built whole, handed out in slices by `view`. `gateway::reload` builds another one, in which what has state is
-//! `gateway::kept`, tells the `gateway::difference`, and names what waits for a `gateway::restart`; files are watched by
+//! `gateway::kept`, keeps what was good as the `gateway::last_good`,
+//! tells the `gateway::difference`, and names what waits for a `gateway::restart`; files are watched by
 //! `net::watch`.
 //!
 //! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps

@@ -16,8 +16,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
-    match line.command.unwrap_or(Command::Run(line.configuration)) {
-        Command::Run(configuration) => run::run(&configuration.config),
+    match line.command.unwrap_or(Command::Run(line.run)) {
+        Command::Run(Run { configuration, last_good }) => run::run(&configuration.config, last_good),
         // what the gateway says of its start and its end would stand between the trees
         Command::Demo(arguments) => {
             let work = |mut signals: Signals| {
@@ -44,7 +44,7 @@ struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    configuration: Configuration,
+    run: Run,
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +56,7 @@ enum Command {
     /// again, which also happens when one of its files changes. SIGUSR1 reopens the access log's file. Diagnostics go to standard error, the access log to standard output or the
     /// configured file.
     #[command(verbatim_doc_comment)]
-    Run(Configuration),
+    Run(Run),
     /// See it at work: embedded services, traffic, and each trace as a tree
     ///
     /// Starts a Shop and an MES service, the gateway with its shipped routes before them, and a
@@ -94,6 +94,18 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Where the configuration in force is kept, to start from if the files are broken by then
+    ///
+    /// Written after the start and after each reload that is not refused; its owner alone can read it. Without
+    /// this, a start with broken files ends with exit code 78.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    last_good: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct Configuration {
     /// A file of routes and settings; may be repeated, later files win key by key
     #[arg(long, value_name = "FILE", default_value = "routes.toml")]
@@ -126,7 +138,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Command, CommandLine};
+    use super::{Command, CommandLine, Run};
 
     #[test]
     fn the_definition_holds_together() {
@@ -142,7 +154,7 @@ mod tests {
             (&["tracegate", "run", "--config", "a.toml"], &["a.toml"]),
         ] {
             let parsed = CommandLine::try_parse_from(line).unwrap();
-            let Command::Run(configuration) = parsed.command.unwrap_or(Command::Run(parsed.configuration))
+            let Command::Run(Run { configuration, .. }) = parsed.command.unwrap_or(Command::Run(parsed.run))
             else {
                 panic!("{line:?} is not run");
             };

@@ -2,7 +2,9 @@
 
 pub mod key;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 pub use key::Key;
 
@@ -91,30 +93,44 @@ impl fmt::Display for Place {
 
 /// Everything that is wrong, at once, sorted by place; the same problem stands in it once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    all: Vec<Problem>,
+    files: BTreeSet<PathBuf>,
+}
 
 impl Problems {
+    /// The same problems, found while these files were read: to mend one of them may be enough.
+    #[must_use]
+    pub fn found_with(self, files: BTreeSet<PathBuf>) -> Self {
+        Self { files, ..self }
+    }
+
+    /// The files that were read beside the configuration's own when they were found.
+    pub fn files(&self) -> &BTreeSet<PathBuf> {
+        &self.files
+    }
+
     /// Adds one, unless it has been said already.
     pub fn push(&mut self, problem: Problem) {
-        if !self.0.contains(&problem) {
-            let after = self.0.partition_point(|known| known.place <= problem.place);
-            self.0.insert(after, problem);
+        if !self.all.contains(&problem) {
+            let after = self.all.partition_point(|known| known.place <= problem.place);
+            self.all.insert(after, problem);
         }
     }
 
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// The problems in order.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        self.0.iter()
+        self.all.iter()
     }
 }
 
@@ -137,19 +153,19 @@ impl IntoIterator for Problems {
     type IntoIter = std::vec::IntoIter<Problem>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.all.into_iter()
     }
 }
 
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
-        Self(vec![problem])
+        Self { all: vec![problem], files: BTreeSet::new() }
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().enumerate().try_for_each(|(index, problem)| {
+        self.all.iter().enumerate().try_for_each(|(index, problem)| {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{problem}")
         })

@@ -19,6 +19,15 @@ pub fn check(paths: &[PathBuf]) -> ExitCode {
                     eprintln!("warning: listeners.{name}.tls: the certificate \"{certificate}\" {left}");
                 }
             }
+            for upstream in &settings.upstreams {
+                if let Some(days) = upstream.tls.as_ref().and_then(|tls| tls.expiring(SystemTime::now())) {
+                    let (name, left) = (&upstream.name, left(days));
+                    eprintln!("warning: upstreams.{name}.tls: our own certificate {left}");
+                }
+            }
+            for warning in settings.configuration.warnings.iter() {
+                eprintln!("warning: {warning}");
+            }
             println!("{routes}, {}: fine", counted(settings.upstreams.len(), "upstream"));
             ExitCode::SUCCESS
         }

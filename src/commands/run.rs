@@ -9,18 +9,21 @@ use sd_notify::NotifyState;
 use super::check;
 use super::foreground::{self, failed};
 use super::signals::{Signal, Signals};
+use crate::gateway::last_good::LastGood;
 use crate::gateway::reload::Trigger;
 use crate::gateway::{Gateway, Settings, file};
 use crate::listener::Inherited;
+use crate::problem::Problems;
 
 /// Runs the gateway until a signal ends it.
-pub fn run(paths: &[PathBuf]) -> ExitCode {
-    match file::read(paths) {
+pub fn run(paths: &[PathBuf], last_good: Option<PathBuf>) -> ExitCode {
+    let last_good = last_good.map(LastGood::at);
+    match read(paths, last_good.as_ref()) {
         Ok(settings) => {
             let (workers, paths) = (settings.workers, paths.to_owned());
             // while there is no other thread
             let inherited = Inherited::from_environment();
-            let work = |signals| serve(settings, paths, inherited, signals).boxed_local();
+            let work = |signals| serve(settings, paths, last_good, inherited, signals).boxed_local();
             foreground::run(workers, "info", Box::new(work))
         }
         Err(problems) => {
@@ -30,9 +33,29 @@ pub fn run(paths: &[PathBuf]) -> ExitCode {
     }
 }
 
+/// What these files say; what was good the last time, if they are broken and it has been kept.
+fn read(paths: &[PathBuf], last_good: Option<&LastGood>) -> Result<Settings, Problems> {
+    let broken = match file::read(paths) {
+        Ok(settings) => return Ok(settings),
+        Err(broken) => broken,
+    };
+    let Some(last_good) = last_good.filter(|last_good| last_good.path().exists()) else {
+        return Err(broken);
+    };
+    eprintln!("{broken}");
+    let kept = last_good.path().display();
+    let settings = last_good.read(paths, broken);
+    match &settings {
+        Ok(_) => eprintln!("warning: the configuration is broken; starting from the last good one, {kept}"),
+        Err(_) => eprintln!("error: the last good configuration, {kept}, will not do either:"),
+    }
+    settings
+}
+
 async fn serve(
     settings: Settings,
     paths: Vec<PathBuf>,
+    last_good: Option<LastGood>,
     inherited: Inherited,
     mut signals: Signals,
 ) -> ExitCode {
@@ -41,6 +64,9 @@ async fn serve(
         Ok(gateway) => gateway,
         Err(error) => return failed(error),
     };
+    if let Some(last_good) = last_good {
+        gateway.keep_last_good(last_good);
+    }
     gateway.reload_by(Box::new(move || file::read(&paths)));
     tell_service_manager(NotifyState::Ready);
     loop {

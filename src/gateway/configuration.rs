@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use figment::value::{Dict, Value};
 
+use crate::problem::Problems;
 use crate::setting::Digest;
 
 /// What was read: values, and what was in the files. Secrets are not among the values, by their type.
@@ -19,6 +20,12 @@ pub struct Configuration {
     pub hash: Digest,
     /// The files that it was read from, and those that it names; `None` could not be read.
     pub files: BTreeMap<PathBuf, Option<Digest>>,
+    /// What is said in it and will not do for ever.
+    pub warnings: Problems,
+    /// The texts of its files, in the order in which they are merged, if it was read from files.
+    pub texts: Box<[String]>,
+    /// What was wrong with the configured files, if this is the last good configuration in their place.
+    pub in_place_of: Option<Problems>,
 }
 
 impl Default for Configuration {
@@ -36,7 +43,14 @@ impl Configuration {
             let digest = digest(&path);
             (path, digest)
         };
-        Self { values, hash: Digest::of([&text[..]]), files: files.into_iter().map(digest).collect() }
+        Self {
+            values,
+            hash: Digest::of([&text[..]]),
+            files: files.into_iter().map(digest).collect(),
+            warnings: Problems::default(),
+            texts: Box::default(),
+            in_place_of: None,
+        }
     }
 }
 

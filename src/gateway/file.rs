@@ -5,13 +5,14 @@ mod environment;
 mod layer;
 mod merge;
 mod otel;
+mod renamed;
 mod source;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,17 +35,21 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     let file: Option<File> = tree::read(merged.values(), &found);
     let mut problems = found.into_inner();
     let mut settings = None;
+    let mut files = BTreeSet::new();
     // What a file that cannot be read would have said is not known: nothing is missing because of it.
     if let (Some(file), true) = (file, merged.complete) {
         let check = Check::new(&sources.directory, &environment);
         let checked = file.check(&check);
-        let configuration = Configuration::new(Arc::clone(&merged.written), check.files());
+        let mut configuration = Configuration::new(Arc::clone(&merged.written), check.files());
+        configuration.warnings = merged.warnings();
+        files = check.files();
         settings = Some(Settings { configuration, ..checked });
         problems.extend(check.into_problems());
     }
     let mut placed: Problems = merged.problems.iter().cloned().collect();
+    placed.extend(merged.named_twice());
     placed.extend(problems.into_iter().map(|problem| merged.place(problem)));
-    settings.filter(|_| placed.is_empty()).ok_or(placed)
+    settings.filter(|_| placed.is_empty()).ok_or_else(|| placed.found_with(files))
 }
 
 /// Reads these files and what they name, and the process's environment.
@@ -55,7 +60,13 @@ pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Settings, Problems> {
         let digest = Digest::of([text.as_bytes()]);
         settings.configuration.files.insert(path.as_ref().to_owned(), Some(digest));
     }
+    settings.configuration.texts = sources.files.into_iter().map(|(_, text)| text).collect();
     Ok(settings)
+}
+
+/// What these files say, merged, as one file.
+pub fn as_one(texts: &[String]) -> Result<String, Problems> {
+    merge::as_one(texts)
 }
 
 /// The shape of routes.toml.
@@ -103,6 +114,7 @@ struct WrittenShutdown {
 #[derive(Debug, Deserialize)]
 struct WrittenReload {
     watch: Written<OrOff<Duration>>,
+    max_wait: Written<Duration>,
     grace: Written<OrOff<Duration>>,
 }
 
@@ -224,7 +236,11 @@ impl WrittenShutdown {
 
 impl WrittenReload {
     fn check(self) -> Reload {
-        Reload { watch: self.watch.or(Some(seconds(1))), grace: self.grace.or(Some(seconds(30))) }
+        Reload {
+            watch: self.watch.or(Some(seconds(1))),
+            max_wait: self.max_wait.or(seconds(10)),
+            grace: self.grace.or(Some(seconds(30))),
+        }
     }
 }
 

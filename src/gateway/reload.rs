@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
 
+use super::configuration;
 use super::difference::Difference;
+use super::last_good::LastGood;
 use super::restart;
 use super::settings::Settings;
 use super::snapshot::{Snapshot, Surroundings};
@@ -18,6 +21,7 @@ use crate::http::routes::Routes;
 use crate::http::server::Server;
 use crate::listener::{self, Address, Serving};
 use crate::problem::Problems;
+use crate::setting::Digest;
 use crate::telemetry::Recorder;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::connections::Expiries;
@@ -41,6 +45,8 @@ pub struct Reload {
     tokens: View<Vec<Token>>,
     /// Routes that have been removed, with streams on them.
     leaving: Mutex<Vec<Leaving>>,
+    /// Where what is in force is kept for the next start.
+    last_good: OnceLock<LastGood>,
 }
 
 /// A route that has been removed, and when the grace of its streams is over.
@@ -65,6 +71,10 @@ struct State {
     settings: Arc<Settings>,
     generation: u64,
     awaiting_restart: Vec<String>,
+    /// The files beside its own that a configuration named which was refused: to mend them may be enough.
+    refused: BTreeMap<PathBuf, Option<Digest>>,
+    /// Why what is in force could not be kept for the next start.
+    not_kept: Option<String>,
     history: VecDeque<Report>,
 }
 
@@ -136,6 +146,8 @@ impl Reload {
             settings: Arc::clone(&started),
             generation: 1,
             awaiting_restart: Vec::new(),
+            refused: BTreeMap::new(),
+            not_kept: None,
             history: VecDeque::new(),
         };
         let snapshot = View::new(Arc::new(snapshot));
@@ -154,9 +166,42 @@ impl Reload {
             turn,
             tokens,
             leaving,
+            last_good: OnceLock::new(),
         };
         reload.tell_in_force(&reload.state());
         reload
+    }
+
+    /// Keeps what is in force, and from now on whatever is put in force, for a start with broken files.
+    pub fn keep_last_good(&self, last_good: LastGood) {
+        if self.last_good.set(last_good).is_ok() {
+            self.keep();
+        }
+    }
+
+    /// Keeps what is in force, unless it is what has been kept. Nobody who asks for the state waits for the disk.
+    fn keep(&self) {
+        let Some(last_good) = self.last_good.get() else { return };
+        let settings = self.settings();
+        let configuration = &settings.configuration;
+        if configuration.in_place_of.is_some() || configuration.texts.is_empty() {
+            return;
+        }
+        let not_kept = last_good.keep(configuration).err().map(|error| error.to_string());
+        if let Some(error) = &not_kept {
+            let file = last_good.path().display();
+            tracing::error!(%file, error, "the configuration in force cannot be kept for the next start");
+        }
+        self.state().not_kept = not_kept;
+    }
+
+    /// The files that what is in force was made of, and those that a configuration named which was refused; as they
+    /// were then.
+    pub fn watched(&self) -> BTreeMap<PathBuf, Option<Digest>> {
+        let state = self.state();
+        let mut files = state.refused.clone();
+        files.extend(state.settings.configuration.files.clone());
+        files
     }
 
     /// What is in force.
@@ -198,15 +243,18 @@ impl Reload {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
         let loaded = load();
-        let mut difference = Difference::default();
+        let (mut difference, mut refused) = Default::default();
         let (outcome, problems, applied) = match loaded {
             Err(problems) => {
+                let as_it_is = |path: &PathBuf| (path.clone(), configuration::digest(path));
+                refused = problems.files().iter().map(as_it_is).collect();
                 let problems = problems.iter().take(MOST_PROBLEMS).map(ToString::to_string).collect();
                 (ReloadOutcome::Refused, problems, None)
             }
             Ok(settings) => {
-                difference = Difference::between(&self.settings().configuration, &settings.configuration);
-                if difference.is_empty() {
+                let before = self.settings();
+                difference = Difference::between(&before.configuration, &settings.configuration);
+                if difference.is_empty() && before.configuration.in_place_of.is_none() {
                     (ReloadOutcome::Unchanged, Vec::new(), None)
                 } else {
                     self.replace(&settings);
@@ -216,8 +264,11 @@ impl Reload {
         };
         self.series.count(outcome);
         let mut state = self.state();
+        state.refused = refused;
+        let mut warnings = Problems::default();
         if let Some(settings) = applied {
             state.awaiting_restart = restart::awaited(&self.started.configuration, &settings.configuration);
+            warnings = settings.configuration.warnings.clone();
             state.settings = Arc::new(settings);
             state.generation += 1;
         }
@@ -238,7 +289,13 @@ impl Reload {
         let awaiting =
             if outcome == ReloadOutcome::Applied { state.awaiting_restart.clone() } else { Vec::new() };
         drop(state);
+        if outcome != ReloadOutcome::Refused {
+            self.keep();
+        }
         report.log();
+        for warning in warnings.iter() {
+            tracing::warn!(%warning, "the configuration will not do for ever");
+        }
         for key in awaiting {
             tracing::warn!(key, "cannot be reloaded; its new value counts after a restart");
         }
@@ -308,6 +365,8 @@ impl Reload {
             "generation": state.generation,
             "hash": state.settings.configuration.hash.to_string(),
             "awaiting_restart": state.awaiting_restart,
+            "warnings": state.settings.configuration.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "last_good": self.last_good.get().map(|last_good| last_good_status(last_good, &state)),
             "reloads": state.history,
         })
     }
@@ -317,12 +376,25 @@ impl Reload {
             generation: state.generation,
             hash: state.settings.configuration.hash.number(),
             awaiting_restart: state.awaiting_restart.len(),
+            last_good: state.settings.configuration.in_place_of.is_some(),
         });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where what is in force is kept, and whether it is what was kept.
+fn last_good_status(last_good: &LastGood, state: &State) -> serde_json::Value {
+    let broken = state.settings.configuration.in_place_of.as_ref();
+    let problems = broken.into_iter().flat_map(Problems::iter).take(MOST_PROBLEMS);
+    serde_json::json!({
+        "file": last_good.path(),
+        "in_force": broken.is_some(),
+        "problems": problems.map(ToString::to_string).collect::<Vec<_>>(),
+        "not_kept": state.not_kept,
+    })
 }
 
 impl Report {

@@ -43,6 +43,8 @@ pub struct Settings {
 pub struct Reload {
     /// How often files are looked at; `None` reloads only when told to.
     pub watch: Option<Duration>,
+    /// How long a file may go on changing before it is read as it is.
+    pub max_wait: Duration,
     /// How long streams on a route that has been removed may go on; `None` is as long as they like.
     pub grace: Option<Duration>,
 }

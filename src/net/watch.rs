@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Files and how they were when last looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watch {
     files: BTreeMap<PathBuf, Stamp>,
-    unsettled: bool,
+    /// Since when something goes on changing.
+    unsettled: Option<Instant>,
+    max_wait: Duration,
 }
 
 /// What tells a file from another one by its name, and its contents from others, without reading it.
@@ -24,6 +27,16 @@ enum Stamp {
 }
 
 impl Watch {
+    /// Watches nothing yet. What goes on changing for longer than this is told nevertheless.
+    pub fn new(max_wait: Duration) -> Self {
+        Self { files: BTreeMap::new(), unsettled: None, max_wait }
+    }
+
+    /// What goes on changing for longer than this is told nevertheless.
+    pub fn wait_at_most(&mut self, max_wait: Duration) {
+        self.max_wait = max_wait;
+    }
+
     /// Watches these files from now on, and no others. Those that it watches already are compared with how they
     /// were; new ones are taken as they are, which `is_as_read` may deny: then they count as changed.
     pub fn follow<'a>(
@@ -36,7 +49,9 @@ impl Watch {
             let stamp = known.get(path).copied().unwrap_or_else(|| {
                 let stamp = Stamp::of(path);
                 // after the stamp was taken: what is written later shows at the next look
-                self.unsettled |= !is_as_read(path);
+                if !is_as_read(path) {
+                    self.unsettled.get_or_insert_with(Instant::now);
+                }
                 stamp
             });
             self.files.insert(path.to_owned(), stamp);
@@ -44,7 +59,8 @@ impl Watch {
     }
 
     /// Looks at every file. True once after a change, as soon as nothing has changed any more between two looks: an
-    /// editor that writes in two steps, or several files that are replaced one after the other, are one change.
+    /// editor that writes in two steps, or several files that are replaced one after the other, are one change. True
+    /// as well when something has gone on changing for the longest wait.
     pub fn look(&mut self) -> bool {
         let mut changed = false;
         for (path, known) in &mut self.files {
@@ -52,9 +68,15 @@ impl Watch {
             changed |= now != *known;
             *known = now;
         }
-        let settled = self.unsettled && !changed;
-        self.unsettled = changed;
-        settled
+        if !changed {
+            return self.unsettled.take().is_some();
+        }
+        let since = *self.unsettled.get_or_insert_with(Instant::now);
+        let over = since.elapsed() >= self.max_wait;
+        if over {
+            self.unsettled = Some(Instant::now());
+        }
+        over
     }
 }
 
@@ -78,7 +100,7 @@ mod tests {
     use super::*;
 
     fn watching(path: &Path) -> Watch {
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(Duration::from_hours(1));
         watch.follow([path], |_| true);
         watch
     }
@@ -137,6 +159,22 @@ mod tests {
             assert!(!watch.look(), "{text}");
         }
         assert!(watch.look());
+    }
+
+    #[test]
+    fn what_never_stops_changing_is_told_after_the_longest_wait() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("routes.toml");
+        fs::write(&file, "a").expect("written");
+        let mut watch = Watch::new(Duration::ZERO);
+        watch.follow([&*file], |_| true);
+        assert!(!watch.look());
+        for text in ["ab", "abc"] {
+            fs::write(&file, text).expect("written");
+            assert!(watch.look(), "{text}");
+        }
+        assert!(watch.look(), "the last change is told when it has settled, too");
+        assert!(!watch.look());
     }
 
     #[test]

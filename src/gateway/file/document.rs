@@ -1,5 +1,6 @@
 //! One file: its values, and where each of its keys stands.
 
+use std::fmt::Write as _;
 use std::ops::Range;
 
 use figment::value::{Dict, Value};
@@ -25,6 +26,54 @@ pub(super) fn places(source: usize, origin: &str, text: &str) -> Places {
         Walk { lines: &lines, places: &mut places }.table(&Key::root(), document.as_table());
     }
     places
+}
+
+/// The same values as a text.
+pub(super) fn write(values: &Dict) -> String {
+    let mut text = String::new();
+    write_table(&mut text, &Key::root(), values);
+    text
+}
+
+/// What is no table comes first: after the header of another table it would be that one's.
+fn write_table(text: &mut String, key: &Key, values: &Dict) {
+    let (tables, plain): (Vec<_>, Vec<_>) = values.iter().partition(|(_, value)| value.as_dict().is_some());
+    if !key.is_root() {
+        writeln!(text, "[{key}]").expect(TO_MEMORY);
+    }
+    for (name, value) in plain {
+        writeln!(text, "{} = {}", Key::root().child(name), written(value)).expect(TO_MEMORY);
+    }
+    for (name, value) in tables {
+        if let Value::Dict(_, table) = value {
+            write_table(text, &key.child(name), table);
+        }
+    }
+}
+
+const TO_MEMORY: &str = "writing to memory does not fail";
+
+/// A value within a line.
+fn written(value: &Value) -> String {
+    match value {
+        // TOML's escapes are those of JSON
+        Value::String(_, text) => serde_json::Value::from(text.as_str()).to_string(),
+        Value::Bool(_, truth) => truth.to_string(),
+        Value::Array(_, elements) => {
+            format!("[{}]", elements.iter().map(written).collect::<Vec<_>>().join(", "))
+        }
+        Value::Dict(_, table) => {
+            let entry = |(name, value): (&String, &Value)| {
+                format!("{} = {}", Key::root().child(name), written(value))
+            };
+            format!("{{ {} }}", table.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
+        number => match (number.to_i128(), number.to_f64()) {
+            (Some(whole), _) => whole.to_string(),
+            (None, Some(fraction)) => format!("{fraction:?}"),
+            (None, None) => String::from("\"\""),
+        },
+    }
 }
 
 fn dict(table: &dyn TableLike) -> Dict {
@@ -148,6 +197,19 @@ mod tests {
     fn check(text: &str, path: &[&str], key: (usize, usize), value: (usize, usize)) {
         let spot = &places(0, "routes.toml", text)[&path.iter().copied().collect::<Key>()];
         assert_eq!((spot.key.position, spot.value.position), (Some(key), Some(value)), "{path:?} in\n{text}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same_values() {
+        let text = "a = 1\nb = 2.5\nc = true\nd = \"x\\n\\\"é\\u0001\"\ne = [1, [\"y\"], { f = 3 }]\n\
+                    [g]\n\"h.i\" = { j = [] }\n[g.k.l]\nm = -4\n[n]\n";
+        let values = parse(0, "", text).expect("TOML");
+        assert_eq!(
+            parse(0, "", &write(&values)),
+            Ok(values),
+            "{}",
+            write(&parse(0, "", text).expect("TOML"))
+        );
     }
 
     #[test]

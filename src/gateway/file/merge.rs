@@ -6,9 +6,10 @@ use std::sync::Arc;
 use figment::value::{Dict, Value};
 
 use super::layer::{Places, Spot, within};
+use super::renamed::Renamed;
 use super::source::Sources;
 use super::{document, environment, otel};
-use crate::problem::{Key, Place, Problem};
+use crate::problem::{Key, Place, Problem, Problems};
 
 /// All sources as one, and where everything in them stands.
 pub(super) struct Merged<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Merged<'a> {
     pub(super) secrets: Vec<(String, String)>,
     /// What kept a source from being merged.
     pub(super) problems: Vec<Problem>,
+    /// Keys that were called by names that they had before.
+    renamed: Renamed,
     /// Whether every file could be merged.
     pub(super) complete: bool,
     sources: &'a Sources,
@@ -33,10 +36,14 @@ impl<'a> Merged<'a> {
     /// Merges what can be merged.
     pub(super) fn new(sources: &'a Sources) -> Self {
         let mut problems = Vec::new();
+        let mut renamed = Renamed::default();
         let mut merged = Dict::new();
         for (source, (origin, text)) in sources.files.iter().enumerate() {
             match document::parse(source, origin, text) {
-                Ok(values) => overlay(&mut merged, values),
+                Ok(mut values) => {
+                    renamed.bring_up_to_date(&mut values);
+                    overlay(&mut merged, values);
+                }
                 Err(syntax) => problems.extend(syntax),
             }
         }
@@ -44,6 +51,7 @@ impl<'a> Merged<'a> {
 
         let source = sources.files.len();
         let mut overrides = environment::overrides(&sources.environment, source);
+        renamed.bring_up_to_date(&mut overrides.values);
         if complete {
             problems.extend(environment::refuse_new_tables(&mut overrides, &merged));
         }
@@ -58,6 +66,7 @@ impl<'a> Merged<'a> {
             written: Arc::new(Value::from(merged)),
             secrets: otel.secrets,
             problems,
+            renamed,
             complete,
             sources,
             in_files: OnceCell::new(),
@@ -71,10 +80,22 @@ impl<'a> Merged<'a> {
         self.inherited.as_ref().unwrap_or(&self.written)
     }
 
+    /// What is to be said of keys that have another name now.
+    pub(super) fn warnings(&self) -> Problems {
+        self.renamed.warnings.iter().cloned().map(|warning| self.place(warning)).collect()
+    }
+
+    /// Keys that were written by their old and by their new name.
+    pub(super) fn named_twice(&self) -> impl Iterator<Item = Problem> {
+        self.renamed.problems.iter().cloned().map(|problem| self.place(problem))
+    }
+
     /// Gives a problem its place. What a route has inherited is wrong in the defaults.
     pub(super) fn place(&self, problem: Problem) -> Problem {
-        let inherited = || inherited(&problem.key).filter(|key| self.written(key).is_some());
-        let key = if self.written(&problem.key).is_some() { None } else { inherited() };
+        let is_written = |key: &Key| self.written(key).is_some();
+        let inherited = || inherited(&problem.key).filter(is_written);
+        let before = || self.renamed.as_written(&problem.key).filter(is_written);
+        let key = if is_written(&problem.key) { None } else { before().or_else(inherited) };
         let problem = Problem { key: key.unwrap_or(problem.key), ..problem };
         let place = match self.written(&problem.key) {
             Some(spot) if problem.names_key => spot.key.clone(),
@@ -107,6 +128,20 @@ impl<'a> Merged<'a> {
         let spot = tables.into_iter().find_map(|table| layers().find_map(|places| places.get(&table)));
         spot.map(|spot| spot.value.clone()).unwrap_or_default()
     }
+}
+
+/// What these files say, merged, as one file.
+pub(super) fn as_one(texts: &[String]) -> Result<String, Problems> {
+    if let [text] = texts {
+        return Ok(text.clone());
+    }
+    let mut merged = Dict::new();
+    for (source, text) in texts.iter().enumerate() {
+        let mut values = document::parse(source, "", text)?;
+        Renamed::default().bring_up_to_date(&mut values);
+        overlay(&mut merged, values);
+    }
+    Ok(document::write(&merged))
 }
 
 /// Puts a source over what has been merged, table by table.

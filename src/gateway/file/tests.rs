@@ -828,3 +828,54 @@ fn what_a_route_must_not_shape_is_told_with_what_to_write_instead() {
         assert!(matches!(&found[..], [one] if one.contains(expected)), "{keys}: {found:#?}");
     }
 }
+
+#[test]
+fn an_old_name_counts_with_a_warning_where_it_stands() {
+    let text = format!("{SMALL}[listeners.public.limits]\nstreams = 7\n");
+    let settings = loaded(&[&text], &[]);
+    assert_eq!(settings.listeners[0].limits.http2_streams, 7);
+    let warnings: Vec<String> = settings.configuration.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "routes.toml:12:1: listeners.public.limits.streams: is called listeners.public.limits.http2_streams now\n  \
+          help: write listeners.public.limits.http2_streams: the next release knows the old name no more"
+        ]
+    );
+    // the last one wins, by whichever name
+    let more = "[listeners.public.limits]\nhttp2_streams = 9\n";
+    assert_eq!(loaded(&[&text, more], &[]).listeners[0].limits.http2_streams, 9);
+    let settings =
+        loaded(&[&format!("{SMALL}{more}")], &[("TRACEGATE_LISTENERS__PUBLIC__LIMITS__STREAMS", "8")]);
+    assert_eq!(settings.listeners[0].limits.http2_streams, 8);
+    assert!(
+        settings
+            .configuration
+            .warnings
+            .to_string()
+            .starts_with("TRACEGATE_LISTENERS__PUBLIC__LIMITS__STREAMS: ")
+    );
+}
+
+#[test]
+fn an_old_name_beside_the_new_one_is_a_problem_and_so_is_its_value_where_it_stands() {
+    check(
+        "[listeners.public.limits]\nstreams = 7\nhttp2_streams = 7\n",
+        &["routes.toml:12:1: listeners.public.limits.streams: is the old name of \
+           listeners.public.limits.http2_streams, which is written as well"],
+    );
+    check(
+        "[listeners.public.limits]\nstreams = \"many\"\n",
+        &["routes.toml:12:11: listeners.public.limits.streams: is a text, where a whole number belongs"],
+    );
+}
+
+#[test]
+fn several_files_are_kept_as_one_that_says_the_same() {
+    let more = "[upstreams.shop]\nendpoints = [\"http://127.0.0.1:9002\"]\n[routes.\"shop\".timeouts]\nrequest = \"5s\"\n";
+    let texts = [SMALL.to_owned(), more.to_owned()];
+    let one = as_one(&texts).unwrap_or_else(|problems| panic!("{problems}"));
+    let (both, kept) = (loaded(&[SMALL, more], &[]), loaded(&[&one], &[]));
+    assert_eq!(both.configuration.hash, kept.configuration.hash, "{one}");
+    assert_eq!(as_one(&texts[..1]), Ok(SMALL.to_owned()), "one file is kept as it is, remarks included");
+}

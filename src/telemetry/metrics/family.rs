@@ -105,6 +105,8 @@ families! {
         "Whether the last reload was not refused; 1 before the first.";
     CONFIG_TIMESTAMP = Gauge "tracegate_config_last_reload_success_timestamp_seconds",
         "When the configuration was last found in force or put in force.";
+    CONFIG_LAST_GOOD = Gauge "tracegate_config_last_good",
+        "1 while the last good configuration is in force because the configured files are broken, else 0.";
     CONFIG_RESTART = Gauge "tracegate_config_keys_awaiting_restart",
         "Keys whose new values count after a restart only.";
     SPANS = Counter "tracegate_telemetry_spans_total",

@@ -43,6 +43,8 @@ pub struct InForce {
     pub hash: u64,
     /// Keys that wait for a restart.
     pub awaiting_restart: usize,
+    /// Whether it is the last good one, in the place of configured files that are broken.
+    pub last_good: bool,
 }
 
 /// The series of reloads.
@@ -54,6 +56,7 @@ pub struct Reloads {
     successful: Gauge,
     timestamp: Gauge,
     awaiting_restart: Gauge,
+    last_good: Gauge,
 }
 
 impl Reloads {
@@ -66,6 +69,7 @@ impl Reloads {
             successful: registry.gauge(family::CONFIG_SUCCESSFUL, &[]),
             timestamp: registry.gauge(family::CONFIG_TIMESTAMP, &[]),
             awaiting_restart: registry.gauge(family::CONFIG_RESTART, &[]),
+            last_good: registry.gauge(family::CONFIG_LAST_GOOD, &[]),
         }
     }
 
@@ -78,7 +82,8 @@ impl Reloads {
         self.awaiting_restart.set(number(what.awaiting_restart as u64));
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.timestamp.set(now.as_secs_f64());
-        self.successful.set(1.0);
+        self.successful.set(f64::from(!what.last_good));
+        self.last_good.set(f64::from(what.last_good));
     }
 
     /// A reload went so.

@@ -33,12 +33,34 @@ impl Process {
     /// The same, with these files beside `routes.toml`: name and text.
     pub async fn start_beside(text: &str, files: &[(&str, &str)], limit: Option<u32>) -> Self {
         let limit = limit.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
-        Self::spawn(text, files, SocketAddr::new(own_ip(), 9000), &limit, Stdio::null()).await
+        Self::spawn(text, files, SocketAddr::new(own_ip(), 9000), &limit, Stdio::null(), &[]).await
+    }
+
+    /// Runs this text, and keeps what was good in this file beside it.
+    pub async fn start_keeping(text: &str, last_good: &str) -> Self {
+        let address = SocketAddr::new(own_ip(), 9000);
+        Self::spawn(text, &[], address, "", Stdio::null(), &["--last-good", last_good]).await
+    }
+
+    /// Runs the same files again, with these arguments, after it has ended.
+    pub async fn restart(&mut self, arguments: &[&str]) {
+        self.spawn_again(arguments);
+        listens(&[self.admin, self.address]).await;
+    }
+
+    /// The same, whether or not it comes to listen.
+    pub fn spawn_again(&mut self, arguments: &[&str]) {
+        (self.child, self.log) = spawn(&self.directory, "", Stdio::null(), arguments);
+    }
+
+    /// Where this file beside `routes.toml` is.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
     }
 
     /// Runs this text with the listener `public` at this address, where others may listen, too.
     pub async fn start_at(text: &str, address: SocketAddr) -> Self {
-        Self::spawn(text, &[], address, "", Stdio::null()).await
+        Self::spawn(text, &[], address, "", Stdio::null(), &[]).await
     }
 
     /// Runs this text on a socket that listens already, handed over as the listener `public`.
@@ -46,7 +68,7 @@ impl Process {
         let handed = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=public; exec 3<&0 </dev/null; ";
         let address = socket.local_addr().unwrap();
         let socket = OwnedFd::from(socket.try_clone().unwrap());
-        Self::spawn(text, &[], address, handed, socket.into()).await
+        Self::spawn(text, &[], address, handed, socket.into(), &[]).await
     }
 
     /// Runs this text, with these files beside it, after these commands of the shell.
@@ -56,6 +78,7 @@ impl Process {
         address: SocketAddr,
         commands: &str,
         input: Stdio,
+        arguments: &[&str],
     ) -> Self {
         let admin = SocketAddr::new(own_ip(), 9901);
         let directory = tempfile::tempdir().unwrap();
@@ -67,27 +90,9 @@ impl Process {
         for (name, text) in files.iter().chain(&[("routes.toml", text)]) {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
-        let mut child = Command::new("sh")
-            .arg("-c")
-            .arg(format!("{commands}exec \"$0\" run --config base.toml --config routes.toml"))
-            .arg(env!("CARGO_BIN_EXE_tracegate"))
-            .current_dir(directory.path())
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(directory.path().join("diagnostics")).unwrap())
-            .spawn()
-            .unwrap();
-        let output = OwnedFd::from(child.stdout.take().unwrap());
-        let log = BufReader::new(pipe::Receiver::from_owned_fd(output).unwrap()).lines();
-        let up = async {
-            // another process may listen at the other address already
-            for address in [admin, address] {
-                while TcpStream::connect(address).await.is_err() {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        within("the process to listen", up).await;
+        let (child, log) = spawn(&directory, commands, input, arguments);
+        // another process may listen at the other address already
+        listens(&[admin, address]).await;
         Self { address, admin, child, log, directory }
     }
 
@@ -172,6 +177,42 @@ impl Process {
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
+}
+
+/// Runs the files of this directory.
+fn spawn(
+    directory: &TempDir,
+    commands: &str,
+    input: Stdio,
+    arguments: &[&str],
+) -> (Child, Lines<BufReader<pipe::Receiver>>) {
+    let diagnostics = directory.path().join("diagnostics");
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{commands}exec \"$0\" run --config base.toml --config routes.toml \"$@\""))
+        .arg(env!("CARGO_BIN_EXE_tracegate"))
+        .args(arguments)
+        .current_dir(directory.path())
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(std::fs::OpenOptions::new().create(true).append(true).open(diagnostics).unwrap())
+        .spawn()
+        .unwrap();
+    let output = OwnedFd::from(child.stdout.take().unwrap());
+    let log = BufReader::new(pipe::Receiver::from_owned_fd(output).unwrap()).lines();
+    (child, log)
+}
+
+/// Waits until somebody listens at all of these.
+async fn listens(addresses: &[SocketAddr]) {
+    let up = async {
+        for address in addresses {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    within("the process to listen", up).await;
 }
 
 impl Drop for Process {
