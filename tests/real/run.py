@@ -4,8 +4,8 @@
     tests/real/run.py [target/release/tracegate] [WORD…]
 
 nginx, `python3 -m http.server`, grpcio and websockets stand behind the gateway; curl, wrk, h2load, grpcio and websockets ask;
-Prometheus scrapes the metrics; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
-Needs Linux, Python 3.9 or later with prometheus_client, grpcio and websockets, and from Debian: nginx wrk nghttp2-client curl prometheus.
+Prometheus scrapes the metrics, Redis holds what two gateways share; every span is counted where it arrives. Words choose the sentences whose names contain one of them.
+Needs Linux, Python 3.9 or later with prometheus_client, grpcio and websockets, and from Debian: nginx wrk nghttp2-client curl prometheus redis-server.
 Only loopback addresses and free ports; every count and every wait is bounded; all that was started is stopped.
 """
 
@@ -26,14 +26,15 @@ import time
 from pathlib import Path
 
 from collector import Collector
-from stage import (PROJECT, Failed, Gateway, Nginx, Prometheus, PythonServer, clean_environment, eventually, expect,
-                   needed, raise_file_limit, run)
+from stage import (PROJECT, Failed, Gateway, Nginx, Prometheus, PythonServer, Redis, clean_environment, eventually,
+                   expect, needed, raise_file_limit, run)
 
 MIB = 1 << 20
 LARGE = 1024 * MIB
 MOST_GROWTH = 32 * MIB
 LOAD = 100_000
 IDLE = 2_000
+SHARED = 20
 CERTIFICATE = PROJECT / "certs" / "gateway.pem"
 
 
@@ -487,6 +488,56 @@ def websockets_talk_and_their_close_codes_are_told(stage):
         chat.stop()
 
 
+def two_gateways_share_a_limit_over_redis_and_do_as_told_without_it(stage):
+    redis = stage.keep(Redis(stage.directory))
+    names = ("open", "closed", "local")
+    more = f"""
+[redis.main]
+address = "redis://127.0.0.1:{redis.port}"
+timeout = "1s"              # the machine may be busy
+"""
+    for name in names:
+        more += f"""
+[rate_limits.{name}]
+requests = {SHARED}
+per = "1h"
+key = "route"
+redis = "main"
+on_failure = "{name}"
+[routes.{name}]
+match = {{ path = "/{name}/{{*rest}}" }}
+upstream = "nginx"
+strip_prefix = "/{name}"
+rate_limit = "{name}"
+"""
+    gateways = [stage.new_gateway(f"sharing-{number}", stage.collector, more) for number in (1, 2)]
+
+    def ask(name, times):
+        """The statuses of so many requests, by turns to one gateway and to the other."""
+        paths = [gateways[number % 2].url(f"/{name}/small.txt") for number in range(times)]
+        said = run("curl", "-s", "--noproxy", "*", "-w", "%{http_code}\\n", *(part for path in paths for part in ("-o", "/dev/null", path)))
+        return [int(status) for status in said.split()]
+
+    for name in names:
+        statuses = ask(name, SHARED + 10)
+        expect(statuses == [200] * SHARED + [429] * 10, f"{name}: {statuses}")
+    redis.process.kill()
+    redis.process.wait()
+    gone = {name: ask(name, 6) for name in names}
+    expect(gone["open"] == [200] * 6, f"fail-open: {gone['open']}")
+    expect(gone["closed"] == [503] * 6, f"fail-closed: {gone['closed']}")
+    expect(gone["local"] == [200] * 6, f"each with its own bucket: {gone['local']}")
+    for name in names:
+        counted = sum(gateway.metric("tracegate_rate_limit_decisions_total", outcome=f"failed_{name}") for gateway in gateways)
+        expect(counted == 6, f"failed_{name}: {counted}")
+    redis = stage.keep(Redis(stage.directory, redis.port))
+    # it has forgotten everything, and counts from the beginning as soon as both have found it
+    back = [eventually("both have found it", lambda: ask("closed", 1) == [200]) for _ in gateways]
+    statuses = ask("closed", SHARED + 10)
+    expect(statuses[-5:] == [429] * 5 and len(back) == 2, f"after its return: {statuses}")
+    return f"{SHARED} of {SHARED + 10} requests pass whichever gateway is asked; without Redis open, closed and local do as they say"
+
+
 def every_span_log_line_and_count_agrees_at_the_end(stage):
     gateway = stage.gateway
     spans = gateway.settle()
@@ -525,6 +576,7 @@ SENTENCES = [
     grpcio_calls_in_every_way_and_every_failure_is_told,
     websockets_talk_and_their_close_codes_are_told,
     sigterm_under_load_loses_no_request,
+    two_gateways_share_a_limit_over_redis_and_do_as_told_without_it,
     every_span_log_line_and_count_agrees_at_the_end,
 ]
 
@@ -536,7 +588,7 @@ def main():
     binary = Path(arguments[0] if arguments else PROJECT / "target/release/tracegate").resolve()
     if not binary.is_file():
         sys.exit(f"{binary} is not there: cargo build --release")
-    needed("nginx", "wrk", "h2load", "curl", "promtool", "prometheus")
+    needed("nginx", "wrk", "h2load", "curl", "promtool", "prometheus", "redis-server")
     missing = [name for name in ("prometheus_client", "grpc", "websockets") if not importlib.util.find_spec(name)]
     if missing:
         sys.exit(f"not found: {', '.join(missing)}. pip install prometheus_client grpcio websockets")

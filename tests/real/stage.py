@@ -70,7 +70,8 @@ def needed(*tools):
     os.environ["PATH"] = path
     missing = [tool for tool in tools if not shutil.which(tool, path=path)]
     if missing:
-        sys.exit(f"not found: {', '.join(missing)}. On Debian: apt-get install nginx wrk nghttp2-client curl prometheus")
+        sys.exit(f"not found: {', '.join(missing)}. On Debian: apt-get install nginx wrk nghttp2-client curl prometheus "
+                 "redis-server")
 
 
 class Process:
@@ -326,3 +327,40 @@ strip_prefix = "/python"
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise Failed(f"the gateway does not end within {seconds} s") from None
+
+
+class Single(Gateway):
+    """The built binary with one route, of every path, to one upstream."""
+
+    def __init__(self, binary, directory, upstream, more=""):
+        self.directory = directory / "single"
+        self.directory.mkdir()
+        self.port, self.admin = free_port(), free_port()
+        (self.directory / "base.toml").write_text(f"""
+[listeners.public]
+address = "127.0.0.1:{self.port}"
+[admin]
+address = "127.0.0.1:{self.admin}"
+[telemetry]
+otlp = "off"
+[upstreams.all]
+endpoints = ["http://127.0.0.1:{upstream}"]
+[routes.all]
+match = {{ path = "/{{*rest}}" }}
+upstream = "all"
+""")
+        (self.directory / "more.toml").write_text(more)
+        command = [Path(binary).resolve(), "--config", "base.toml", "--config", "more.toml"]
+        Process.__init__(self, "gateway", command, self.directory)
+        self.listens(self.admin)
+        eventually("the gateway is ready", lambda: self.ready() == 200)
+
+
+class Redis(Process):
+    """Redis as Debian has it, which keeps nothing."""
+
+    def __init__(self, directory, port=None):
+        self.port = port or free_port()
+        command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        super().__init__("redis", command, directory)
+        self.listens(self.port)
