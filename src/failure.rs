@@ -346,6 +346,12 @@ details! {
     WrongRole = "wrong_role";
     /// The issuer's keys cannot be fetched.
     IssuerAway = "issuer_away";
+    /// The service that decides who may call said no.
+    Denied = "denied";
+    /// The service that decides who may call could not be reached, or broke off.
+    ServiceAway = "service_away";
+    /// The service that decides who may call failed, or said what is no answer.
+    ServiceFailed = "service_failed";
     /// The client's address is not let in.
     Address = "address";
 }

@@ -19,7 +19,7 @@
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which
 //! has `http::file::fields`, `http::file::cors`, `http::file::compression` and `http::file::answers`, `http::file::ties` and
-//! `http::file::crossings`), `http::auth::file`, `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
+//! `http::file::crossings` and `http::file::identities`), `http::auth::file`, `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
 //! `setting::name`, `setting::network`, `setting::one_or_many`,
@@ -62,7 +62,8 @@
 //! `upstream::budget`, and is reached through `net`: `net::resolve`, `net::dial`, `net::retry_after`, `net::tls` with `net::pem` and `net::x509`, one
 //! `net::stream` over a `net::socket`. A rule of `http::auth` finds `http::auth::credentials` and comes to an `http::auth::verdict`: it knows
 //! an `http::auth::api_key`, or reads an `http::auth::jwt` that is signed by an `http::auth::jwk` of its `http::auth::issuer`,
-//! fetched by `net::fetch`, says what `http::auth::claims` ask for, and is kept in an `http::auth::token_cache`.
+//! fetched by `net::fetch`, says what `http::auth::claims` ask for, and is kept in an `http::auth::token_cache`; or
+//! it has a service asked (`http::auth::forward`).
 //! Bodies pass through `http::body`: `http::body::request` up (what the `http::body::client` sends,
 //! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, `http::body::compressed` for clients that want it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
@@ -73,11 +74,13 @@
 //! says of its trace comes in one of the formats of `telemetry::context::format`:
 //! `telemetry::context::traceparent` with `telemetry::context::state` and our `telemetry::context::ot` in it,
 //! `telemetry::context::b3`, `telemetry::context::jaeger`; it is made of `telemetry::context::id` and
-//! `telemetry::context::threshold`. How it ended is `telemetry::outcome`, why it was not tried again `telemetry::retry`; what of the client may
+//! `telemetry::context::threshold`. How it ended is `telemetry::outcome`, why it was not tried again `telemetry::retry`, where a cookie
+//! brought it `telemetry::sticky`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
 //! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
-//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::issuers`, `telemetry::metrics::limits`, `telemetry::metrics::reloads`,
+//! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::issuers`, `telemetry::metrics::limits`, `telemetry::metrics::questions`,
+//! `telemetry::metrics::reloads`,
 //! `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
 //! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,

@@ -26,9 +26,10 @@ pub mod series;
 pub mod settings;
 pub mod span;
 pub mod spans;
+pub mod sticky;
 #[cfg(test)]
 mod testing;
-mod trouble;
+pub(crate) mod trouble;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -42,7 +43,7 @@ use access_log::AccessLog;
 use balance::{ErrorSums, SpanSums};
 use errors::Errors;
 use metrics::Metrics;
-pub use operation::{Attempt, AttemptRecord, Handle, Operation, Record, Sink, Start};
+pub use operation::{Attempt, AttemptRecord, Handle, Operation, Passed, Question, Record, Sink, Start};
 use push::Push;
 use receivers::Receiver;
 use receivers::otlp::OtlpReceiver;

@@ -159,7 +159,8 @@ impl File {
         let mut auth = Vec::new();
         for (name, rule) in self.auth {
             name::check(&key("auth", &name), check);
-            auth.extend(rule.check(&name, check));
+            let services = http::auth::file::Services { names: &known.upstreams, known: &upstreams };
+            auth.extend(rule.check(&name, services, check));
         }
         let mut routes = Vec::new();
         for (name, route) in self.routes {
@@ -169,6 +170,7 @@ impl File {
         }
         http::file::ties::refuse(&routes, check);
         http::file::crossings::refuse(&routes, check);
+        http::file::identities::refuse(&routes, &rate_limits, &auth, check);
 
         let telemetry = self.telemetry.check(self.metrics, check);
         Settings {

@@ -132,7 +132,11 @@ impl Snapshot {
             // nobody fetches keys for rules that no route asks for
             settings.auth.iter().filter(asked).map(|settings| (&*settings.name, settings)),
             previous.map(|previous| &previous.rules),
-            |settings, before| Rule::new(settings, &around.resolver, &around.metrics, before),
+            |settings, before| {
+                let service = settings.asks().and_then(|upstream| upstreams.get(upstream));
+                let service = service.map(|known| (Arc::clone(&known.upstream), Arc::clone(&known.pools)));
+                Rule::new(settings, &around.resolver, &around.metrics, service, before)
+            },
         );
         let fields = settings.auth.iter().flat_map(auth::Settings::identity_fields).cloned();
         let stripped: Arc<[HeaderName]> = fields.collect();

@@ -268,7 +268,7 @@ fn failed<T>(error: TrySendError<T>, handle: &Handle) -> Failure {
 }
 
 /// The whole URI that HTTP/2 takes its pseudo-header fields from.
-fn absolute(uri: &Uri, endpoint: &Endpoint, host: Option<HeaderValue>) -> Uri {
+pub(super) fn absolute(uri: &Uri, endpoint: &Endpoint, host: Option<HeaderValue>) -> Uri {
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if endpoint.address.https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
     let host = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
@@ -287,7 +287,7 @@ fn tell_client<B>(answer: &mut http::Response<B>, fields: Fields) {
 }
 
 /// What a failed sending means.
-fn classify(error: &hyper::Error) -> Failure {
+pub(super) fn classify(error: &hyper::Error) -> Failure {
     let mut source = error.source();
     while let Some(cause) = source {
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

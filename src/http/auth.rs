@@ -7,6 +7,7 @@ pub mod api_key;
 pub mod claims;
 pub mod credentials;
 pub mod file;
+pub mod forward;
 pub mod issuer;
 pub mod jwk;
 pub mod jwt;
@@ -18,13 +19,18 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use self::api_key::ApiKeys;
+use self::forward::Asking;
 use self::issuer::{Issuer, Source};
 use self::jwt::Jwt;
-use self::verdict::{Caller, Refusal, Verdict};
+use self::verdict::{Refusal, Verdict};
+use super::exchange::Routed;
 use super::identity::{Identity, Method};
+use super::pool::Pool;
 use crate::failure::{Detail, Failure, Reason};
 use crate::net::Resolver;
+use crate::telemetry::Passed;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
 
 /// A rule as used: what `[auth.NAME]` means once it has been checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +56,8 @@ pub enum Kind {
     Jwt(Box<jwt::Settings>, Source),
     /// Client certificates with one of these roles; with any, if none is named.
     Mtls(Vec<Box<str>>),
+    /// What a service says.
+    Forward(Box<forward::Settings>),
 }
 
 impl Settings {
@@ -63,7 +71,25 @@ impl Settings {
         match &self.kind {
             Kind::ApiKeys(settings) => Some(&settings.header),
             Kind::Jwt(settings, _) => Some(&settings.header),
-            Kind::Mtls(_) => None,
+            Kind::Mtls(_) | Kind::Forward(_) => None,
+        }
+    }
+
+    /// The upstream that it asks, by key, if it asks one.
+    pub fn asks(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Forward(settings) => Some(&settings.upstream.name),
+            Kind::ApiKeys(_) | Kind::Jwt(..) | Kind::Mtls(_) => None,
+        }
+    }
+
+    /// Whether who it verifies may have this claim; `sub` is what calls somebody by a name.
+    pub fn yields(&self, claim: &str) -> bool {
+        match &self.kind {
+            Kind::ApiKeys(_) | Kind::Mtls(_) => claim == "sub",
+            Kind::Jwt(..) => true,
+            Kind::Forward(settings) if claim == "sub" => settings.subject.is_some(),
+            Kind::Forward(settings) => settings.answer_headers.iter().any(|name| *name == *claim),
         }
     }
 
@@ -72,6 +98,9 @@ impl Settings {
         self.identity_headers.iter().map(|(name, _)| name).chain(&self.strip_headers)
     }
 }
+
+/// An upstream that is asked, and its pools, one an endpoint.
+pub type Service = (Arc<Upstream>, Arc<[Arc<Pool>]>);
 
 /// A rule that verifies.
 #[derive(Debug)]
@@ -90,6 +119,7 @@ enum Verifier {
     ApiKeys(ApiKeys),
     Jwt(Box<Jwt>),
     Mtls(Vec<Box<str>>),
+    Forward(Box<Asking>),
 }
 
 /// What a client is told that was not let in: `WWW-Authenticate`.
@@ -104,11 +134,12 @@ struct Challenges {
 
 impl Rule {
     /// A rule by these settings. To be called within a runtime. What bore its name before leaves its keys, if they
-    /// come from the same source.
+    /// come from the same source. `service` is the upstream that it asks, and the pools of that.
     pub fn new(
         settings: &Settings,
         resolver: &Resolver,
         metrics: &Metrics,
+        service: Option<Service>,
         before: Option<(&Settings, &Self)>,
     ) -> Self {
         let name: Arc<str> = settings.rule().into();
@@ -120,6 +151,11 @@ impl Rule {
                 Verifier::Jwt(Box::new(Jwt::new(tokens, &name, known.unwrap_or_else(new))))
             }
             Kind::Mtls(roles) => Verifier::Mtls(roles.clone()),
+            Kind::Forward(asking) => {
+                let (upstream, pools) = service.expect("a rule's upstream is checked");
+                let series = metrics.questions(&name);
+                Verifier::Forward(Box::new(Asking::new(asking, &name, upstream, pools, series)))
+            }
         };
         let credentials = settings.credentials().cloned();
         Self {
@@ -140,23 +176,36 @@ impl Rule {
         }
     }
 
-    fn verify(&self, caller: &Caller<'_>) -> Verdict {
+    fn verify(&self, request: &Routed) -> Verdict {
         match &self.verifier {
-            Verifier::ApiKeys(keys) => keys.verify(caller),
-            Verifier::Jwt(jwt) => jwt.verify(caller),
-            Verifier::Mtls(roles) => self.verify_role(roles, caller),
+            Verifier::ApiKeys(keys) => keys.verify(&request.head.headers),
+            Verifier::Jwt(jwt) => jwt.verify(&request.head.headers),
+            Verifier::Mtls(roles) => self.verify_role(roles, request),
+            Verifier::Forward(_) => Verdict::Undecided,
         }
     }
 
-    async fn verify_waiting(&self, caller: &Caller<'_>) -> Verdict {
+    async fn verify_waiting(&self, request: &Routed) -> Verdict {
         match &self.verifier {
-            Verifier::Jwt(jwt) => jwt.verify_waiting(caller).await,
-            Verifier::ApiKeys(_) | Verifier::Mtls(_) => self.verify(caller),
+            Verifier::Jwt(jwt) => jwt.verify_waiting(&request.head.headers).await,
+            Verifier::Forward(asking) => asking.verify(request).await,
+            Verifier::ApiKeys(_) | Verifier::Mtls(_) => self.verify(request),
         }
     }
 
-    fn verify_role(&self, roles: &[Box<str>], caller: &Caller<'_>) -> Verdict {
-        let Some(role) = caller.role else { return Refusal::missing().into() };
+    /// What is put on record of a request that it lets pass.
+    pub fn passed(&self, unverified: Option<Detail>) -> Passed {
+        let method = match &self.verifier {
+            Verifier::ApiKeys(_) => Method::ApiKey,
+            Verifier::Jwt(_) => Method::Jwt,
+            Verifier::Mtls(_) => Method::Mtls,
+            Verifier::Forward(_) => Method::Forward,
+        };
+        Passed { rule: Arc::clone(&self.name), method: method.word(), unverified }
+    }
+
+    fn verify_role(&self, roles: &[Box<str>], request: &Routed) -> Verdict {
+        let Some(role) = request.peer.role() else { return Refusal::missing().into() };
         if !roles.is_empty() && !roles.iter().any(|known| **known == **role) {
             return Refusal::forbidden(Detail::WrongRole).into();
         }
@@ -200,6 +249,8 @@ pub struct Rules(pub Vec<Arc<Rule>>);
 pub enum Decision {
     /// This rule knows who it is.
     Passed(Arc<Rule>, Arc<Identity>),
+    /// Nobody does, and this rule lets requests pass all the same while whoever would know cannot be asked.
+    Open(Arc<Rule>, Detail),
     /// None does; this rule's refusal tells most.
     Refused(Arc<Rule>, Refusal),
     /// Somebody must be asked.
@@ -207,35 +258,33 @@ pub enum Decision {
 }
 
 impl Rules {
-    /// Who it is, by what is at hand.
-    pub fn decide(&self, caller: &Caller<'_>) -> Decision {
-        let mut told = None;
+    /// Who it is, by what is at hand: who is known by that need not be asked about.
+    pub fn decide(&self, request: &Routed) -> Decision {
+        let mut told = Told::default();
         for rule in &self.0 {
-            match rule.verify(caller) {
+            match rule.verify(request) {
                 Verdict::Passed(identity) => return Decision::Passed(Arc::clone(rule), identity),
-                Verdict::Refused(refusal) => keep(&mut told, rule, refusal),
-                Verdict::Undecided => return Decision::Undecided,
+                said => told.keep(rule, said),
             }
         }
-        refused(told)
+        told.decision()
     }
 
     /// Who it is; whoever must be asked is asked.
-    pub async fn decide_waiting(&self, caller: &Caller<'_>) -> Decision {
-        let mut told = None;
+    pub async fn decide_waiting(&self, request: &Routed) -> Decision {
+        let mut told = Told::default();
         for rule in &self.0 {
-            match rule.verify_waiting(caller).await {
+            match rule.verify_waiting(request).await {
                 Verdict::Passed(identity) => return Decision::Passed(Arc::clone(rule), identity),
-                Verdict::Refused(refusal) => keep(&mut told, rule, refusal),
-                Verdict::Undecided => {}
+                said => told.keep(rule, said),
             }
         }
-        refused(told)
+        told.decision()
     }
 
     /// What the upstream gets of who was verified by this rule: its identity fields, and of the credentials what
-    /// is not withheld.
-    pub fn tell(&self, rule: &Rule, identity: &Identity, headers: &mut HeaderMap) {
+    /// is not withheld. Of nobody there is nothing to be told.
+    pub fn tell(&self, rule: &Rule, identity: Option<&Identity>, headers: &mut HeaderMap) {
         for other in &self.0 {
             let is_its_own = std::ptr::eq(&raw const **other, rule);
             if let Some(withheld) = &other.withheld
@@ -244,7 +293,9 @@ impl Rules {
                 headers.remove(withheld);
             }
         }
-        rule.tell(identity, headers);
+        if let Some(identity) = identity {
+            rule.tell(identity, headers);
+        }
     }
 
     /// Whether [`tell`](Self::tell) may set this field.
@@ -269,15 +320,39 @@ impl Rules {
     }
 }
 
-/// Keeps the refusal that tells more; the first one of two that tell the same.
-fn keep(told: &mut Option<(Arc<Rule>, Refusal)>, rule: &Arc<Rule>, refusal: Refusal) {
-    if told.as_ref().is_none_or(|(_, known)| refusal.weight() > known.weight()) {
-        *told = Some((Arc::clone(rule), refusal));
-    }
+/// What rules have said that do not know who it is.
+#[derive(Default)]
+struct Told {
+    refused: Option<(Arc<Rule>, Refusal)>,
+    open: Option<(Arc<Rule>, Detail)>,
+    undecided: bool,
 }
 
-fn refused(told: Option<(Arc<Rule>, Refusal)>) -> Decision {
-    told.map_or(Decision::Undecided, |(rule, refusal)| Decision::Refused(rule, refusal))
+impl Told {
+    /// Keeps the refusal that tells more; the first one of two that tell the same.
+    fn keep(&mut self, rule: &Arc<Rule>, said: Verdict) {
+        match said {
+            Verdict::Refused(refusal) => {
+                if self.refused.as_ref().is_none_or(|(_, known)| refusal.weight() > known.weight()) {
+                    self.refused = Some((Arc::clone(rule), refusal));
+                }
+            }
+            Verdict::Open(why) => {
+                self.open.get_or_insert_with(|| (Arc::clone(rule), why));
+            }
+            Verdict::Undecided | Verdict::Passed(_) => self.undecided = true,
+        }
+    }
+
+    fn decision(self) -> Decision {
+        if self.undecided {
+            return Decision::Undecided;
+        }
+        if let Some((rule, why)) = self.open {
+            return Decision::Open(rule, why);
+        }
+        self.refused.map_or(Decision::Undecided, |(rule, refusal)| Decision::Refused(rule, refusal))
+    }
 }
 
 impl Challenges {
@@ -289,6 +364,7 @@ impl Challenges {
         let by_bearer = settings.credentials().is_none_or(|field| field == header::AUTHORIZATION);
         let scheme = match &settings.kind {
             Kind::Mtls(_) => "ClientCertificate",
+            Kind::Forward(_) => "Forward",
             Kind::ApiKeys(_) if !by_bearer => "ApiKey",
             _ => "Bearer",
         };

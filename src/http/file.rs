@@ -5,6 +5,7 @@ mod compression;
 mod cors;
 pub mod crossings;
 mod fields;
+pub mod identities;
 mod leaf;
 mod retry;
 mod shaping;

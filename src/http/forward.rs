@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -26,6 +26,7 @@ use super::retry::{Again, Ended, Rule, With};
 use super::upgrade::{self, Agreed};
 use crate::failure::{Failure, Reason};
 use crate::telemetry::retry::NotRetried;
+use crate::telemetry::sticky::Sticky;
 use crate::telemetry::{Attempt, Handle};
 use crate::upstream::InFlight;
 
@@ -73,6 +74,10 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
         None => plan.upstream.pick(&[])?,
         Some(endpoint) => plan.upstream.pick_again(endpoint)?,
     };
+    if let Some(returning) = request.returning {
+        let is_elsewhere = returning.endpoint.is_some_and(|endpoint| endpoint != picked.index);
+        request.handle.sticky(if is_elsewhere { Sticky::MovedUnusable } else { returning.went });
+    }
     let tried = try_once(&plan, &mut request, asked, picked, false).await;
     if let Some(rule) = &plan.retry {
         if let Some(budget) = plan.upstream.budget() {
@@ -108,6 +113,10 @@ async fn retry(
             request.handle.not_retried(NotRetried::NoPlace);
             return before.instead(&request.handle);
         };
+        if let Some(endpoint) = asked.returning.and_then(|returning| returning.endpoint) {
+            let is_back = endpoint == picked.index;
+            request.handle.sticky(if is_back { Sticky::Kept } else { Sticky::MovedRetried });
+        }
         tried = try_once(plan, &mut request, asked, picked, again.fresh).await;
         match judge(plan, rule, &mut request, &tried, &indexes) {
             Some(next) => again = next,
@@ -347,16 +356,6 @@ fn tell_upstream(request: &mut Request) {
     headers::add_via(headers, request.head.version);
     headers.insert(X_REQUEST_ID, request.handle.request_id.clone());
     if request.head.version == Version::HTTP_2 {
-        join_cookies(headers);
-    }
-}
-
-/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        headers.insert(header::COOKIE, joined);
+        headers::join_cookies(headers);
     }
 }

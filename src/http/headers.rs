@@ -29,7 +29,7 @@ impl Fields {
     pub(super) const UPGRADE: Self = Self(1 << 8);
     /// One of those that belong to a connection without being named here.
     const OTHER_HOP_BY_HOP: Self = Self(1 << 7);
-    pub(super) const ACCEPT: Self = Self(1 << 8);
+    pub(super) const ACCEPT: Self = Self(1 << 9);
 
     /// Those of this header.
     pub(super) fn of(headers: &HeaderMap) -> Self {
@@ -92,6 +92,8 @@ const PSEUDONYM: &str = "tracegate";
 const MAX_PASSES: usize = 8;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+pub(super) const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
@@ -349,8 +351,40 @@ impl Peer {
         }
     }
 
+    /// A header that says no more than who asked, and on what ways, of the request with this one.
+    pub(super) fn telling_of(&self, headers: &HeaderMap) -> HeaderMap {
+        let told = [
+            header::HOST,
+            header::VIA,
+            header::FORWARDED,
+            X_FORWARDED_FOR,
+            X_FORWARDED_HOST,
+            X_FORWARDED_PROTO,
+        ];
+        let mut telling = copied(headers, &told);
+        self.forwarded(&mut telling);
+        telling
+    }
+
     fn scheme(&self) -> HeaderValue {
         HeaderValue::from_static(self.scheme.word())
+    }
+}
+
+/// These fields of a header, as they are there.
+pub(super) fn copied(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let values =
+        |name| headers.get_all(name).iter().map(move |value| (HeaderName::clone(name), value.clone()));
+    names.iter().flat_map(values).collect()
+}
+
+/// HTTP/2 may split `Cookie` into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
     }
 }
 

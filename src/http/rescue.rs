@@ -134,7 +134,7 @@ fn told(
 /// What exactly was wrong with credentials is not for those who try (RFC 6750 has the words that they get).
 fn is_for_the_operator(reason: Reason, detail: Detail) -> bool {
     matches!(reason, Reason::Unauthenticated | Reason::AuthUnavailable)
-        || matches!(detail, Detail::MissingClaim | Detail::WrongRole | Detail::Address)
+        || matches!(detail, Detail::MissingClaim | Detail::WrongRole | Detail::Denied | Detail::Address)
 }
 
 /// A failure as problem+json.

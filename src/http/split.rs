@@ -6,6 +6,7 @@ use rand::RngExt;
 
 use super::headers::Peer;
 use super::sticky::{Place, Sticky};
+use crate::telemetry::sticky::Sticky as Went;
 
 /// What chooses for a route of several upstreams, or of one with a cookie.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) struct Chosen {
 pub struct Returning {
     /// The endpoint that its cookie names, by index, if it names one that is usable.
     pub(super) endpoint: Option<usize>,
+    /// Where it goes, and why, if that is where it is answered.
+    pub(super) went: Went,
     /// Whether it came over TLS.
     pub(super) secure: bool,
 }
@@ -46,11 +49,15 @@ impl Choice {
     /// Chooses for one request. The cookie is taken out of its header.
     pub(super) fn choose(&self, headers: &mut HeaderMap, peer: &Peer) -> Chosen {
         let Some(sticky) = &self.sticky else { return Chosen { upstream: self.draw(), returning: None } };
-        let place = sticky.take(headers);
-        let Place { upstream, endpoint } =
-            place.unwrap_or_else(|| Place { upstream: self.draw(), endpoint: None });
+        let (upstream, endpoint, went) = match sticky.take(headers) {
+            Place::New => (None, None, Went::New),
+            Place::Unknown => (None, None, Went::MovedUnknown),
+            Place::Endpoint(upstream, endpoint) => (Some(upstream), Some(endpoint), Went::Kept),
+            Place::Unusable(upstream) => (upstream, None, Went::MovedUnusable),
+        };
+        let upstream = upstream.unwrap_or_else(|| self.draw());
         let secure = peer.is_https(headers);
-        Chosen { upstream, returning: Some(Returning { endpoint, secure }) }
+        Chosen { upstream, returning: Some(Returning { endpoint, went, secure }) }
     }
 
     fn draw(&self) -> usize {

@@ -88,11 +88,15 @@ impl Cookies {
 
 /// What a client's cookie came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Which of the route's upstreams, by index.
-    pub(super) upstream: usize,
-    /// Its endpoint, by index, if that is usable.
-    pub(super) endpoint: Option<usize>,
+pub(super) enum Place {
+    /// There is none.
+    New,
+    /// It names nothing of the route's.
+    Unknown,
+    /// This one of the route's upstreams, by index, and this endpoint of it, which is usable.
+    Endpoint(usize, usize),
+    /// An endpoint of this upstream that is not usable, where there are others that are; or of one that has none.
+    Unusable(Option<usize>),
 }
 
 /// Reads the cookies of one route.
@@ -110,16 +114,19 @@ impl Sticky {
     }
 
     /// Takes the cookie out of the header: it is the gateway's own. Whoever's endpoint is not usable stays with its
-    /// upstream, if that has others that are; `None` is a client that may go anywhere.
-    pub(super) fn take(&self, headers: &mut HeaderMap) -> Option<Place> {
+    /// upstream, if that has others that are.
+    pub(super) fn take(&self, headers: &mut HeaderMap) -> Place {
         let ours = |crumb: &&[u8]| self.value(crumb).is_some();
         if !headers.get_all(COOKIE).iter().any(|field| crumbs(field).any(|crumb| ours(&crumb))) {
-            return None;
+            return Place::New;
         }
-        let mut found = None;
+        let mut found = Place::Unknown;
         let mut left = Vec::new();
         for field in headers.get_all(COOKIE) {
-            found = found.or_else(|| crumbs(field).find_map(|crumb| self.place(self.value(crumb)?)));
+            if found == Place::Unknown {
+                let known = crumbs(field).find_map(|crumb| self.place(self.value(crumb)?));
+                found = known.unwrap_or(found);
+            }
             let others: Vec<_> = crumbs(field).filter(|crumb| !ours(crumb)).collect();
             let joined = others.join(&b";"[..]);
             let joined = joined.trim_ascii();
@@ -148,13 +155,11 @@ impl Sticky {
             .enumerate()
             .find_map(|(at, (_, cookies))| Some((at, cookies.endpoint(token)?)))?;
         let upstream = &self.places[at].0;
-        if upstream.is_usable(endpoint) {
-            Some(Place { upstream: at, endpoint: Some(endpoint) })
-        } else if upstream.has_other(endpoint, &[]) {
-            Some(Place { upstream: at, endpoint: None })
+        Some(if upstream.is_usable(endpoint) {
+            Place::Endpoint(at, endpoint)
         } else {
-            None
-        }
+            Place::Unusable(upstream.has_other(endpoint, &[]).then_some(at))
+        })
     }
 }
 
@@ -170,7 +175,7 @@ const TOKEN_BYTES: usize = 16;
 mod tests {
     use http::header::{COOKIE, HeaderMap, HeaderValue};
 
-    use super::{Key, Sticky};
+    use super::{Key, Place, Sticky};
     use crate::setting::Secret;
 
     #[test]
@@ -190,7 +195,8 @@ mod tests {
             for field in fields {
                 headers.append(COOKIE, HeaderValue::from_static(field.trim_ascii()));
             }
-            assert_eq!(sticky.take(&mut headers), None);
+            let place = if fields == left { Place::New } else { Place::Unknown };
+            assert_eq!(sticky.take(&mut headers), place);
             let found: Vec<_> = headers.get_all(COOKIE).iter().collect();
             assert_eq!(found, left, "{fields:?}");
         }

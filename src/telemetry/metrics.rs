@@ -14,6 +14,7 @@ pub mod limits;
 mod owned;
 mod page;
 mod process;
+pub mod questions;
 pub mod registry;
 pub mod reloads;
 
@@ -33,6 +34,7 @@ use self::histogram::Histogram;
 use self::issuers::Fetches;
 use self::limits::LimitSeries;
 pub use self::page::Format;
+use self::questions::QuestionSeries;
 use self::registry::Registry;
 use self::reloads::Reloads;
 use super::balance::{ErrorBalance, LineBalance, SpanBalance, Tally};
@@ -147,6 +149,11 @@ impl Metrics {
         Fetches::new(&self.registry, rule)
     }
 
+    /// The series of what services say that this rule asks about requests.
+    pub fn questions(&self, rule: &str) -> QuestionSeries {
+        QuestionSeries::new(&self.registry, rule)
+    }
+
     /// States the resource: `target_info` carries its attributes as labels.
     pub fn target_info<'a>(&self, resource: impl IntoIterator<Item = (&'a str, &'a str)>) {
         self.registry.target_info(resource);
@@ -249,7 +256,9 @@ impl Metrics {
     }
 
     fn attempt_duration<'a>(&self, record: &Record, attempt: &'a AttemptRecord) -> Cow<'a, Histogram> {
-        let (endpoint, route) = (&attempt.endpoint, self.labels(record));
+        // whoever is asked about a request takes no part in the operation that it is about
+        let route = if attempt.question.is_some() { &self.unmatched } else { self.labels(record) };
+        let endpoint = &attempt.endpoint;
         let key = Key::of_attempt(record, attempt, self.route(route).operation);
         endpoint.series.durations.get(key.number(), || {
             let port = endpoint.port.map(|port| port.to_string()).unwrap_or_default();
@@ -351,8 +360,8 @@ impl Sink for Metrics {
             }
         } else {
             self.duration(route, Key::of_operation(record)).record_duration(duration);
-            let in_attempts: Duration = record.attempts().map(AttemptRecord::duration).sum();
-            own.overhead.record_duration(duration.saturating_sub(in_attempts));
+            let in_calls: Duration = record.calls().map(AttemptRecord::duration).sum();
+            own.overhead.record_duration(duration.saturating_sub(in_calls));
         }
     }
 
@@ -372,7 +381,7 @@ impl Sink for Metrics {
             let own = exemplar(record.context.span_id, duration, duration);
             self.duration(self.labels(record), Key::of_operation(record)).exemplify(own);
         }
-        for attempt in record.attempts().filter(|attempt| !attempt.stream) {
+        for attempt in record.calls().filter(|attempt| !attempt.stream) {
             let own = exemplar(attempt.span_id, attempt.duration(), attempt.ended);
             self.attempt_duration(record, attempt).exemplify(own);
         }
@@ -382,7 +391,7 @@ impl Sink for Metrics {
         let endpoint = self.endpoint(&attempt.endpoint);
         endpoint.requests.increment(1);
         endpoint.active.increment(1);
-        self.attempts_active(record.exchange.method, &attempt.endpoint).increment(1);
+        self.attempts_active(attempt.method(record), &attempt.endpoint).increment(1);
     }
 
     fn attempt_ended(&self, record: &Record, attempt: &AttemptRecord) {
@@ -391,7 +400,7 @@ impl Sink for Metrics {
             self.retries(self.labels(record), outcome).increment(1);
         }
         self.endpoint(&attempt.endpoint).active.decrement(1);
-        self.attempts_active(record.exchange.method, &attempt.endpoint).decrement(1);
+        self.attempts_active(attempt.method(record), &attempt.endpoint).decrement(1);
         if !attempt.stream {
             self.attempt_duration(record, attempt).record_duration(attempt.duration());
         }
@@ -462,7 +471,7 @@ impl Key {
 
     fn of_attempt(record: &Record, attempt: &AttemptRecord, operation: u64) -> Self {
         Self {
-            method: record.exchange.method,
+            method: attempt.method(record),
             scheme: None,
             status: attempt.status,
             error: ErrorType::of_attempt(attempt),

@@ -13,15 +13,19 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderValue;
 
 use super::context::{Context, SpanId};
-use super::exchange::{Exchange, Side};
+use super::exchange::{Exchange, Method, Side};
 use super::privacy::Disclosed;
 use super::retry::NotRetried;
 use super::sampling::{Decision, RouteSampling};
 use super::series::{EndpointSeries, RouteSeries};
+use super::sticky::Sticky;
 use crate::failure::{Detail, Failure, Reason};
 
 /// The most attempts one operation keeps a record of; retry policies are bounded by it.
 pub const MAX_ATTEMPTS: usize = 8;
+
+/// The most questions one operation keeps a record of; the rules of a route that ask are bounded by it.
+pub const MAX_QUESTIONS: usize = 8;
 
 /// What every record of a route carries, fixed when the route is built.
 #[derive(Debug)]
@@ -175,9 +179,27 @@ pub struct Record {
     request_sent: AtomicU64,
     response_bytes: AtomicU64,
     not_retried: AtomicU8,
+    sticky: AtomicU8,
+    passed: OnceLock<Passed>,
     left_uncompressed: AtomicBool,
     attempts_started: AtomicU8,
     attempts: [OnceLock<Box<AttemptRecord>>; MAX_ATTEMPTS],
+    questions_started: AtomicU8,
+    questions: OnceLock<Box<Questions>>,
+}
+
+/// Nearly no operation has any.
+type Questions = [OnceLock<Box<AttemptRecord>>; MAX_QUESTIONS];
+
+/// What let a request pass that had to show who it comes from.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// The rule, as the operator named it: `auth.staff`.
+    pub rule: Arc<str>,
+    /// How it verifies: a closed word.
+    pub method: &'static str,
+    /// Why nobody was verified, where the operator lets requests pass all the same while nobody can be asked.
+    pub unverified: Option<Detail>,
 }
 
 impl fmt::Debug for Record {
@@ -264,9 +286,13 @@ impl Operation {
             request_sent: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             not_retried: AtomicU8::new(0),
+            sticky: AtomicU8::new(0),
+            passed: OnceLock::new(),
             left_uncompressed: AtomicBool::new(false),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
+            questions_started: AtomicU8::new(0),
+            questions: OnceLock::new(),
         };
         record.sink.operation_started(&record);
         Self { handle: Handle(Arc::new(record)) }
@@ -358,6 +384,16 @@ impl Handle {
     /// Why the last attempt was not followed by another one, although the route's conditions asked for it.
     pub fn not_retried(&self, why: NotRetried) {
         self.0.not_retried.store(1 + why.index(), Ordering::Relaxed);
+    }
+
+    /// Where a client went that a cookie may bring back. The last one stated counts.
+    pub fn sticky(&self, went: Sticky) {
+        self.0.sticky.store(1 + went.index(), Ordering::Relaxed);
+    }
+
+    /// What let the request pass. Only the first call counts.
+    pub fn passed(&self, by: Passed) {
+        let _ = self.0.passed.set(by);
     }
 
     /// The answer would have been compressed, were not as many compressed already as may be.
@@ -472,6 +508,16 @@ impl Record {
         self.not_retried.load(Ordering::Relaxed).checked_sub(1).and_then(NotRetried::from_index)
     }
 
+    /// Where a client went that a cookie may bring back, on a route that has cookies.
+    pub fn stickiness(&self) -> Option<Sticky> {
+        self.sticky.load(Ordering::Relaxed).checked_sub(1).and_then(Sticky::from_index)
+    }
+
+    /// What let the request pass, on a route that asks who it comes from.
+    pub fn passed_by(&self) -> Option<&Passed> {
+        self.passed.get()
+    }
+
     /// Whether the answer passed uncompressed because too many were compressed at the time.
     pub fn was_left_uncompressed(&self) -> bool {
         self.left_uncompressed.load(Ordering::Relaxed)
@@ -535,9 +581,13 @@ impl Record {
             request_sent: AtomicU64::new(self.request_sent.load(Ordering::Relaxed)),
             response_bytes: AtomicU64::new(self.response_body_bytes()),
             not_retried: AtomicU8::new(0),
+            sticky: AtomicU8::new(self.sticky.load(Ordering::Relaxed)),
+            passed: self.passed.clone(),
             left_uncompressed: AtomicBool::new(false),
             attempts_started: AtomicU8::new(0),
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
+            questions_started: AtomicU8::new(0),
+            questions: OnceLock::new(),
         }
     }
 
@@ -582,9 +632,21 @@ impl Record {
         self.sink.operation_exported(self);
     }
 
-    /// How many spans tell of it: its own, and one an attempt.
+    /// What services were asked about the request before it went on, each an attempt of its own kind, in the order
+    /// in which they were begun.
+    pub fn questions(&self) -> impl Iterator<Item = &AttemptRecord> {
+        let questions = self.questions.get().into_iter().flat_map(|questions| questions.iter());
+        questions.filter_map(|question| question.get().map(|record| &**record))
+    }
+
+    /// All that has a CLIENT span: what was asked before, then the attempts.
+    pub fn calls(&self) -> impl Iterator<Item = &AttemptRecord> {
+        self.questions().chain(self.attempts())
+    }
+
+    /// How many spans tell of it: its own, and one a call.
     pub fn spans(&self) -> usize {
-        1 + self.attempts().count()
+        1 + self.calls().count()
     }
 
     fn nanoseconds_since_start(&self) -> u64 {
@@ -642,12 +704,28 @@ pub struct AttemptRecord {
     pub connection: Option<ConnectionFacts>,
     /// Whether its answer was a stream, as [`Record::is_stream`] has it.
     pub stream: bool,
+    /// What it asks, if it is no try at what the client wants.
+    pub question: Option<Arc<Question>>,
+}
+
+/// What a rule asks a service about requests; fixed when the rule is built.
+#[derive(Debug)]
+pub struct Question {
+    /// The rule that asks: `auth.portal`.
+    pub rule: Arc<str>,
+    /// `url.template`: the path that is asked for.
+    pub template: Box<str>,
 }
 
 impl AttemptRecord {
     /// From its start to its end.
     pub fn duration(&self) -> Duration {
         self.ended.saturating_sub(self.started)
+    }
+
+    /// The method that the endpoint was asked by; questions are `GET`s.
+    pub fn method(&self, record: &Record) -> Method {
+        if self.question.is_some() { Method::Get } else { record.exchange.method }
     }
 }
 
@@ -668,10 +746,26 @@ impl Attempt {
     /// Begins an attempt at this endpoint. At most [`MAX_ATTEMPTS`] of one operation are kept on record.
     pub fn start(handle: &Handle, endpoint: &Arc<EndpointLabels>) -> Self {
         let index = handle.attempts_started.fetch_add(1, Ordering::Relaxed);
+        Self::begin(handle, endpoint, index, None)
+    }
+
+    /// Begins a question to this endpoint: it has a span like any attempt, and is no try at what the client wants.
+    /// At most [`MAX_QUESTIONS`] of one operation are kept on record.
+    pub fn ask(handle: &Handle, endpoint: &Arc<EndpointLabels>, question: &Arc<Question>) -> Self {
+        let index = handle.questions_started.fetch_add(1, Ordering::Relaxed);
+        Self::begin(handle, endpoint, index, Some(Arc::clone(question)))
+    }
+
+    fn begin(
+        handle: &Handle,
+        endpoint: &Arc<EndpointLabels>,
+        index: u8,
+        question: Option<Arc<Question>>,
+    ) -> Self {
         let record = Box::new(AttemptRecord {
             span_id: SpanId::random(),
             endpoint: Arc::clone(endpoint),
-            resend_count: index,
+            resend_count: if question.is_some() { 0 } else { index },
             started: Duration::from_nanos(handle.nanoseconds_since_start()),
             request_sent: None,
             first_byte: None,
@@ -684,6 +778,7 @@ impl Attempt {
             failure: None,
             connection: None,
             stream: false,
+            question,
         });
         let attempt = Self {
             handle: handle.clone(),
@@ -777,8 +872,13 @@ impl Drop for Attempt {
         let Some(mut record) = self.record.take() else { return };
         let now = || Duration::from_nanos(self.handle.nanoseconds_since_start());
         record.ended = record.last_byte.unwrap_or_else(now);
-        record.request_bytes = self.handle.request_body_bytes() - self.request_bytes_before;
-        let sent = self.handle.request_sent.load(Ordering::Relaxed);
+        // a question has no body
+        let sent = if record.question.is_none() {
+            record.request_bytes = self.handle.request_body_bytes() - self.request_bytes_before;
+            self.handle.request_sent.load(Ordering::Relaxed)
+        } else {
+            self.connected
+        };
         if sent != 0 && self.connected != 0 {
             // a request without a body is sent as soon as there is a connection
             record.request_sent = Some(Duration::from_nanos(sent.max(self.connected)));
@@ -791,7 +891,11 @@ impl Drop for Attempt {
         let is_long = self.handle.stream_after.is_some_and(|bound| body > bound);
         record.stream = is_long || self.handle.is_stream();
         self.handle.sink.attempt_ended(&self.handle, &record);
-        if let Some(place) = self.handle.0.attempts.get(self.index) {
+        let places = match &record.question {
+            None => &self.handle.0.attempts,
+            Some(_) => &**self.handle.0.questions.get_or_init(Box::default),
+        };
+        if let Some(place) = places.get(self.index) {
             let _ = place.set(record);
         }
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// One kind of trouble.
 #[derive(Debug, Default)]
-pub(in crate::telemetry) struct Trouble {
+pub(crate) struct Trouble {
     said: Option<Instant>,
     count: u64,
     is_open: bool,
@@ -14,7 +14,7 @@ pub(in crate::telemetry) struct Trouble {
 
 impl Trouble {
     /// It happened again; how often since it was last said, if it is to be said now.
-    pub(in crate::telemetry) fn seen(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn seen(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.said.is_some_and(|said| now.duration_since(said) < SAY_EVERY) {
             return None;
@@ -25,7 +25,7 @@ impl Trouble {
     }
 
     /// It is over; how often it happened since it was last said, if it was said that it began.
-    pub(in crate::telemetry) fn over(&mut self) -> Option<u64> {
+    pub(crate) fn over(&mut self) -> Option<u64> {
         std::mem::take(&mut self.is_open).then(|| std::mem::take(&mut self.count))
     }
 }

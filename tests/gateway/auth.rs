@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::support::client::request;
 use crate::support::gateway::{all_to, route, upstream};
 use crate::support::tokens::{Signer, encode, jwks};
-use crate::support::{Answer, Authority, Client, Gate, Gateway, Origin, Reply, Stage, Told, body, within};
+use crate::support::{
+    Answer, Authority, Client, Gate, Gateway, Logstash, Origin, Reply, Stage, Told, body, within,
+};
 
 fn hash(key: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
@@ -560,21 +562,29 @@ async fn a_client_certificate_is_let_in_by_its_role() {
                 client_roles = { 'mes.test' = 'factory', 'web.test' = 'shop' }\n\
                 [auth.machines]\nmtls = { roles = ['factory'] }\nidentity_headers = { 'x-role' = 'sub' }\n\
                 [routes.all]\nauth = 'machines'\n";
-    let gateway = Gateway::start_in(directory.path(), &[&all_to(origin.address), text]).await;
+    let (base, logstash) = (all_to(origin.address), Logstash::start());
+    let gateway = Gateway::start_in(directory.path(), &[&base, text, &logstash.settings()]).await;
     let shown = |name: &str| {
         let name = SanType::DnsName(name.try_into().unwrap());
         authority.client_with(&["h2"], &authority.client_identity(vec![name], 2100))
     };
-    for (config, status, reason, detail) in [
-        (shown("mes.test"), 200, None, None),
-        (shown("web.test"), 403, Some("forbidden"), Some("wrong_role")),
-        (shown("nobody.test"), 401, Some("unauthenticated"), Some("missing_credentials")),
-        (authority.client(&["h2"]), 401, Some("unauthenticated"), Some("missing_credentials")),
+    for (config, status, reason, detail, role) in [
+        (shown("mes.test"), 200, None, None, Some("factory")),
+        (shown("web.test"), 403, Some("forbidden"), Some("wrong_role"), Some("shop")),
+        (shown("nobody.test"), 401, Some("unauthenticated"), Some("missing_credentials"), None),
+        (authority.client(&["h2"]), 401, Some("unauthenticated"), Some("missing_credentials"), None),
     ] {
         let reply = Client::tls(gateway.address(), "shop.test", config).await.get("/").await;
         let line = gateway.logged(&reply.trace_id()).await;
         let told = (line["reason"].as_str(), line["detail"].as_str());
         assert_eq!((reply.status, told), (status, (reason, detail)), "{line}");
+        let passed = ["auth_rule", "auth_method", "client_role"].map(|key| line[key].as_str());
+        let by = (status == 200).then_some("auth.machines");
+        assert_eq!(passed, [by, by.map(|_| "mtls"), role], "{line}");
+        if status != 200 {
+            let record = logstash.of(&reply.trace_id()).await;
+            assert_eq!(record["labels"]["role"].as_str(), role, "{record}");
+        }
     }
     assert_eq!(origin.only().await.header("x-role"), Some("factory"));
 }

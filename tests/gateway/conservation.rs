@@ -7,10 +7,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::support::client::request;
-use crate::support::gateway::all_to;
+use crate::support::gateway::{all_to, upstream};
 use crate::support::load::load;
 use crate::support::process::Process;
-use crate::support::{Answer, Balance, Collector, Gateway, Metrics, Mode, Origin, Protocol, body, within};
+use crate::support::{
+    Answer, Balance, Collector, Gateway, Metrics, Mode, Origin, Protocol, Seen, body, within,
+};
 
 /// A gateway between an origin that answers and a collector.
 struct Scene {
@@ -207,6 +209,52 @@ async fn spans_that_are_not_to_be_exported_are_counted_with_the_reason() {
     gateway.ask(unsampled).await;
     let balance = gateway.balance_when("four spans unsampled", "otlp", |balance| balance.made == 4).await;
     assert_eq!(balance.unsampled, [("parent".to_owned(), 2), ("ratio".to_owned(), 2)].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_service_is_asked_is_a_span_that_is_accounted_for() {
+    let (origin, collector) = (Origin::start(Answer::ok()).await, Collector::start().await);
+    let portal = Origin::start(|seen: &Seen| match seen.header("cookie") {
+        Some("may") => Answer::status(204),
+        Some("fails") => Answer::status(500),
+        Some("breaks") => Answer::reset(),
+        Some("slow") => Answer::stall(),
+        _ => Answer::status(401).data("no"),
+    })
+    .await;
+    let text = format!(
+        "{}[auth.portal.forward]\nupstream = 'portal'\ntimeout = '20ms'\n[routes.all]\nauth = 'portal'\n",
+        upstream("portal", portal.address)
+    );
+    let bounds = "[upstreams.portal]\noutliers = 'off'\nretry_budget = 'off'\n";
+    for (ratio, exported) in [("1.0", true), ("0.0", false)] {
+        collector.forget();
+        let before = collector.accepted();
+        let sampling =
+            format!("[telemetry.sampling]\nratio = {ratio}\nkeep_errors = false\nkeep_slow = false\n");
+        let gateway =
+            Gateway::start(&[&all_to(origin.address), &text, bounds, &collector.grpc(), &sampling]).await;
+        // what is asked: its own span, one of the question or two, and the attempt's
+        let mut spans = 0;
+        for _ in 0..10 {
+            for (cookie, status, made) in
+                [("may", 200, 3), ("fails", 503, 2), ("breaks", 503, 3), ("slow", 503, 2), ("no", 401, 2)]
+            {
+                let asked = request(Method::GET, "/", &[("cookie", cookie)], body::empty());
+                assert_eq!(gateway.ask(asked).await.status, status, "{cookie}");
+                spans += made;
+            }
+        }
+        let balance = gateway
+            .balance_when("every span decided", "otlp", |balance| {
+                balance.made == spans && balance.queued == 0
+            })
+            .await;
+        let unsampled: u64 = balance.unsampled.values().sum();
+        let expected = if exported { (spans, 0) } else { (0, spans) };
+        assert_eq!((balance.exported, unsampled, balance.all_dropped()), (expected.0, expected.1, 0));
+        assert_eq!(collector.accepted() - before, balance.exported);
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod compression;
 mod conservation;
 mod context;
 mod errors;
+mod forward_auth;
 mod forwarding;
 mod grpc;
 mod health;

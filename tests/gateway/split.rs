@@ -220,13 +220,20 @@ async fn a_client_whose_endpoint_is_not_usable_goes_to_another_and_stays_there()
     assert!(!on_a.header("set-cookie").unwrap().contains("Max-Age"), "it ends with the session");
     let cookie = pair(&on_a);
     link.refuse().await;
+    let word = async |gateway: &Gateway, reply: &Reply| {
+        let logged = gateway.logged(&reply.trace_id()).await;
+        logged["sticky"].as_str().expect("what became of the cookie").to_owned()
+    };
+    assert_eq!(word(&gateway, &on_a).await, "new");
     // the first one is sent again: the cookie follows whoever answered
-    for _ in 0..3 {
+    for why in ["moved_retried", "moved_unusable", "moved_unusable"] {
         let moved = with(&gateway, &cookie).await;
         assert_eq!((moved.status, moved.text().as_str()), (200, "b"));
+        assert_eq!(word(&gateway, &moved).await, why);
         let cookie = pair(&moved);
         let stays = with(&gateway, &cookie).await;
         assert_eq!((stays.text().as_str(), stays.header("set-cookie")), ("b", None));
+        assert_eq!(word(&gateway, &stays).await, "kept");
     }
     gateway.states("shop", &["ejected", "usable"]).await;
     // taken out by an operator
@@ -239,6 +246,7 @@ async fn a_client_whose_endpoint_is_not_usable_goes_to_another_and_stays_there()
     assert!(gateway.set_in_use("shop", b.address, false));
     let moved = with(&gateway, &pair(&on_b)).await;
     assert_eq!((moved.text().as_str(), pair(&moved) != pair(&on_b)), ("a", true));
+    assert_eq!(word(&gateway, &moved).await, "moved_unusable");
     assert!(gateway.set_in_use("shop", b.address, true));
     let back = with(&gateway, &pair(&on_b)).await;
     assert_eq!((back.text().as_str(), back.header("set-cookie")), ("b", None));
@@ -246,6 +254,7 @@ async fn a_client_whose_endpoint_is_not_usable_goes_to_another_and_stays_there()
     gateway.reload(&[&sticky(&[c.address], "")]);
     let moved = with(&gateway, &pair(&on_b)).await;
     assert_eq!((moved.text().as_str(), pair(&moved) != pair(&on_b)), ("c", true));
+    assert_eq!(word(&gateway, &moved).await, "moved_unknown");
 }
 
 #[tokio::test]
@@ -285,6 +294,8 @@ async fn the_cookie_stays_between_client_and_gateway() {
         assert_eq!(reply.status, 200);
         assert_eq!(origin.seen()[seen].header("cookie"), passed);
         let told = stage::told(gateway.access_log(), &collector, &reply.trace_id(), 1).await;
+        let went = if sent.contains(&token) { "kept" } else { "moved_unknown" };
+        assert_eq!(told.server.attribute("tracegate.sticky"), Some(went));
         let signals = format!("{} {:?} {:?}", told.log, told.server, told.attempts);
         assert!(!signals.contains(&token) && !signals.contains("made-up-7"), "{signals}");
     }

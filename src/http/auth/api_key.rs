@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde_json::Map;
 
 use super::credentials;
-use super::verdict::{Caller, Refusal, Verdict};
+use super::verdict::{Refusal, Verdict};
 use crate::failure::Detail;
 use crate::http::identity::{Identity, Method};
 use crate::setting::Hash;
@@ -67,9 +67,9 @@ impl ApiKeys {
         Self { header: settings.header.clone(), keys }
     }
 
-    /// Whose key was sent.
-    pub fn verify(&self, caller: &Caller<'_>) -> Verdict {
-        let shown = match credentials::find(caller.headers, &self.header, LONGEST) {
+    /// Whose key was sent in this header.
+    pub fn verify(&self, headers: &HeaderMap) -> Verdict {
+        let shown = match credentials::find(headers, &self.header, LONGEST) {
             Ok(shown) => Hash::of(shown),
             Err(refusal) => return refusal.into(),
         };

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use std::time::Duration as Time;
 
 use http::header::{self, HeaderName};
-use http::uri::{Scheme, Uri};
+use http::uri::{PathAndQuery, Scheme, Uri};
 use serde::{Deserialize, Deserializer};
 
 use super::api_key::{self, Key as ApiKey};
 use super::claims::{Condition, Required};
+use super::forward::{self, OnFailure};
 use super::issuer::{Fetched, Source};
 use super::jwk::{Algorithm, KeySet};
 use super::{Kind, Settings, jwt};
 use crate::net::file::WrittenTls;
 use crate::problem::Key;
+use crate::setting::check::nearest;
 use crate::setting::leaf::{text, word};
 use crate::setting::one_or_many::OneOrMany;
 use crate::setting::{Check, Count, Duration, Hash, Moment, OrOff, Size, Written};
+use crate::upstream;
 
 /// A rule as written.
 #[derive(Debug, Deserialize)]
@@ -26,6 +29,7 @@ pub struct Auth {
     api_keys: Option<WrittenApiKeys>,
     jwt: Option<WrittenJwt>,
     mtls: Option<WrittenMtls>,
+    forward: Option<WrittenForward>,
     identity_headers: BTreeMap<String, Written<String>>,
     strip_headers: Written<Vec<Written<String>>>,
     forward_credentials: Written<bool>,
@@ -60,15 +64,17 @@ struct WrittenJwt {
     jwks: WrittenJwks,
 }
 
+/// What a claim must be, as written.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "{ is = \"acme\" }, { is = [\"acme\", \"other\"] } or { contains = \"orders\" }")]
-struct WrittenCondition {
+pub struct WrittenCondition {
     is: Written<OneOrMany>,
     contains: Written<String>,
 }
 
+/// How an issuer's keys are fetched, as written.
 #[derive(Debug, Deserialize)]
-struct WrittenJwks {
+pub struct WrittenJwks {
     timeout: Written<Duration>,
     bytes: Written<Size>,
     refresh_min: Written<Duration>,
@@ -84,9 +90,31 @@ struct WrittenMtls {
     roles: Written<Vec<Written<String>>>,
 }
 
+#[derive(Debug, Deserialize)]
+struct WrittenForward {
+    upstream: Written<String>,
+    path: Written<Target>,
+    request_headers: Written<Vec<Written<String>>>,
+    answer_headers: Written<Vec<Written<String>>>,
+    subject: Written<String>,
+    refusal_headers: Written<Vec<Written<String>>>,
+    body_bytes: Written<Size>,
+    timeout: Written<Duration>,
+    on_failure: Written<OnFailure>,
+}
+
+/// The upstreams that a rule may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Services<'a> {
+    /// The names of all.
+    pub names: &'a [String],
+    /// Those that are right.
+    pub known: &'a [upstream::Settings],
+}
+
 impl Auth {
     /// The rule as used, with keys read; `None` only after a problem has been noted.
-    pub fn check(self, name: &str, check: &Check<'_>) -> Option<Settings> {
+    pub fn check(self, name: &str, services: Services<'_>, check: &Check<'_>) -> Option<Settings> {
         let table = self.strip_headers.key().parent().unwrap_or_default();
         if name == "off" {
             check.wrong(
@@ -99,8 +127,10 @@ impl Auth {
             self.api_keys.as_ref().map(|_| "api_keys"),
             self.jwt.as_ref().map(|_| "jwt"),
             self.mtls.as_ref().map(|_| "mtls"),
+            self.forward.as_ref().map(|_| "forward"),
         ];
-        let help = "write one of [auth.NAME.api_keys], [auth.NAME.jwt] and [auth.NAME.mtls]";
+        let help =
+            "write one of [auth.NAME.api_keys], [auth.NAME.jwt], [auth.NAME.mtls] and [auth.NAME.forward]";
         match kinds.into_iter().flatten().collect::<Vec<_>>()[..] {
             [_] => {}
             [] => check.wrong(&table, "does not say what it verifies", help),
@@ -110,7 +140,9 @@ impl Auth {
             }
         }
         let is_api_key = self.api_keys.is_some();
-        let identity_headers: Vec<_> = self
+        let identity_keys: Vec<Key> =
+            self.identity_headers.values().map(|claim| claim.key().clone()).collect();
+        let mut identity_headers: Vec<_> = self
             .identity_headers
             .into_iter()
             .filter_map(|(name, claim)| {
@@ -128,11 +160,19 @@ impl Auth {
         let jwt = self.jwt.map(|jwt| jwt.check(check));
         let api_keys = self.api_keys.map(|keys| Kind::ApiKeys(keys.check(check)));
         let mtls = self.mtls.map(|mtls| Kind::Mtls(mtls.roles.into_elements().map(Into::into).collect()));
+        let forward_key = self.forward_credentials.key().clone();
+        if self.forward.is_some() && !self.forward_credentials.is_absent() {
+            let help =
+                "leave it out; what the upstream is not to get goes with headers.request.remove on the route";
+            check.wrong(&forward_key, "is never used: the service reads fields that are the client's", help);
+        }
+        let forward = self.forward.map(|forward| forward.check(&mut identity_headers, services, check));
         let settings = Settings {
             name: name.into(),
-            kind: match jwt {
-                Some(jwt) => jwt?,
-                None => api_keys.or(mtls)?,
+            kind: match (jwt, forward) {
+                (Some(jwt), _) => jwt?,
+                (None, Some(forward)) => Kind::Forward(Box::new(forward?)),
+                (None, None) => api_keys.or(mtls)?,
             },
             identity_headers,
             strip_headers,
@@ -145,9 +185,108 @@ impl Auth {
             let help = "write another field: no client may set this one";
             check.wrong(&table, format!("{field} holds its credentials"), help);
         }
+        for (key, (name, claim)) in identity_keys.iter().zip(&settings.identity_headers) {
+            if !settings.yields(claim) {
+                let what = format!(
+                    "\"{claim}\" is nothing that this rule knows of anybody: {name} would never be set"
+                );
+                let help = match &settings.kind {
+                    Kind::Forward(_) => {
+                        "write \"sub\", with subject = \"…\", or list the field in answer_headers"
+                    }
+                    Kind::ApiKeys(_) | Kind::Mtls(_) | Kind::Jwt(..) => {
+                        "write \"sub\": the key's name, or the role"
+                    }
+                };
+                check.wrong(key, what, help);
+            }
+        }
         Some(settings)
     }
 }
+
+impl WrittenForward {
+    /// The rule as used. What its answers say is told to the upstream by the names that it has there.
+    fn check(
+        self,
+        identity_headers: &mut Vec<(HeaderName, Box<str>)>,
+        services: Services<'_>,
+        check: &Check<'_>,
+    ) -> Option<forward::Settings> {
+        let key = self.upstream.key().clone();
+        let name = self.upstream.required(check, "name the upstream that decides: upstream = \"portal\"")?;
+        if !services.names.contains(&name) {
+            let help = match nearest(&name, services.names.iter().map(String::as_str)) {
+                Some(meant) => format!("write \"{meant}\""),
+                None => format!("add the table [upstreams.{name}]"),
+            };
+            check.wrong(&key, format!("there is no upstream \"{name}\""), help);
+        }
+        let upstream = services.known.iter().find(|known| *known.name == *name);
+        let of_request = "write a field of the client's that the service goes by, such as \"cookie\"";
+        let credentials = [header::ACCEPT, header::AUTHORIZATION, header::COOKIE];
+        let of_refusal = "write a field that a refusal may have, such as \"location\"";
+        let of_answer = "write a field that says who it is, such as \"x-user\"";
+        let answer_headers: Vec<HeaderName> =
+            names(self.answer_headers, of_answer, is_of_the_gateway, check).unwrap_or_default();
+        identity_headers.extend(answer_headers.iter().map(|name| (name.clone(), Box::from(name.as_str()))));
+        let subject_key = self.subject.key().clone();
+        let subject =
+            self.subject.into_option().and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+        if let Some(name) = subject.as_ref().filter(|name| !answer_headers.contains(name)) {
+            let what = format!("{name} is not one of answer_headers");
+            check.wrong(&subject_key, what, "list it there: it is the answer's field that names who it is");
+        }
+        Some(forward::Settings {
+            upstream: upstream?.clone(),
+            target: self.path.into_option().map_or(PathAndQuery::from_static("/"), |Target(target)| target),
+            request_headers: names(self.request_headers, of_request, is_of_the_gateway, check)
+                .unwrap_or_else(|| credentials.into()),
+            answer_headers,
+            subject,
+            refusal_headers: names(self.refusal_headers, of_refusal, is_of_a_message, check)
+                .unwrap_or_else(|| REFUSAL.into()),
+            body_bytes: self.body_bytes.or(64 << 10),
+            timeout: self.timeout.or(Time::from_secs(1)),
+            on_failure: self.on_failure.or(OnFailure::Closed),
+        })
+    }
+}
+
+/// Names of fields, of which some are not for the operator to name.
+fn names(
+    written: Written<Vec<Written<String>>>,
+    help: &str,
+    is_taken: impl Fn(&HeaderName) -> bool,
+    check: &Check<'_>,
+) -> Option<Vec<HeaderName>> {
+    let name = |written: &Written<String>| {
+        let text = written.get()?;
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if !is_taken(&name) => Some(name),
+            Ok(name) => {
+                check.wrong(written.key(), format!("{name} has its own meaning"), help);
+                None
+            }
+            Err(_) => {
+                check.wrong(written.key(), format!("\"{text}\" is not the name of a header field"), help);
+                None
+            }
+        }
+    };
+    Some(written.into_option()?.iter().filter_map(name).collect())
+}
+
+/// What a refusal says to the client unless other fields are listed.
+const REFUSAL: [HeaderName; 7] = [
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::WWW_AUTHENTICATE,
+];
 
 impl WrittenApiKeys {
     fn check(self, check: &Check<'_>) -> api_key::Settings {
@@ -225,13 +364,61 @@ impl WrittenJwt {
             let help = "write audience = [\"shop\"], or \"off\" if the issuer's tokens have none";
             check.wrong(&audience_key, "is missing: a token for another service would open this one", help);
         }
-        let issuer =
-            self.issuer.required(check, "write issuer = \"https://login.example\", as its tokens have it");
         let algorithms: Vec<_> = if self.algorithms.is_absent() {
             Algorithm::ALL.iter().map(|(_, algorithm)| *algorithm).collect()
         } else {
             self.algorithms.into_elements().collect()
         };
+        let tokens = Tokens {
+            header: field(self.header, header::AUTHORIZATION, check),
+            issuer: self.issuer,
+            audience: self.audience.into_option().and_then(OrOff::into_option).map(|OneOrMany(names)| names),
+            algorithms,
+            clock_skew: self.clock_skew,
+            claims: self.claims,
+            token_bytes: self.token_bytes,
+            cache: self.cache,
+            jwks_file: self.jwks_file,
+            jwks_url: self.jwks_url,
+            jwks: self.jwks,
+        };
+        let (settings, source) = tokens.check(check)?;
+        Some(Kind::Jwt(Box::new(settings), source))
+    }
+}
+
+/// What whoever reads signed tokens has in its file: for some it is checked already.
+#[derive(Debug)]
+pub struct Tokens {
+    /// The field in which a token is sent.
+    pub header: HeaderName,
+    /// Who must have issued it.
+    pub issuer: Written<String>,
+    /// For whom it must be; `None` asks for nothing.
+    pub audience: Option<Vec<Box<str>>>,
+    /// The algorithms that are taken.
+    pub algorithms: Vec<Algorithm>,
+    /// How far the issuer's clock may be from ours.
+    pub clock_skew: Written<OrOff<Duration>>,
+    /// Other claims.
+    pub claims: BTreeMap<String, WrittenCondition>,
+    /// The most bytes of a token.
+    pub token_bytes: Written<Size>,
+    /// How many verified tokens are remembered.
+    pub cache: Written<OrOff<Count>>,
+    /// The file with the issuer's keys.
+    pub jwks_file: Written<String>,
+    /// Or where they are fetched.
+    pub jwks_url: Written<Url>,
+    /// And how.
+    pub jwks: WrittenJwks,
+}
+
+impl Tokens {
+    /// What a token must be like, and where the keys come from; `None` only after a problem has been noted.
+    pub fn check(self, check: &Check<'_>) -> Option<(jwt::Settings, Source)> {
+        let issuer =
+            self.issuer.required(check, "write issuer = \"https://login.example\", as its tokens have it");
         let claims = self.claims.into_iter().filter_map(|(name, condition)| {
             let condition = condition.check(check)?;
             Some((name.into(), condition))
@@ -244,22 +431,18 @@ impl WrittenJwt {
         };
         let skew: Option<Time> = self.clock_skew.or(Some(Time::from_mins(1)));
         let settings = jwt::Settings {
-            header: field(self.header, header::AUTHORIZATION, check),
-            algorithms,
+            header: self.header,
+            algorithms: self.algorithms,
             required: Required {
                 issuer: issuer?.into(),
-                audience: self
-                    .audience
-                    .into_option()
-                    .and_then(OrOff::into_option)
-                    .map(|OneOrMany(names)| names),
+                audience: self.audience,
                 clock_skew: skew.unwrap_or_default(),
                 claims,
             },
             token_bytes: self.token_bytes.or(8 << 10),
             cache,
         };
-        Some(Kind::Jwt(Box::new(settings), source?))
+        Some((settings, source?))
     }
 }
 
@@ -386,9 +569,14 @@ fn identity_header(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderNam
     }
 }
 
+/// Fields that tell where a message ends, or belong to one connection.
+fn is_of_a_message(name: &HeaderName) -> bool {
+    *name != header::CONTENT_TYPE && is_of_the_gateway(name)
+}
+
 /// Fields of messages and connections, and those that the gateway sets itself.
 fn is_of_the_gateway(name: &HeaderName) -> bool {
-    const TAKEN: [&str; 19] = [
+    const TAKEN: [&str; 24] = [
         "connection",
         "content-length",
         "content-type",
@@ -404,9 +592,14 @@ fn is_of_the_gateway(name: &HeaderName) -> bool {
         "tracestate",
         "trailer",
         "transfer-encoding",
+        "server-timing",
         "upgrade",
         "via",
         "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-method",
+        "x-forwarded-proto",
+        "x-forwarded-uri",
         "x-request-id",
     ];
     TAKEN.contains(&name.as_str())
@@ -418,9 +611,29 @@ impl<'de> Deserialize<'de> for Algorithm {
     }
 }
 
+impl<'de> Deserialize<'de> for OnFailure {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, &[("closed", Self::Closed), ("open", Self::Open)])
+    }
+}
+
+/// The path that a service is asked for, perhaps with a query.
+#[derive(Debug)]
+struct Target(PathAndQuery);
+
+impl<'de> Deserialize<'de> for Target {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a path", |written| {
+            let target = written.parse().ok().filter(|_| written.starts_with('/') && !written.contains('#'));
+            let wrong = || format!("\"{written}\" is not a path\nwrite a path such as \"/verify\"");
+            target.map(Self).ok_or_else(wrong)
+        })
+    }
+}
+
 /// Where a page is.
 #[derive(Debug)]
-struct Url(Uri);
+pub struct Url(Uri);
 
 impl<'de> Deserialize<'de> for Url {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ use super::credentials;
 use super::issuer::{Issuer, Keys};
 use super::jwk::{Algorithm, Checked, KeySet};
 use super::token_cache::{TokenCache, TokenHash};
-use super::verdict::{Caller, Refusal, Verdict};
+use super::verdict::{Refusal, Verdict};
 use crate::failure::Detail;
 use crate::http::identity::{Identity, Method};
 
@@ -65,9 +65,9 @@ impl Jwt {
         Arc::clone(&self.issuer)
     }
 
-    /// Who bears the token, by the keys at hand.
-    pub fn verify(&self, caller: &Caller<'_>) -> Verdict {
-        let token = match self.token(caller) {
+    /// Who bears the token in this header, by the keys at hand.
+    pub fn verify(&self, headers: &HeaderMap) -> Verdict {
+        let token = match self.token(headers) {
             Ok(token) => token,
             Err(refusal) => return refusal.into(),
         };
@@ -79,8 +79,8 @@ impl Jwt {
     }
 
     /// The same, and the issuer is asked for keys if need be.
-    pub async fn verify_waiting(&self, caller: &Caller<'_>) -> Verdict {
-        let token = match self.token(caller) {
+    pub async fn verify_waiting(&self, headers: &HeaderMap) -> Verdict {
+        let token = match self.token(headers) {
             Ok(token) => token,
             Err(refusal) => return refusal.into(),
         };
@@ -92,8 +92,8 @@ impl Jwt {
         self.decide(token, &keys).unwrap_or_else(|undecided| self.settle(&undecided))
     }
 
-    fn token<'a>(&self, caller: &Caller<'a>) -> Result<&'a str, Refusal> {
-        credentials::find(caller.headers, &self.settings.header, self.settings.token_bytes)
+    fn token<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
+        credentials::find(headers, &self.settings.header, self.settings.token_bytes)
     }
 
     /// What an undecided token comes to if nobody can or need be asked.

@@ -1,34 +1,10 @@
-//! What a rule says of a request, and what it has to go by.
+//! What a rule says of a request.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-
-use http::{HeaderMap, Method, Uri};
 
 use crate::failure::{Detail, Reason};
 use crate::http::exchange::Response;
 use crate::http::identity::Identity;
-use crate::telemetry::Handle;
-use crate::telemetry::exchange::Scheme;
-
-/// What a rule may look at.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
-    /// The request's method.
-    pub method: &'a Method,
-    /// The request's target, its path normalised.
-    pub uri: &'a Uri,
-    /// The request's header fields.
-    pub headers: &'a HeaderMap,
-    /// With or without TLS.
-    pub scheme: Scheme,
-    /// The client's address, by the listener's rule of trust.
-    pub address: IpAddr,
-    /// The role of the certificate that the client showed, if one was verified.
-    pub role: Option<&'a Arc<str>>,
-    /// Where facts are stated.
-    pub handle: &'a Handle,
-}
 
 /// What a rule says.
 #[derive(Debug)]
@@ -37,6 +13,8 @@ pub enum Verdict {
     Passed(Arc<Identity>),
     /// Not so.
     Refused(Refusal),
+    /// Nobody can say who it is, for this reason, and the operator lets requests pass all the same.
+    Open(Detail),
     /// Somebody must be asked first.
     Undecided,
 }

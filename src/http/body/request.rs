@@ -51,6 +51,13 @@ impl RequestBody {
         Self { from, handle, gate: None, progress }
     }
 
+    /// No body at all: of a request that is the gateway's own.
+    pub fn none(handle: Handle) -> Self {
+        let progress = Progress::default();
+        progress.set(Progress::SENT);
+        Self { from: From::Nothing, handle, gate: None, progress }
+    }
+
     /// Refuses what is longer than this, by this rule: at once where the length is announced, else when it is
     /// passed.
     pub fn limit(&mut self, bytes: u64, rule: &Arc<str>) -> Result<(), Failure> {

@@ -12,9 +12,9 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::failure::{Detail, Failure, Reason};
-use crate::http::auth::verdict::Caller;
 use crate::http::auth::{Access, Decision, Rules};
 use crate::http::exchange::{Request, Response};
+use crate::http::grpc;
 use crate::http::headers;
 
 /// What a route asks of its callers.
@@ -64,7 +64,7 @@ where
         let Some(rules) = &self.access.rules else {
             return Answering::Passed { inner: self.inner.call(request) };
         };
-        let decided = rules.decide(&caller(&request));
+        let decided = rules.decide(&request);
         if let Decision::Undecided = decided {
             let (access, mut inner) = (Arc::clone(&self.access), self.inner.clone());
             let waiting = Box::pin(async move {
@@ -85,22 +85,9 @@ where
     }
 }
 
-fn caller(request: &Request) -> Caller<'_> {
-    Caller {
-        method: &request.head.method,
-        uri: &request.head.uri,
-        headers: &request.head.headers,
-        scheme: request.peer.scheme,
-        address: request.handle.client,
-        role: request.peer.role(),
-        handle: &request.handle,
-    }
-}
-
 /// What the rules come to in the time that the exchange has.
 async fn wait(rules: &Rules, request: &Request) -> Decision {
-    let caller = caller(request);
-    let deciding = rules.decide_waiting(&caller);
+    let deciding = rules.decide_waiting(request);
     match request.deadline {
         None => deciding.await,
         Some(deadline) => tokio::time::timeout_at(deadline, deciding).await.unwrap_or(Decision::Undecided),
@@ -109,25 +96,28 @@ async fn wait(rules: &Rules, request: &Request) -> Decision {
 
 /// The request goes on with its identity; or it is answered, or fails.
 fn settle(rules: &Rules, decided: Decision, request: &mut Request) -> Result<Option<Response>, Failure> {
-    match decided {
-        Decision::Passed(rule, identity) => {
-            let request = &mut **request;
-            // else a client could have them taken away again
-            headers::keep(&mut request.head.headers, request.fields, |name| rules.may_set(name));
-            rules.tell(&rule, &identity, &mut request.head.headers);
-            request.identity = Some(identity);
-            Ok(None)
-        }
+    let (rule, identity, unverified) = match decided {
+        Decision::Passed(rule, identity) => (rule, Some(identity), None),
+        Decision::Open(rule, why) => (rule, None, Some(why)),
         Decision::Refused(rule, refusal) => {
             let failure = rules.failure(&rule, &refusal);
-            let Some(answer) = refusal.answer else { return Err(failure) };
-            // the service that decided has also said what the client is told
+            // the service that decided has also said what the client is told; it does not speak gRPC
+            let Some(answer) = refusal.answer.filter(|_| !grpc::is_grpc(&request.head.headers)) else {
+                return Err(failure);
+            };
             request.handle.fail(&failure);
-            Ok(Some(*answer))
+            return Ok(Some(*answer));
         }
         // the exchange's time is over
-        Decision::Undecided => Err(Failure::new(Reason::AuthUnavailable).detail(Detail::Total)),
-    }
+        Decision::Undecided => return Err(Failure::new(Reason::AuthUnavailable).detail(Detail::Total)),
+    };
+    let request = &mut **request;
+    // else a client could have them taken away again
+    headers::keep(&mut request.head.headers, request.fields, |name| rules.may_set(name));
+    rules.tell(&rule, identity.as_deref(), &mut request.head.headers);
+    request.handle.passed(rule.passed(unverified));
+    request.identity = identity;
+    Ok(None)
 }
 
 pin_project! {

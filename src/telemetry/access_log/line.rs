@@ -13,6 +13,7 @@ use crate::telemetry::outcome::logged_status;
 use crate::telemetry::privacy::{Disclosed, HEADER};
 use crate::telemetry::retry::NotRetried;
 use crate::telemetry::settings::Privacy;
+use crate::telemetry::sticky::Sticky;
 
 /// A line, as JSON. What is not known is left out.
 pub(super) struct Line<'a> {
@@ -28,6 +29,7 @@ impl Serialize for Line<'_> {
         let last = record.attempts().last();
         let attempts: Vec<&AttemptRecord> = record.attempts().collect();
         let upstream = attempts.iter().map(|attempt| attempt.duration()).sum();
+        let asking = record.questions().map(AttemptRecord::duration).sum();
 
         let mut line = Fields(serializer.serialize_map(None)?);
         line.add("time", &time(record))?;
@@ -46,6 +48,12 @@ impl Serialize for Line<'_> {
         line.add_some("blame", reason.map(|reason| reason.blame().word()))?;
         line.add_some("detail", record.failure().and_then(|(_, detail)| detail).map(Detail::word))?;
         line.add_some("rule", record.rule().map(|rule| &**rule))?;
+        if let Some(passed) = record.passed_by() {
+            line.add("auth_rule", &*passed.rule)?;
+            line.add("auth_method", passed.method)?;
+            line.add_some("auth_unverified", passed.unverified.map(Detail::word))?;
+        }
+        line.add_some("sticky", record.stickiness().map(Sticky::word))?;
         line.add_some("grpc_status", record.grpc())?;
         let close = record.websocket_close();
         line.add_some("close_code", close.map(|(_, code)| code))?;
@@ -53,6 +61,7 @@ impl Serialize for Line<'_> {
         line.add_some("not_retried", record.why_not_retried().map(NotRetried::word))?;
         line.add("duration_ms", &milliseconds(record.duration()))?;
         line.add_some("upstream_ms", (!attempts.is_empty()).then(|| milliseconds(upstream)))?;
+        line.add_some("auth_ms", record.questions().next().map(|_| milliseconds(asking)))?;
         line.add_some("first_byte_ms", record.time_to_first_byte().map(milliseconds))?;
         line.add("request_bytes", &record.request_body_bytes())?;
         line.add("response_bytes", &record.response_body_bytes())?;

@@ -136,7 +136,8 @@ fn labels(record: &Record) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
     let detail = record.failure().and_then(|(_, detail)| detail);
     let attempt = record.attempts().last().map(|attempt| (1 + attempt.resend_count).to_string());
     let route = record.route_labels();
-    let own: [(&str, Option<Cow<'_, str>>); 7] = [
+    let passed = record.passed_by();
+    let own: [(&str, Option<Cow<'_, str>>); 12] = [
         ("route", route.map(|route| (&*route.route).into())),
         ("operation", route.and_then(|route| route.operation.as_deref()).map(Into::into)),
         ("attempt", attempt.map(Into::into)),
@@ -144,6 +145,11 @@ fn labels(record: &Record) -> BTreeMap<Cow<'_, str>, Cow<'_, str>> {
         ("detail", detail.map(|detail| detail.word().into())),
         ("not_retried", record.why_not_retried().map(|why| why.word().into())),
         ("rule", record.rule().map(|rule| (&**rule).into())),
+        ("role", record.client_role.as_deref().map(Into::into)),
+        ("auth_rule", passed.map(|passed| (&*passed.rule).into())),
+        ("auth_method", passed.map(|passed| passed.method.into())),
+        ("auth_unverified", passed.and_then(|passed| passed.unverified).map(|why| why.word().into())),
+        ("sticky", record.stickiness().map(|went| went.word().into())),
     ];
     let own = own.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
     labels.extend(own);

@@ -57,7 +57,7 @@ families! {
     FIRST_BYTE = Seconds "tracegate_time_to_first_byte_seconds",
         "From the head of the request to the head of the answer.";
     OVERHEAD = Short "tracegate_overhead_seconds",
-        "The gateway's own time: the duration of a request, no stream, less the time spent in attempts.";
+        "The gateway's own time: the duration of a request, no stream, less the time spent in attempts and in asking who may call.";
     STREAMS_ACTIVE = Gauge "tracegate_streams_active", "Open streams.";
     STREAM_AGE = Long "tracegate_stream_age_seconds",
         "How old streams became, from the head of the request to their end.";
@@ -90,6 +90,7 @@ families! {
     RATE_LIMIT_KEYS = Gauge "tracegate_rate_limit_keys", "Clients in a rate limit's own table.";
     RATE_LIMIT_EVICTIONS = Counter "tracegate_rate_limit_evictions_total",
         "Clients that a rate limit forgot before their share was whole again, because its table was full.";
+    AUTH_CALLS = Counter "tracegate_auth_calls_total", "Requests that a service was asked about, by what came of it.";
     JWKS_FETCHES = Counter "tracegate_jwks_fetches_total", "Fetches of an issuer's keys by outcome.";
     JWKS_KEYS = Gauge "tracegate_jwks_keys", "Keys of an issuer that can verify tokens, as last fetched.";
     JWKS_FETCHED = Gauge "tracegate_jwks_fetched_timestamp_seconds",

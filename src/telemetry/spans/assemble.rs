@@ -16,6 +16,7 @@ use crate::telemetry::retry::NotRetried;
 use crate::telemetry::sampling::Decision;
 use crate::telemetry::settings::Privacy;
 use crate::telemetry::span::{Kind, Span, Value};
+use crate::telemetry::sticky::Sticky;
 
 /// The spans of an operation, the SERVER span first.
 pub(super) fn assemble<'a>(record: &'a Record, privacy: &Privacy) -> impl Iterator<Item = Span<'a>> {
@@ -23,7 +24,7 @@ pub(super) fn assemble<'a>(record: &'a Record, privacy: &Privacy) -> impl Iterat
         Some(id) => opened(record, id),
         None => server(record, privacy),
     };
-    iter::once(first).chain(record.attempts().map(|attempt| client(record, attempt)))
+    iter::once(first).chain(record.calls().map(|attempt| client(record, attempt)))
 }
 
 fn opened(record: &Record, id: SpanId) -> Span<'_> {
@@ -65,6 +66,11 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     let client = privacy.client_address(record.client);
     attributes.add_some("client.address", client.map(|address| address.to_string()));
     attributes.add_some("tracegate.client_role", record.client_role.as_deref());
+    if let Some(passed) = record.passed_by() {
+        attributes.add("tracegate.auth_rule", &*passed.rule);
+        attributes.add("tracegate.auth_method", passed.method);
+        attributes.add_some("tracegate.auth_unverified", passed.unverified.map(Detail::word));
+    }
     if let Some(route) = route {
         attributes.add("tracegate.route", &*route.route);
         attributes.add_some("tracegate.upstream", route.upstream());
@@ -79,6 +85,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         attributes.add("tracegate.websocket.close_code", code);
         attributes.add("tracegate.websocket.closed_by", side.word());
     }
+    attributes.add_some("tracegate.sticky", record.stickiness().map(Sticky::word));
     attributes.add_some("tracegate.not_retried", record.why_not_retried().map(NotRetried::word));
     attributes.add_failure(record.failure());
     attributes.add_some("tracegate.rule", record.rule().map(|rule| &**rule));
@@ -102,10 +109,14 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
 
 fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     let route = record.route_labels();
-    let template = route.map_or("", |route| &route.upstream_template);
-    let endpoint = &attempt.endpoint;
+    let question = attempt.question.as_deref();
+    let template = match question {
+        None => route.map_or("", |route| &route.upstream_template),
+        Some(question) => &question.template,
+    };
+    let (method, endpoint) = (attempt.method(record), &attempt.endpoint);
     let mut attributes = Attributes::default();
-    attributes.add("http.request.method", record.exchange.method.word());
+    attributes.add("http.request.method", method.word());
     attributes.add("url.template", template);
     attributes.add("url.full", format!("{}{template}", endpoint.origin));
     attributes.add("server.address", &*endpoint.address);
@@ -141,11 +152,12 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     attributes.add("http.request.body.size", size(attempt.request_bytes));
     attributes.add("http.response.body.size", size(attempt.response_bytes));
     attributes.add("tracegate.upstream", &*endpoint.upstream);
+    attributes.add_some("tracegate.rule", question.map(|question| &*question.rule));
     attributes.add_failure(attempt.failure);
     let error = attributes.add_error(ErrorType::of_attempt(attempt));
     attributes.add_business(record);
 
-    let name = record.exchange.method.in_span_name();
+    let name = method.in_span_name();
     let own = Own {
         id: attempt.span_id,
         parent: Some(record.context.span_id),
