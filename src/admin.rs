@@ -12,6 +12,7 @@ mod page;
 pub mod role;
 mod site;
 mod status;
+pub mod ways;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use self::audit::Audit;
 pub use self::control::{Control, Reloaded};
 use self::door::Door;
-pub use self::door::Token;
 use self::site::Site;
+use self::ways::Ways;
 use crate::net::serve::{Bounds, serve_each};
 use crate::view::View;
 
@@ -40,8 +41,8 @@ pub struct Settings {
     pub probes: Option<SocketAddr>,
     /// TLS on the admin address.
     pub tls: Option<Arc<ServerConfig>>,
-    /// Who may do what. While there are none the address is a loopback one, and read-only.
-    pub tokens: Vec<Token>,
+    /// Who may do what. While there is no way in the address is a loopback one, and read-only.
+    pub ways: ways::Settings,
     /// Where it is written who did what.
     pub audit: audit::Settings,
 }
@@ -58,13 +59,13 @@ pub struct Admin {
 }
 
 /// Binds the admin address, and the probes' if there is one, and serves them until told to
-/// shut down. Who may do what is asked of the tokens in force.
+/// shut down. Who may do what is asked of the ways in that are in force.
 ///
 /// The error says which address could not be bound and why.
 pub async fn start(
     settings: &Settings,
     control: Arc<dyn Control>,
-    tokens: View<Vec<Token>>,
+    ways: View<Ways>,
     shutdown: CancellationToken,
 ) -> io::Result<Admin> {
     let admin = bind(settings.address, "admin").await?;
@@ -76,7 +77,7 @@ pub async fn start(
     let probes_address = probes.as_ref().map(TcpListener::local_addr).transpose()?;
     let audit = Audit::open(&settings.audit)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot write {error} (admin.audit.file)")))?;
-    let door = Door::new(tokens);
+    let door = Door::new(ways);
     let site = Site::new(Arc::clone(&control), address.ip(), door, Arc::clone(&audit));
     let (tls, stop) = (settings.tls.clone(), shutdown.clone());
     let serve_admin = serve_each(admin, tls, move |client| Arc::clone(&site).service(client), BOUNDS, stop);
@@ -122,9 +123,11 @@ mod tests {
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
-    use super::{Admin, Control, Reloaded, Settings, audit, start};
+    use super::{Admin, Control, Reloaded, Settings, Ways, audit, start, ways};
     use crate::net::once::send;
-    use crate::telemetry::metrics::Format;
+    use crate::net::{DnsSettings, Resolver};
+    use crate::telemetry::metrics::{Format, Metrics};
+    use crate::telemetry::settings as of_telemetry;
     use crate::view::View;
 
     struct Fake {
@@ -162,7 +165,15 @@ mod tests {
 
     fn settings(address: SocketAddr) -> Settings {
         let audit = audit::Settings { file: None, max_bytes: 1, keep: 0 };
-        Settings { address, probes: None, tls: None, tokens: Vec::new(), audit }
+        Settings { address, probes: None, tls: None, ways: ways::Settings::default(), audit }
+    }
+
+    /// Nobody is asked.
+    fn open() -> View<Ways> {
+        let soon = Duration::from_secs(1);
+        let dns = DnsSettings { servers: Vec::new(), min_ttl: soon, max_ttl: soon };
+        let metrics = Metrics::new(&of_telemetry::Metrics::default());
+        View::new(Arc::new(Ways::new(&ways::Settings::default(), &Resolver::new(&dns), &metrics, None)))
     }
 
     struct Running {
@@ -176,9 +187,8 @@ mod tests {
         let control = Arc::new(Fake { ready: AtomicBool::new(true) });
         let shutdown = CancellationToken::new();
         let settings = Settings { probes: Some(free), ..settings(free) };
-        let tokens = View::new(Arc::default());
         let admin =
-            start(&settings, Arc::clone(&control) as Arc<dyn Control>, tokens, shutdown.clone()).await;
+            start(&settings, Arc::clone(&control) as Arc<dyn Control>, open(), shutdown.clone()).await;
         Running { admin: admin.expect("loopback has free ports"), control, shutdown }
     }
 
@@ -293,10 +303,8 @@ mod tests {
         let running = running().await;
         let settings = settings(running.admin.address);
         let control = Arc::clone(&running.control) as Arc<dyn Control>;
-        let error = start(&settings, control, View::new(Arc::default()), CancellationToken::new())
-            .await
-            .unwrap_err()
-            .to_string();
+        let error =
+            start(&settings, control, open(), CancellationToken::new()).await.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("cannot listen on {} (admin.address): ", settings.address)),
             "{error}"

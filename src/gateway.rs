@@ -155,7 +155,7 @@ impl Gateway {
             load: Arc::default(),
         });
         let control = Arc::clone(&shared) as Arc<dyn Control>;
-        let admin = admin::start(&admin_settings, control, reload.tokens(), stop.clone()).await;
+        let admin = admin::start(&admin_settings, control, reload.ways(), stop.clone()).await;
         let admin = admin.map_err(StartError::Admin)?;
 
         for (name, socket) in bound {

@@ -99,8 +99,8 @@
 //! `failure` is the one vocabulary of reasons.
 //!
 //! **Operators.** `admin` serves its `admin::site` behind an `admin::guard`: `admin::health`, `admin::metrics`,
-//! `admin::status`, `admin::page`, and `admin::api` for changes. An `admin::door` asks for tokens, an `admin::role`
-//! says what they open, an `admin::audit` who did what; what it shows comes through `admin::control`. It stands on `net::serve`;
+//! `admin::status`, `admin::page`, and `admin::api` for changes. An `admin::door` asks who comes by which of the
+//! `admin::ways`, an `admin::role` says what they open, an `admin::audit` who did what; what it shows comes through `admin::control`. It stands on `net::serve`;
 //! the health check asks by `net::once`.
 //!
 //! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and

@@ -33,9 +33,12 @@ pub struct Settings {
 pub struct Entry {
     /// When; the first time, where there were several.
     pub time: String,
-    /// Whose token; `-` without one.
+    /// By the name of their token or certificate, or the value of their claim; `-` without one.
     #[serde(serialize_with = "text")]
     pub who: Arc<str>,
+    /// By which way they came in, if they are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<&'static str>,
     /// From which address.
     pub from: IpAddr,
     /// The method and the page, without the query.
@@ -53,8 +56,8 @@ fn text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error
     serializer.serialize_str(text)
 }
 
-/// The scrapes of the hour, by token and result, and since when.
-type Scrapes = BTreeMap<(Arc<str>, u16), (SystemTime, Entry)>;
+/// The scrapes of the hour, by who and result, and since when.
+type Scrapes = BTreeMap<(Arc<str>, Option<&'static str>, u16), (SystemTime, Entry)>;
 
 /// The audit of one gateway.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl Audit {
     }
 
     fn count(&self, entry: Entry, now: SystemTime) {
-        let key = (Arc::clone(&entry.who), entry.status);
+        let key = (Arc::clone(&entry.who), entry.way, entry.status);
         let mut scrapes = self.scrapes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((since, known)) = scrapes.get_mut(&key)
             && now.duration_since(*since).is_ok_and(|age| age < HOUR)
@@ -217,6 +220,7 @@ mod tests {
         Entry {
             time: "2026-11-25T00:00:00Z".to_owned(),
             who: "ops".into(),
+            way: Some("token"),
             from: IpAddr::V4(Ipv4Addr::LOCALHOST),
             what: what.to_owned(),
             target: None,

@@ -1,114 +1,126 @@
-//! Who asks, and whether they may: tokens by their hashes, wrong ones counted and slowed down.
+//! Who asks, and whether they may, whatever the way in; wrong credentials are counted and slowed down.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::HeaderMap;
 
-use super::role::{Right, Role};
-use crate::setting::Hash;
+use super::guard;
+use super::role::Right;
+use super::ways::{Found, Known, Way, Ways};
+use crate::net::serve::Client;
 use crate::view::View;
-
-/// A token as used: what `[admin.tokens.NAME]` means once it has been checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    /// The key in the table: what the audit says.
-    pub name: Arc<str>,
-    /// What it may do.
-    pub role: Role,
-    /// Its hash and, while it is being replaced, its predecessor's.
-    pub hashes: Vec<(Hash, Option<SystemTime>)>,
-}
 
 /// Stands before every page.
 #[derive(Debug)]
 pub(super) struct Door {
-    tokens: View<Vec<Token>>,
+    ways: View<Ways>,
     wrong: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
 /// Who has come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Who {
-    /// Nobody is asked: there are no tokens, and only this machine can reach the address.
+    /// Nobody is asked: there is no way in, and only this machine can reach the address.
     Anyone,
-    /// The bearer of a token.
-    Named(Arc<str>, Role),
+    /// Somebody who is known.
+    Named(Known),
 }
 
 /// Why somebody may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// No token was shown.
+    /// Nothing was shown.
     NoToken,
-    /// What was shown is no token, or one that has expired.
+    /// What was shown is none of what opens, or has expired.
     WrongToken,
     /// The same once more, and too often.
     TooMany,
     /// This one's role does not have the right.
-    Forbidden(Arc<str>),
-    /// Changes need a token, and there are none.
+    Forbidden(Known),
+    /// The issuer's token is valid, and says nothing that stands for a role.
+    NoRole,
+    /// A browser has sent the certificate for a page of another site.
+    OtherSite(Known),
+    /// Whoever knows the issuer's keys is away.
+    Unavailable,
+    /// Changes need somebody who is known, and there is no way in.
     ReadOnly,
 }
 
 impl Who {
-    /// As the audit has it.
-    pub(super) fn name(&self) -> Arc<str> {
+    /// As the audit has it: the name, and by which way.
+    pub(super) fn told(&self) -> (Arc<str>, Option<Way>) {
         match self {
-            Self::Anyone => "-".into(),
-            Self::Named(name, _) => Arc::clone(name),
+            Self::Anyone => ("-".into(), None),
+            Self::Named(known) => (Arc::clone(&known.name), Some(known.way)),
         }
     }
 }
 
 impl Refusal {
     /// Who was refused, as the audit has it.
-    pub(super) fn who(&self) -> Arc<str> {
+    pub(super) fn told(&self) -> (Arc<str>, Option<Way>) {
         match self {
-            Self::Forbidden(name) => Arc::clone(name),
-            Self::NoToken | Self::WrongToken | Self::TooMany | Self::ReadOnly => "-".into(),
+            Self::Forbidden(known) | Self::OtherSite(known) => (Arc::clone(&known.name), Some(known.way)),
+            Self::NoRole => ("-".into(), Some(Way::Jwt)),
+            Self::NoToken | Self::WrongToken | Self::TooMany | Self::Unavailable | Self::ReadOnly => {
+                ("-".into(), None)
+            }
         }
     }
 }
 
 impl Door {
-    /// Opens to these tokens.
-    pub(super) fn new(tokens: View<Vec<Token>>) -> Self {
-        Self { tokens, wrong: Mutex::default() }
+    /// Opens by these ways.
+    pub(super) fn new(ways: View<Ways>) -> Self {
+        Self { ways, wrong: Mutex::default() }
     }
 
-    /// Whether anybody is asked for one.
-    pub(super) fn has_tokens(&self) -> bool {
-        !self.tokens.current().is_empty()
+    /// Whether anybody is asked who they are.
+    pub(super) fn asks(&self) -> bool {
+        !self.ways.current().is_empty()
     }
 
-    /// Who asks from this address, if they may.
+    /// Who asks, if they may.
     ///
-    /// A right token passes however many wrong ones came from its address: 256 random bits are not guessed, and
+    /// Right credentials pass however many wrong ones came from their address: none of them can be guessed, and
     /// nobody is to lock out an operator.
-    pub(super) fn pass(&self, right: Right, headers: &HeaderMap, from: IpAddr) -> Result<Who, Refusal> {
+    pub(super) async fn pass(
+        &self,
+        right: Right,
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Who, Refusal> {
         if right == Right::Probe {
             return Ok(Who::Anyone);
         }
-        let tokens = self.tokens.current();
-        if tokens.is_empty() {
+        let ways = self.ways.current();
+        if ways.is_empty() {
             return if right.is_reading() { Ok(Who::Anyone) } else { Err(Refusal::ReadOnly) };
         }
-        let Some(shown) = headers.get(AUTHORIZATION) else { return Err(Refusal::NoToken) };
-        let shown = shown.to_str().ok().and_then(bearer).filter(|token| token.len() <= LONGEST);
-        match shown.and_then(|token| find(&tokens, &Hash::of(token), SystemTime::now())) {
-            Some(token) if right.roles().contains(&token.role) => {
-                Ok(Who::Named(Arc::clone(&token.name), token.role))
+        match ways.find(headers, client.certificate.as_deref()).await {
+            Found::Known(known) if !right.roles().contains(&known.role) => Err(Refusal::Forbidden(known)),
+            // a browser shows a certificate whoever's page asks
+            Found::Known(known)
+                if known.way == Way::Certificate
+                    && !right.is_reading()
+                    && guard::is_of_another_site(headers) =>
+            {
+                Err(Refusal::OtherSite(known))
             }
-            Some(token) => Err(Refusal::Forbidden(Arc::clone(&token.name))),
-            None if self.is_patient(from, Instant::now()) => Err(Refusal::WrongToken),
-            None => Err(Refusal::TooMany),
+            Found::Known(known) => Ok(Who::Named(known)),
+            Found::NoRole => Err(Refusal::NoRole),
+            Found::Nothing => Err(Refusal::NoToken),
+            Found::Unknown => Err(Refusal::Unavailable),
+            Found::Wrong if self.is_patient(client.address, Instant::now()) => Err(Refusal::WrongToken),
+            Found::Wrong => Err(Refusal::TooMany),
         }
     }
 
-    /// Counts a wrong token; `false` where there have been too many of this address.
+    /// Counts wrong credentials; `false` where there have been too many of this address.
     fn is_patient(&self, from: IpAddr, now: Instant) -> bool {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= ADDRESSES {
@@ -126,28 +138,11 @@ impl Door {
     }
 }
 
-/// All are compared, so that the time tells nothing.
-fn find<'t>(tokens: &'t [Token], shown: &Hash, now: SystemTime) -> Option<&'t Token> {
-    let is = |(hash, expires): &(Hash, Option<SystemTime>)| {
-        hash.matches(shown) & expires.is_none_or(|expires| now < expires)
-    };
-    let found = |token: &Token| token.hashes.iter().fold(false, |found, known| found | is(known));
-    tokens.iter().fold(None, |best, token| if found(token) { Some(token) } else { best })
-}
-
-/// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).
-fn bearer(field: &str) -> Option<&str> {
-    let (scheme, token) = field.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Wrong tokens of one address in a window that are answered 401; more are 429.
+/// Wrong credentials of one address in a window that are answered 401; more are 429.
 const PATIENCE: u32 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
-/// Addresses whose wrong tokens are counted at once; those beyond get no patience.
+/// Addresses whose wrong credentials are counted at once; those beyond get no patience.
 const ADDRESSES: usize = 1024;
-/// The longest token that is looked at, in bytes.
-const LONGEST: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -157,11 +152,22 @@ mod tests {
 
     use http::header::{AUTHORIZATION, HeaderMap};
 
-    use super::{Door, PATIENCE, Refusal, Right, Role, Token, Who};
+    use super::{Client, Door, PATIENCE, Refusal, Right, Who};
+    use crate::admin::role::Role;
+    use crate::admin::ways::{Settings, Token, Ways};
+    use crate::net::{DnsSettings, Resolver};
     use crate::setting::Hash;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::settings;
     use crate::view::View;
 
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    fn client(address: impl Into<IpAddr>) -> Client {
+        Client { address: address.into(), certificate: None }
+    }
+
+    fn here() -> Client {
+        client(Ipv4Addr::LOCALHOST)
+    }
 
     fn token(name: &str, role: Role, secrets: &[(&str, Option<SystemTime>)]) -> Token {
         let hashes = secrets.iter().map(|(secret, expires)| (Hash::of(secret), *expires)).collect();
@@ -169,42 +175,48 @@ mod tests {
     }
 
     fn door(tokens: Vec<Token>) -> Door {
-        Door::new(View::new(Arc::new(tokens)))
+        let soon = Duration::from_secs(1);
+        let dns = DnsSettings { servers: Vec::new(), min_ttl: soon, max_ttl: soon };
+        let metrics = Metrics::new(&settings::Metrics::default());
+        let settings = Settings { tokens, ..Settings::default() };
+        Door::new(View::new(Arc::new(Ways::new(&settings, &Resolver::new(&dns), &metrics, None))))
     }
 
     fn showing(token: &str) -> HeaderMap {
         HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
     }
 
-    #[test]
-    fn two_tokens_of_one_name_are_live_until_the_old_one_expires() {
+    #[tokio::test]
+    async fn two_tokens_of_one_name_are_live_until_the_old_one_expires() {
         let soon = SystemTime::now() + Duration::from_mins(1);
         let over = SystemTime::now() - Duration::from_mins(1);
         let secrets = [("new", None), ("old", Some(soon)), ("older", Some(over))];
         let door = door(vec![token("deploy", Role::Operator, &secrets)]);
         for (shown, passes) in [("new", true), ("old", true), ("older", false), ("", false)] {
-            assert_eq!(door.pass(Right::Change, &showing(shown), HERE).is_ok(), passes, "{shown}");
+            let passed = door.pass(Right::Change, &showing(shown), &here()).await;
+            assert_eq!(passed.is_ok(), passes, "{shown}");
         }
-        assert_eq!(door.pass(Right::Look, &HeaderMap::new(), HERE), Err(Refusal::NoToken));
-        assert_eq!(door.pass(Right::Probe, &HeaderMap::new(), HERE), Ok(Who::Anyone));
+        assert_eq!(door.pass(Right::Look, &HeaderMap::new(), &here()).await, Err(Refusal::NoToken));
+        assert_eq!(door.pass(Right::Probe, &HeaderMap::new(), &here()).await, Ok(Who::Anyone));
     }
 
-    #[test]
-    fn without_tokens_anybody_may_read_and_nobody_may_change() {
+    #[tokio::test]
+    async fn where_there_is_no_way_in_anybody_may_read_and_nobody_may_change() {
         let door = door(Vec::new());
-        assert_eq!(door.pass(Right::Look, &HeaderMap::new(), HERE), Ok(Who::Anyone));
-        assert_eq!(door.pass(Right::Change, &HeaderMap::new(), HERE), Err(Refusal::ReadOnly));
+        assert_eq!(door.pass(Right::Look, &HeaderMap::new(), &here()).await, Ok(Who::Anyone));
+        assert_eq!(door.pass(Right::Change, &HeaderMap::new(), &here()).await, Err(Refusal::ReadOnly));
     }
 
-    #[test]
-    fn wrong_tokens_are_slowed_down_and_a_right_one_still_passes() {
+    #[tokio::test]
+    async fn wrong_tokens_are_slowed_down_and_a_right_one_still_passes() {
         let door = door(vec![token("ops", Role::Operator, &[("right", None)])]);
+        let wrong = showing("wrong");
         for _ in 0..PATIENCE {
-            assert_eq!(door.pass(Right::Look, &showing("wrong"), HERE), Err(Refusal::WrongToken));
+            assert_eq!(door.pass(Right::Look, &wrong, &here()).await, Err(Refusal::WrongToken));
         }
-        assert_eq!(door.pass(Right::Look, &showing("wrong"), HERE), Err(Refusal::TooMany));
-        assert!(door.pass(Right::Look, &showing("right"), HERE).is_ok());
-        let elsewhere = IpAddr::from([192, 0, 2, 1]);
-        assert_eq!(door.pass(Right::Look, &showing("wrong"), elsewhere), Err(Refusal::WrongToken));
+        assert_eq!(door.pass(Right::Look, &wrong, &here()).await, Err(Refusal::TooMany));
+        assert!(door.pass(Right::Look, &showing("right"), &here()).await.is_ok());
+        let elsewhere = client([192, 0, 2, 1]);
+        assert_eq!(door.pass(Right::Look, &wrong, &elsewhere).await, Err(Refusal::WrongToken));
     }
 }

@@ -4,16 +4,24 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use http::header;
 use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use serde::{Deserialize, Deserializer};
 
-use super::door::Token;
 use super::role::Role;
+use super::ways::{self, Certificate, Signed, Token};
 use super::{Settings, audit};
+use crate::http::auth;
+use crate::http::auth::file::{Tokens, Url, WrittenCondition, WrittenJwks};
+use crate::http::auth::jwk::Algorithm;
+use crate::listener::tls::clients::Clients;
 use crate::net::{pem, tls};
+use crate::problem::Key;
 use crate::setting::leaf::word;
-use crate::setting::{Address, Check, Count, Hash, Moment, OrOff, Size, Written};
+use crate::setting::one_or_many::OneOrMany;
+use crate::setting::{Address, Check, Count, Duration, Hash, Moment, OrOff, Size, Written};
 
 /// The admin listener as written.
 #[derive(Debug, Deserialize)]
@@ -22,6 +30,8 @@ pub struct Admin {
     tls: Option<WrittenTls>,
     plaintext: Written<bool>,
     tokens: BTreeMap<String, WrittenToken>,
+    jwt: Option<WrittenJwt>,
+    certificates: BTreeMap<String, WrittenCertificate>,
     audit: WrittenAudit,
 }
 
@@ -33,9 +43,12 @@ pub struct Probes {
 
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "{ certificate_file = \"…\", key_file = \"…\" }")]
+#[expect(clippy::struct_field_names, reason = "the keys of the file")]
 struct WrittenTls {
     certificate_file: Written<String>,
     key_file: Written<String>,
+    client_ca_file: Written<String>,
+    client_crl_file: Written<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +66,29 @@ struct WrittenToken {
 struct Previous {
     sha256: Written<Hash>,
     expires: Written<Moment>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WrittenJwt {
+    issuer: Written<String>,
+    audience: Written<OrOff<OneOrMany>>,
+    algorithms: Written<Vec<Written<Algorithm>>>,
+    role_claim: Written<String>,
+    roles: BTreeMap<String, Written<Role>>,
+    clock_skew: Written<OrOff<Duration>>,
+    claims: BTreeMap<String, WrittenCondition>,
+    token_bytes: Written<Size>,
+    cache: Written<OrOff<Count>>,
+    jwks_file: Written<String>,
+    jwks_url: Written<Url>,
+    jwks: WrittenJwks,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(expecting = "{ san = \"spiffe://shop.example/ops\", role = \"operator\" }")]
+struct WrittenCertificate {
+    san: Written<String>,
+    role: Written<Role>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,7 +114,8 @@ impl Admin {
         let address = self.used_address();
         let key = self.address.key().clone();
         let plaintext = self.plaintext.or(false);
-        if !address.ip().is_loopback() && self.tokens.is_empty() {
+        let asks = !self.tokens.is_empty() || self.jwt.is_some() || !self.certificates.is_empty();
+        if !address.ip().is_loopback() && !asks {
             let what =
                 format!("\"{address}\" is not a loopback address, and nobody is asked for a token there");
             let help = format!(
@@ -91,12 +128,15 @@ impl Admin {
                 format!("\"{address}\" is not a loopback address, and tokens would pass in clear text");
             check.wrong(&key, what, "add tls = { certificate_file, key_file }, or write plaintext = true");
         }
+        let verifies = self.tls.as_ref().map(|tls| &tls.client_ca_file);
+        let certificates = check_certificates(self.certificates, &key, verifies, check);
         let tokens = self.tokens.into_iter().filter_map(|(name, token)| token.check(&name, check)).collect();
+        let signed = self.jwt.and_then(|jwt| jwt.check(check));
         Settings {
             address,
             probes: probes.address.into_option().map(Into::into),
             tls: self.tls.and_then(|tls| tls.check(check)),
-            tokens,
+            ways: ways::Settings { tokens, signed, certificates },
             audit: self.audit.check(check),
         }
     }
@@ -118,21 +158,161 @@ impl WrittenToken {
     }
 }
 
+impl WrittenJwt {
+    /// What is asked for without a default: whoever is let in here sees and changes everything.
+    fn check(self, check: &Check<'_>) -> Option<Signed> {
+        let audience_key = self.audience.key().clone();
+        let audience = self.audience.into_option().and_then(OrOff::into_option).map(|OneOrMany(names)| names);
+        if audience.is_none() {
+            let what = "must be one of its own: a customer's token would open this address";
+            check.wrong(
+                &audience_key,
+                what,
+                "write audience = \"tracegate-admin\", and let the issuer say it of operators alone",
+            );
+        }
+        let algorithms_key = self.algorithms.key().clone();
+        let algorithms = self.algorithms.required(check, "write those that the issuer signs by: [\"RS256\"]");
+        if algorithms.as_ref().is_some_and(Vec::is_empty) {
+            check.wrong(&algorithms_key, "is empty", "write those that the issuer signs by: [\"RS256\"]");
+        }
+        let algorithms =
+            algorithms.unwrap_or_default().into_iter().filter_map(Written::into_option).collect();
+        let claim: String = self.role_claim.or("roles".to_owned());
+        let roles_key = audience_key.parent().unwrap_or_default().child("roles");
+        if self.roles.is_empty() {
+            let help = format!(
+                "write what the values of the claim \"{claim}\" stand for: roles = {{ ops = \"operator\" }}"
+            );
+            check.wrong(&roles_key, "is missing: nobody would have a role", help);
+        }
+        let roles =
+            self.roles.into_iter().filter_map(|(value, role)| Some((value.into(), role.into_option()?)));
+        let roles = roles.collect();
+        let tokens = Tokens {
+            header: header::AUTHORIZATION,
+            issuer: self.issuer,
+            audience,
+            algorithms,
+            clock_skew: self.clock_skew,
+            claims: self.claims,
+            token_bytes: self.token_bytes,
+            cache: self.cache,
+            jwks_file: self.jwks_file,
+            jwks_url: self.jwks_url,
+            jwks: self.jwks,
+        };
+        let (tokens, source) = tokens.check(check)?;
+        Some(Signed { tokens, source, claim: claim.into(), roles })
+    }
+}
+
+/// Notes a problem where a rule of `[auth]` takes tokens of the audience that opens the admin address: those are its
+/// customers'.
+pub fn refuse_shared_audience(signed: Option<&Signed>, rules: &[auth::Settings], check: &Check<'_>) {
+    let Some(ours) = signed.and_then(|signed| signed.tokens.required.audience.as_ref()) else { return };
+    for rule in rules {
+        let auth::Kind::Jwt(tokens, _) = &rule.kind else { continue };
+        let theirs = tokens.required.audience.iter().flatten();
+        for name in theirs.filter(|name| ours.contains(name)) {
+            let what = format!(
+                "\"{name}\" is what {} asks of tokens, too: those of customers would open this",
+                rule.rule()
+            );
+            let help = "let the issuer give operators' tokens an audience of their own";
+            check.wrong(&Key::root().child("admin").child("jwt").child("audience"), what, help);
+        }
+    }
+}
+
+/// Certificates by the names in them, which need an authority that signs them.
+fn check_certificates(
+    written: BTreeMap<String, WrittenCertificate>,
+    address: &Key,
+    verifies: Option<&Written<String>>,
+    check: &Check<'_>,
+) -> Vec<Certificate> {
+    let table = address.parent().unwrap_or_default();
+    match verifies {
+        Some(file) if written.is_empty() && !file.is_absent() => {
+            let help = "add [admin.certificates.NAME] with san and role, or leave it out";
+            check.wrong(file.key(), "opens nothing: no certificate has a role", help);
+        }
+        Some(file) if !file.is_absent() => {}
+        _ if written.is_empty() => {}
+        _ => {
+            let help = "write client_ca_file in [admin.tls]: the authority that signs them";
+            check.wrong(&table.child("certificates"), "are verified by nobody", help);
+        }
+    }
+    let mut known: Vec<Certificate> = Vec::new();
+    for (name, certificate) in written {
+        let key = certificate.san.key().clone();
+        let help =
+            "write a URI, an e-mail address or a DNS name of the certificate: \"spiffe://shop.example/ops\"";
+        let role = certificate.role.required(check, "write \"support\", \"developer\" or \"operator\"");
+        let Some(san) = certificate.san.required(check, help) else { continue };
+        if san.is_empty() || san.contains('*') || (san.contains('=') && !san.contains("://")) {
+            check.wrong(
+                &key,
+                format!("\"{san}\" is not one name that is an alternative in a certificate"),
+                help,
+            );
+        }
+        if let Some(other) = known.iter().find(|known| known.san.eq_ignore_ascii_case(&san)) {
+            let what = format!("is that of {}, too", other.name);
+            check.wrong(&key, what, "write each name once");
+        }
+        known.extend(role.map(|role| Certificate { name: name.into(), role, san: san.into() }));
+    }
+    known
+}
+
 impl WrittenTls {
     fn check(self, check: &Check<'_>) -> Option<Arc<ServerConfig>> {
         let key = self.certificate_file.key().clone();
         let chain = self.certificate_file.required(check, "name the file with the certificate chain in PEM");
         let private = self.key_file.required(check, "name the file with its private key in PEM");
         let (chain, private) = (check.path(chain?), check.path(private?));
-        let config = || {
+        let (ca_key, crl_key) = (self.client_ca_file.key().clone(), self.client_crl_file.key().clone());
+        let crl_file = self.client_crl_file.into_option().map(|file| check.path(file));
+        let clients = self.client_ca_file.into_option().map(|file| check.path(file));
+        if clients.is_none() && crl_file.is_some() {
+            check.wrong(
+                &crl_key,
+                "is never used: no certificate is asked for",
+                "write client_ca_file beside it",
+            );
+        }
+        // those without one may still have a token
+        let clients = clients.map(|ca_file| Clients { ca_file, crl_file, required: false });
+        let verifier = match clients.as_ref().map(Clients::verifier).transpose() {
+            Ok(verifier) => verifier,
+            Err(error) => {
+                let help = "name a file with the authorities that sign clients' certificates, in PEM";
+                check.wrong(&ca_key, format!("the file cannot be used: {error}"), help);
+                return None;
+            }
+        };
+        let asks = verifier.is_some();
+        let config = move || {
             let (certificates, private_key) = (pem::certificates(&chain)?, pem::private_key(&private)?);
-            let mut config = ServerConfig::builder_with_provider(tls::provider())
+            let builder = ServerConfig::builder_with_provider(tls::provider())
                 .with_protocol_versions(&[&TLS13, &TLS12])
-                .map_err(|error| error.to_string())?
-                .with_no_client_auth()
+                .map_err(|error| error.to_string())?;
+            let builder = match verifier {
+                None => builder.with_no_client_auth(),
+                Some(verifier) => builder.with_client_cert_verifier(verifier),
+            };
+            let mut config = builder
                 .with_single_cert(certificates, private_key)
                 .map_err(|error| tls::mismatch(&chain, &private, &error))?;
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            if asks {
+                // whoever is revoked is asked anew with each connection
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            }
             Ok::<_, String>(Arc::new(config))
         };
         match config() {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, ORIGIN};
+use http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, Uri};
 
@@ -26,6 +26,18 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, bound: IpAddr) -> Result<(),
         Some(_) => Err("no other Origin is served here"),
     }
 }
+
+/// Whether a browser says that another site's page has asked, of a request over TLS. A client that is no browser says
+/// nothing.
+pub(super) fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let same = |origin: &str| origin.strip_prefix("https://").is_some_and(|o| o.eq_ignore_ascii_case(host));
+    let origin = headers.get(ORIGIN).is_some_and(|origin| !origin.to_str().is_ok_and(same));
+    let site = headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes);
+    origin || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 fn is_ours(host: &str, bound: IpAddr) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };

@@ -1,7 +1,7 @@
 //! Who may do what at the admin address: one table, [`Right::roles`].
 
-/// What a token stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a token stands for; each later one may do more than those before it that look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// A scraper: metrics and nothing else.
     Metrics,

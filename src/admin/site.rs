@@ -22,8 +22,9 @@ use super::control::Control;
 use super::door::{Door, Refusal};
 use super::page::{self, Page};
 use super::role::Right;
+use super::ways::Way;
 use super::{api, guard, health, metrics, status};
-use crate::view::View;
+use crate::net::serve::Client;
 
 /// The pages of one address.
 pub(super) struct Site {
@@ -31,31 +32,26 @@ pub(super) struct Site {
     started: Instant,
     /// The address that `Host` may name beside loopback; `None` serves the probes alone, to anyone.
     bound: Option<IpAddr>,
-    door: Door,
+    /// What the probes have none of: nobody is asked there.
+    door: Option<Door>,
     audit: Arc<Audit>,
 }
 
 impl Site {
     /// Every page, for people and scrapers on this address, behind this door.
     pub(super) fn new(control: Arc<dyn Control>, bound: IpAddr, door: Door, audit: Arc<Audit>) -> Arc<Self> {
-        Arc::new(Self { control, started: Instant::now(), bound: Some(bound), door, audit })
+        Arc::new(Self { control, started: Instant::now(), bound: Some(bound), door: Some(door), audit })
     }
 
     /// Health and readiness alone: nothing is told but `ok`, so nobody is refused.
     pub(super) fn probes(control: Arc<dyn Control>, audit: Arc<Audit>) -> Arc<Self> {
-        Arc::new(Self {
-            control,
-            started: Instant::now(),
-            bound: None,
-            door: Door::new(View::new(Arc::default())),
-            audit,
-        })
+        Arc::new(Self { control, started: Instant::now(), bound: None, door: None, audit })
     }
 
-    /// The service that answers a client at this address.
+    /// The service that answers this client.
     pub(super) fn service(
         self: Arc<Self>,
-        from: IpAddr,
+        client: Client,
     ) -> impl Service<
         Request<Incoming>,
         Response = Response<
@@ -74,15 +70,15 @@ impl Site {
             .layer(fixed(CONTENT_SECURITY_POLICY, NOTHING_ALLOWED))
             .layer(CompressionLayer::new())
             .service(service_fn(move |request: Request<Incoming>| {
-                let site = Arc::clone(&site);
-                async move { Ok::<_, Infallible>(site.answer(request, from).await) }
+                let (site, client) = (Arc::clone(&site), client.clone());
+                async move { Ok::<_, Infallible>(site.answer(request, &client).await) }
             }));
         TowerToHyperService::new(stack)
     }
 
-    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Page {
-        let Some(bound) = self.bound else { return self.probe(&request) };
-        if !self.door.has_tokens()
+    async fn answer(&self, request: Request<Incoming>, client: &Client) -> Page {
+        let (Some(bound), Some(door)) = (self.bound, &self.door) else { return self.probe(&request) };
+        if !door.asks()
             && let Err(refusal) = guard::check(request.uri(), request.headers(), bound)
         {
             return page::text(StatusCode::FORBIDDEN, refusal);
@@ -91,18 +87,19 @@ impl Site {
             return page::text(StatusCode::NOT_FOUND, "not found");
         };
         let asked = format!("{} {}", word(request.method()), request.uri().path());
-        let (who, answer, target) = match self.door.pass(right, request.headers(), from) {
-            Err(refusal) => (refusal.who(), refused(&refusal), None),
-            Ok(who) if !method.allows(request.method()) => (who.name(), method.refuse(), None),
+        let ((who, way), answer, target) = match door.pass(right, request.headers(), client).await {
+            Err(refusal) => (refusal.told(), refused(&refusal), None),
+            Ok(who) if !method.allows(request.method()) => (who.told(), method.refuse(), None),
             Ok(who) => {
                 let (answer, target) = self.page(kind, request).await;
-                (who.name(), answer, target)
+                (who.told(), answer, target)
             }
         };
         if right != Right::Probe {
             let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
             let status = answer.status().as_u16();
-            self.audit.record(right, Entry { time, who, from, what: asked, target, status, times: 1 });
+            let (way, from) = (way.map(Way::word), client.address);
+            self.audit.record(right, Entry { time, who, way, from, what: asked, target, status, times: 1 });
         }
         answer
     }
@@ -204,6 +201,11 @@ fn refused(refusal: &Refusal) -> Page {
         Refusal::NoToken | Refusal::WrongToken => (StatusCode::UNAUTHORIZED, "a token is needed"),
         Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens"),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "this token's role does not open this page"),
+        Refusal::NoRole => (StatusCode::FORBIDDEN, "nothing that this token says is a role here"),
+        Refusal::OtherSite(_) => (StatusCode::FORBIDDEN, "a page of another site has asked for this"),
+        Refusal::Unavailable => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the keys of the issuer cannot be fetched at the moment")
+        }
         Refusal::ReadOnly => {
             (StatusCode::FORBIDDEN, "changes need a token: [admin.tokens.NAME] with role = \"operator\"")
         }
@@ -220,7 +222,10 @@ fn refused(refusal: &Refusal) -> Page {
         Refusal::TooMany => {
             page.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("60"));
         }
-        Refusal::Forbidden(_) | Refusal::ReadOnly => {}
+        Refusal::Unavailable => {
+            page.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        Refusal::Forbidden(_) | Refusal::NoRole | Refusal::OtherSite(_) | Refusal::ReadOnly => {}
     }
     page
 }

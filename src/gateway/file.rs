@@ -170,6 +170,7 @@ impl File {
         }
         http::file::ties::refuse(&routes, check);
         http::file::crossings::refuse(&routes, check);
+        admin::file::refuse_shared_audience(admin.ways.signed.as_ref(), &auth, check);
         http::file::identities::refuse(&routes, &rate_limits, &auth, check);
 
         let telemetry = self.telemetry.check(self.metrics, check);

@@ -15,7 +15,7 @@ use super::last_good::LastGood;
 use super::restart;
 use super::settings::Settings;
 use super::snapshot::{Snapshot, Surroundings};
-use crate::admin::Token;
+use crate::admin::ways::Ways;
 use crate::http::removal::Removal;
 use crate::http::routes::Routes;
 use crate::http::server::Server;
@@ -42,7 +42,7 @@ pub struct Reload {
     /// Held by the one that reloads.
     turn: Mutex<()>,
     /// Who may do what at the admin address.
-    tokens: View<Vec<Token>>,
+    ways: View<Ways>,
     /// Routes that have been removed, with streams on them.
     leaving: Mutex<Vec<Leaving>>,
     /// Where what is in force is kept for the next start.
@@ -152,7 +152,8 @@ impl Reload {
         };
         let snapshot = View::new(Arc::new(snapshot));
         let state = Mutex::new(state);
-        let tokens = View::new(Arc::new(started.admin.tokens.clone()));
+        let ways = Ways::new(&started.admin.ways, &around.resolver, &around.metrics, None);
+        let ways = View::new(Arc::new(ways));
         let (turn, leaving) = (Mutex::default(), Mutex::default());
         let reload = Self {
             around,
@@ -164,7 +165,7 @@ impl Reload {
             started,
             state,
             turn,
-            tokens,
+            ways,
             leaving,
             last_good: OnceLock::new(),
         };
@@ -216,9 +217,9 @@ impl Reload {
         change(&self.snapshot())
     }
 
-    /// The tokens in force.
-    pub fn tokens(&self) -> View<Vec<Token>> {
-        self.tokens.clone()
+    /// The ways in at the admin address that are in force.
+    pub fn ways(&self) -> View<Ways> {
+        self.ways.clone()
     }
 
     /// The settings in force.
@@ -324,7 +325,9 @@ impl Reload {
             }
         }
         self.snapshot.replace(Arc::clone(&next));
-        self.tokens.replace(Arc::new(settings.admin.tokens.clone()));
+        let (resolver, metrics) = (&self.around.resolver, &self.around.metrics);
+        let before = self.ways.current();
+        self.ways.replace(Arc::new(Ways::new(&settings.admin.ways, resolver, metrics, Some(&before))));
         previous.retire(&next);
         if let Some(grace) = settings.reload.grace {
             let over = Instant::now() + grace;

@@ -9,7 +9,10 @@ use super::difference::Difference;
 use crate::problem::Key;
 
 /// The tables and keys at the root that are read at the start alone.
-const AT_START: [&str; 6] = ["admin", "dns", "metrics", "probes", "telemetry", "workers"];
+const AT_START: [&str; 5] = ["dns", "metrics", "probes", "telemetry", "workers"];
+
+/// What of `[admin]` is read at the start alone; who may come in counts at once.
+const OF_ADMIN: [&str; 4] = ["address", "audit", "plaintext", "tls"];
 
 /// What of `[reload]` is read at the start alone.
 const OF_RELOAD: [&str; 1] = ["watch"];
@@ -27,7 +30,7 @@ pub(super) fn awaited(started: &Configuration, new: &Configuration) -> Vec<Strin
     let mut keys = [added.first, removed.first, changed.first].concat();
     // a file with other contents, where only its name is read again
     let mut named = Vec::new();
-    texts(&Key::root(), &Value::from(at_start(&new.values)), &mut named);
+    texts(&Key::root(), &Value::from(self::fixed(&new.values)), &mut named);
     for (path, digest) in &new.files {
         let before = started.files.get(path).filter(|before| *before != digest);
         if before.is_some() {
@@ -50,9 +53,11 @@ fn fixed(values: &Value) -> Dict {
         };
         fixed.insert("listeners".to_owned(), Value::from(listeners.iter().map(of).collect::<Dict>()));
     }
-    // even if it is empty, so that it is compared key by key
-    let reload = values.find_ref("reload").map(|reload| some(reload, &OF_RELOAD)).unwrap_or_default();
-    fixed.insert("reload".to_owned(), Value::from(reload));
+    for (table, keys) in [("admin", &OF_ADMIN[..]), ("reload", &OF_RELOAD)] {
+        // even if it is empty, so that it is compared key by key
+        let of = values.find_ref(table).map(|table| some(table, keys)).unwrap_or_default();
+        fixed.insert(table.to_owned(), Value::from(of));
+    }
     fixed
 }
 
@@ -82,7 +87,8 @@ mod tests {
     use crate::gateway::file::{Sources, load};
 
     /// The tables that a reload reads, whole or but for the keys above.
-    const RELOADED: [&str; 10] = [
+    const RELOADED: [&str; 11] = [
+        "admin",
         "auth",
         "defaults",
         "limits",
@@ -109,6 +115,16 @@ mod tests {
             let known = AT_START.contains(&table) || RELOADED.contains(&table);
             assert!(known, "{table}: is it read at the start alone?");
         }
+    }
+
+    #[test]
+    fn who_may_come_in_counts_at_once_and_where_that_is_after_a_restart() {
+        let read = |text: &str| load(&sources(text)).expect("a configuration").configuration;
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let token = format!("[admin.tokens.ops]\nrole = 'operator'\nsha256 = '{hash}'\n");
+        assert!(awaited(&read(""), &read(&token)).is_empty());
+        let moved = read(&format!("[admin]\naddress = '127.0.0.1:9911'\n{token}"));
+        assert_eq!(awaited(&read(""), &moved), ["admin.address"]);
     }
 
     #[test]

@@ -20,6 +20,15 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// The certificate that it has shown and that TLS has verified, in DER.
+    pub certificate: Option<Arc<[u8]>>,
+}
+
 /// What a client may take up.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -48,11 +57,11 @@ where
     serve_each(listener, None, move |_| service.clone(), bounds, stop).await;
 }
 
-/// The same with a service for each client's address, and by TLS if there is a configuration of it.
+/// The same with a service for each client, and by TLS if there is a configuration of it.
 pub async fn serve_each<S, B>(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
-    service: impl Fn(IpAddr) -> S,
+    service: impl Fn(Client) -> S + Clone + Send + 'static,
     bounds: Bounds,
     stop: CancellationToken,
 ) where
@@ -66,17 +75,23 @@ pub async fn serve_each<S, B>(
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(bounds.connections));
     while let Some((stream, peer, permit)) = stop.run_until_cancelled(accept(&listener, &permits)).await {
-        let (service, builder, stop) = (service(peer.ip().to_canonical()), builder(bounds), stop.clone());
-        let tls = tls.clone();
+        let (service, builder, stop) = (service.clone(), builder(bounds), stop.clone());
+        let (tls, address) = (tls.clone(), peer.ip().to_canonical());
         connections.spawn(async move {
             let _permit = permit;
+            let mut client = Client { address, certificate: None };
             let stream = match tls {
                 None => Either::Left(stream),
                 Some(tls) => match timeout(bounds.head, TlsAcceptor::from(tls).accept(stream)).await {
-                    Ok(Ok(stream)) => Either::Right(stream),
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                        client.certificate = shown.map(|certificate| Arc::from(&**certificate));
+                        Either::Right(stream)
+                    }
                     _ => return,
                 },
             };
+            let service = service(client);
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
             tokio::select! {
                 _ = connection.as_mut() => return,

@@ -2,7 +2,7 @@
 
 mod resilience;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::{fmt, time};
 
@@ -253,16 +253,51 @@ fn check_propagate(written: Written<Propagate>, check: &Check<'_>) -> Formats {
 /// Our own admin address as an endpoint would open it to every client.
 fn refuse_admin(endpoints: &[Written<Address>], admin: SocketAddr, check: &Check<'_>) {
     for endpoint in endpoints {
-        let Some(address) = endpoint.get() else { continue };
-        let here = match address.host.parse::<IpAddr>() {
-            Ok(ip) => ip == admin.ip() || ip.is_unspecified(),
-            Err(_) => &*address.host == "localhost",
-        };
-        if here && address.port == admin.port() && admin.port() != 0 {
+        let Some(address) = endpoint.get().filter(|address| address.unix().is_none()) else { continue };
+        if leads_to(&address.host, admin.ip()) && address.port == admin.port() && admin.port() != 0 {
             let what = "is the gateway's own admin address, which would be open to every client";
             check.wrong(endpoint.key(), what, "write the address of the service");
         }
     }
+}
+
+/// Whether a host leads to what listens at this address of this machine, as far as it can be told without asking
+/// anybody: names of loopback (RFC 6761 section 6.3), and addresses however they are written.
+fn leads_to(host: &str, listening: IpAddr) -> bool {
+    let listening = listening.to_canonical();
+    let host = host.trim_end_matches('.');
+    let written = host.parse().ok().or_else(|| old_address(host).map(IpAddr::V4));
+    if let Some(ip) = written.map(|ip: IpAddr| ip.to_canonical()) {
+        // to connect to no address in particular is to connect to this machine
+        let here = ip.is_unspecified() || (listening.is_unspecified() && ip.is_loopback());
+        return ip == listening || here;
+    }
+    let is_local = host == "localhost" || host.ends_with(".localhost");
+    is_local && (listening.is_loopback() || listening.is_unspecified())
+}
+
+/// An IPv4 address in one of the forms of old: one to four numbers, octal and hexadecimal ones too, of which the
+/// last stands for all bytes that are left (POSIX, `inet_addr`).
+fn old_address(host: &str) -> Option<Ipv4Addr> {
+    let number = |text: &str| {
+        let hexadecimal = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        let octal = text.strip_prefix('0').filter(|digits| !digits.is_empty());
+        let (radix, digits) = match (hexadecimal, octal) {
+            (Some(digits), _) => (16, digits),
+            (None, Some(digits)) => (8, digits),
+            (None, None) => (10, text),
+        };
+        u32::from_str_radix(digits, radix)
+            .ok()
+            .filter(|_| digits.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    };
+    let numbers: Vec<u32> = host.split('.').map(number).collect::<Option<_>>()?;
+    let (last, bytes) = numbers.split_last().filter(|(_, bytes)| bytes.len() < 4)?;
+    let left = 32 - 8 * u32::try_from(bytes.len()).ok()?;
+    let fits = bytes.iter().all(|byte| *byte < 256) && u64::from(*last) < 1 << left;
+    let high = bytes.iter().fold(0, |address, byte| address << 8 | u64::from(*byte));
+    let address = high << left | u64::from(*last);
+    fits.then(|| u32::try_from(address).ok().map(Ipv4Addr::from)).flatten()
 }
 
 fn refuse_repeated(endpoints: &[Written<Address>], check: &Check<'_>) {

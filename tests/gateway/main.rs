@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "support reads like a library of its own")]
 
 mod admin;
+mod admin_ways;
 mod auth;
 mod clients;
 mod compression;

@@ -22,7 +22,7 @@ pub struct Clients {
 
 impl Clients {
     /// What verifies certificates by these files; errors name the file.
-    pub(super) fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    pub fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
         let roots = tls::authorities(&self.ca_file)?;
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider());
         if let Some(file) = &self.crl_file {
