@@ -29,8 +29,9 @@
 //!
 //! **Gateway.** `gateway` starts, drains and owns every task; `gateway::snapshot` is all that serves requests,
 //! built whole, handed out in slices by `view`. `gateway::reload` builds another one, in which what has state is
-//! `gateway::kept`, keeps what was good as the `gateway::last_good`,
-//! tells the `gateway::difference`, and names what waits for a `gateway::restart`; files are watched by
+//! `gateway::kept`, keeps what was good as the `gateway::last_good`, tells the `gateway::difference`, and names
+//! what waits for a `gateway::restart`; until then `gateway::overrides` may hold; what people see of it is
+//! `gateway::shown`; files are watched by
 //! `net::watch`.
 //!
 //! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps
@@ -78,13 +79,16 @@
 //! brought it `telemetry::sticky`; what of the client may
 //! be said, `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`,
 //! `telemetry::metrics::registry`, `telemetry::metrics::histogram`, `telemetry::metrics::connections`,
-//! `telemetry::metrics::page`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
+//! `telemetry::metrics::page`, `telemetry::metrics::count`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`,
 //! `telemetry::metrics::dns`, `telemetry::metrics::endpoints`, `telemetry::metrics::issuers`, `telemetry::metrics::limits`, `telemetry::metrics::questions`,
 //! `telemetry::metrics::reloads`,
 //! `telemetry::metrics::process`, found by the handles of `telemetry::series`);
 //! `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
 //! `telemetry::errors::line` of each exchange that failed and has it written by `telemetry::errors::deliver`,
 //! over a connection to its `telemetry::errors::peer`, from a `telemetry::errors::outbox`;
+//! `telemetry::recent`, which keeps what a `telemetry::recent::gate` admits as a `telemetry::recent::entry` in
+//! `telemetry::recent::rings`, to be found by a `telemetry::recent::filter`, and tells where the time went by
+//! `telemetry::recent::phase`;
 //! `telemetry::spans`, which has a `telemetry::spans::delivery` to each receiver, where
 //! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
 //! `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client`:
@@ -94,13 +98,17 @@
 //! `telemetry::receivers::zipkin` writes them its own way (`telemetry::receivers::zipkin::encode`), under the
 //! `telemetry::resource`. A `telemetry::backlog` stands between requests and writers, and
 //! `telemetry::balance` counts what became of everything; `telemetry::trouble` keeps what lasts from filling
-//! the log. `telemetry::settings` is what was configured,
+//! the log. `telemetry::hour` reads the routes' series now and then, each `telemetry::hour::slot` by difference.
+//! `telemetry::settings` is what was configured,
 //! `telemetry::diagnostics` what the gateway says of itself, `telemetry::testing` what the sinks' tests share.
 //! `failure` is the one vocabulary of reasons.
 //!
 //! **Operators.** `admin` serves its `admin::site` behind an `admin::guard`: `admin::health`, `admin::metrics`,
-//! `admin::status`, `admin::page`, and `admin::api` for changes. An `admin::door` asks who comes by which of the
-//! `admin::ways`, an `admin::role` says what they open, an `admin::audit` who did what; what it shows comes through `admin::control`. It stands on `net::serve`;
+//! `admin::status`, the live `admin::page`, and `admin::api`, where `admin::api::board` has what is seen first (by
+//! `admin::trouble`), `admin::api::traces` what an `admin::api::query` asks for, `admin::api::live` what happens, and
+//! `admin::api::enter` opens an `admin::session`, which changes things from its own `admin::origin` alone. An
+//! `admin::door` asks who comes by which of the `admin::ways`, an `admin::role`
+//! says what they open, an `admin::audit` who did what; what it shows comes through `admin::control`. It stands on `net::serve`;
 //! the health check asks by `net::once`.
 //!
 //! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and

@@ -12,12 +12,14 @@ pub mod diagnostics;
 pub mod errors;
 pub mod exchange;
 pub mod file;
+pub mod hour;
 pub mod metrics;
 pub mod operation;
 pub mod outcome;
 pub mod privacy;
 pub mod push;
 pub mod receivers;
+pub mod recent;
 pub mod recorder;
 pub mod resource;
 pub mod retry;
@@ -42,12 +44,14 @@ use serde::Serialize;
 use access_log::AccessLog;
 use balance::{ErrorSums, SpanSums};
 use errors::Errors;
+use hour::Hour;
 use metrics::Metrics;
 pub use operation::{Attempt, AttemptRecord, Handle, Operation, Passed, Question, Record, Sink, Start};
 use push::Push;
 use receivers::Receiver;
 use receivers::otlp::OtlpReceiver;
 use receivers::zipkin::ZipkinReceiver;
+use recent::Recent;
 pub use recorder::Recorder;
 use settings::Settings;
 use spans::delivery::Delivery;
@@ -64,6 +68,8 @@ pub struct Telemetry {
     access_log: Option<Arc<AccessLog>>,
     errors: Option<Arc<Errors>>,
     push: Option<Push>,
+    recent: Arc<Recent>,
+    hour: Arc<Hour>,
 }
 
 impl Telemetry {
@@ -96,11 +102,16 @@ impl Telemetry {
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&metrics) as _, Arc::clone(&spans) as _];
         sinks.extend(access_log.clone().map(|log| log as Arc<dyn Sink>));
         sinks.extend(errors.clone().map(|errors| errors as Arc<dyn Sink>));
+        let recent = Recent::start(&settings.recent, settings.privacy.clone(), metrics.recent())
+            .map_err(|error| StartError::new("recent exchanges", error))?;
+        let recent = Arc::new(recent);
+        sinks.push(Arc::clone(&recent) as _);
+        let hour = Arc::new(Hour::new(&settings.metrics, settings.recent.routes));
         sinks.extend(extra);
         let (stream_after, privacy) = (settings.metrics.stream_after, settings.privacy.clone());
         let recorder = Recorder::new(settings.sampling.clone(), stream_after, privacy, sinks);
         let push = start_push(settings, &resource, &metrics)?;
-        Ok(Self { recorder, metrics, spans, access_log, errors, push })
+        Ok(Self { recorder, metrics, spans, access_log, errors, push, recent, hour })
     }
 
     /// What operations are started with.
@@ -111,6 +122,16 @@ impl Telemetry {
     /// The metrics: the page, and series that others count in.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// The recent exchanges.
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
+    /// The last hour of each route.
+    pub fn hour(&self) -> &Arc<Hour> {
+        &self.hour
     }
 
     /// Opens the access log's file anew, if it has one.
@@ -151,6 +172,21 @@ impl Telemetry {
             access_records_dropped: lines.map_or(0, |lines| lines.dropped.get()),
             error_records: self.errors.as_ref().map(|errors| errors.balance().sums()).unwrap_or_default(),
         }
+    }
+
+    /// The balance, and whether it adds up. What is counted right now may stand on one side only, so it is read again
+    /// where it does not.
+    pub fn balanced(&self) -> (Status, bool) {
+        let mut status = self.status();
+        for _ in 0..BALANCE_READ {
+            if status.adds_up() {
+                return (status, true);
+            }
+            std::thread::yield_now();
+            status = self.status();
+        }
+        let adds_up = status.adds_up();
+        (status, adds_up)
     }
 
     fn tell_balance(&self) {
@@ -220,6 +256,7 @@ impl Drop for Telemetry {
         if let Some(errors) = &self.errors {
             errors.abandon();
         }
+        self.recent.close();
     }
 }
 
@@ -237,6 +274,17 @@ pub struct Status {
     /// What became of the error records.
     pub error_records: ErrorSums,
 }
+
+impl Status {
+    /// Whether every span that was made is accounted for, with each receiver.
+    pub fn adds_up(&self) -> bool {
+        let sum = |sums: &SpanSums| sums.exported + sums.all_unsampled() + sums.all_dropped() + sums.queued;
+        self.spans.values().all(|sums| sum(sums) == self.spans_made)
+    }
+}
+
+/// How often a balance is read that does not add up.
+const BALANCE_READ: usize = 20;
 
 /// What could not be started, and why.
 #[derive(Debug)]
@@ -343,6 +391,7 @@ mod tests {
             privacy: Privacy::default(),
             access_log: AccessLog { enabled: false, file: None },
             metrics: settings::Metrics::default(),
+            recent: settings::Recent::default(),
         }
     }
 

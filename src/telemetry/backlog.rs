@@ -67,15 +67,7 @@ impl<T> Backlog<T> {
     /// The next batch: as soon as it is full, or this long after its first item, or what is left once the
     /// queue has been closed. `None` is the end. A [`Backlog::nudge`] may make it come early, and empty.
     pub(super) async fn take(&self, delay: Duration) -> Option<Vec<T>> {
-        if !self.is_closed() && self.weight() == 0 {
-            self.wake.notified().await;
-        }
-        let full_at = Instant::now() + delay;
-        while !self.is_closed() && (1..self.batch).contains(&self.weight()) {
-            if timeout_at(full_at, self.wake.notified()).await.is_err() {
-                break;
-            }
-        }
+        self.wait(delay).await;
         // allocated before the lock is held, which requests wait for
         let mut taken = Vec::with_capacity(self.batch);
         let mut state = self.state();
@@ -88,6 +80,34 @@ impl<T> Backlog<T> {
             room = room.saturating_sub(weight);
         }
         (!taken.is_empty() || !state.closed).then_some(taken)
+    }
+
+    /// Waits for what [`Backlog::take`] waits for and leaves it to [`Backlog::drain`]; `false` is the end.
+    pub(super) async fn filled(&self, delay: Duration) -> bool {
+        self.wait(delay).await;
+        let state = self.state();
+        state.weight > 0 || !state.closed
+    }
+
+    /// All that waits, now.
+    pub(super) fn drain(&self) -> impl Iterator<Item = T> {
+        let mut state = self.state();
+        state.weight = 0;
+        let items = std::mem::take(&mut state.items);
+        drop(state);
+        items.into_iter().map(|(item, _)| item)
+    }
+
+    async fn wait(&self, delay: Duration) {
+        if !self.is_closed() && self.weight() == 0 {
+            self.wake.notified().await;
+        }
+        let full_at = Instant::now() + delay;
+        while !self.is_closed() && (1..self.batch).contains(&self.weight()) {
+            if timeout_at(full_at, self.wake.notified()).await.is_err() {
+                break;
+            }
+        }
     }
 
     /// Refuses further items and lets the reader come to its end.

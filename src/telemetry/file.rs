@@ -16,7 +16,7 @@ use super::sampling::{Force, Keep, Sampling};
 use super::settings::{self, AccessLog, ClientAddress, Privacy, Settings};
 use crate::setting::leaf::word;
 use crate::setting::secret::WrittenSecret;
-use crate::setting::{Check, Count, Duration, OrOff, Ratio, Written};
+use crate::setting::{Check, Count, Duration, OrOff, Ratio, Size, Written};
 
 /// `[telemetry]` as written.
 #[derive(Debug, Deserialize)]
@@ -29,6 +29,7 @@ pub struct Telemetry {
     sampling: WrittenSampling,
     privacy: WrittenPrivacy,
     access_log: WrittenAccessLog,
+    recent: WrittenRecent,
 }
 
 /// `[metrics]` as written.
@@ -69,6 +70,17 @@ struct WrittenAccessLog {
     file: Written<String>,
 }
 
+#[derive(Debug, Deserialize)]
+struct WrittenRecent {
+    errors: Written<Count>,
+    refused: Written<Count>,
+    slow: Written<Count>,
+    samples: Written<Count>,
+    sample_every: Written<Duration>,
+    memory: Written<Size>,
+    routes: Written<Count>,
+}
+
 impl Telemetry {
     /// The settings as used. Where a problem has been noted, they are not to be used.
     pub fn check(self, metrics: Metrics, check: &Check<'_>) -> Settings {
@@ -100,6 +112,7 @@ impl Telemetry {
                 file: self.access_log.file.into_option().map(|file| check.output_path(file)),
             },
             metrics: metrics.check(check),
+            recent: self.recent.check(),
         }
     }
 }
@@ -119,6 +132,21 @@ impl WrittenSampling {
                 Some(written) => written.into_option().map(Into::into),
             },
             force: self.force.and_then(|force| force.check(check)),
+        }
+    }
+}
+
+impl WrittenRecent {
+    fn check(self) -> settings::Recent {
+        let default = settings::Recent::default();
+        settings::Recent {
+            errors: self.errors.or(default.errors),
+            refused: self.refused.or(default.refused),
+            slow: self.slow.or(default.slow),
+            samples: self.samples.or(default.samples),
+            sample_every: self.sample_every.or(default.sample_every),
+            bytes: self.memory.or(default.bytes),
+            routes: self.routes.or(default.routes),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing of a request's text becomes a label.
 
 pub mod connections;
+pub mod count;
 pub mod dns;
 pub mod endpoints;
 pub mod exemplar;
@@ -27,6 +28,7 @@ use std::time::{Duration, SystemTime};
 use ::metrics::{Counter, Gauge};
 
 use self::connections::{Connections, Expiries, OpenConnection};
+use self::count::Count;
 use self::dns::Lookups;
 use self::endpoints::EndpointState;
 use self::exemplar::Exemplar;
@@ -42,6 +44,7 @@ use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
+use super::recent;
 use super::retry::NotRetried;
 use super::sampling::RouteSampling;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, RuleSeries, StreamHandles};
@@ -188,6 +191,22 @@ impl Metrics {
         ErrorBalance::new(counter, self.registry.counter(family::ERROR_RECORDS_RESENT, &[]))
     }
 
+    /// What counts the recent exchanges that are kept, and those that are no more.
+    pub fn recent(&self) -> recent::Counts {
+        let kept =
+            |kept: &str| Tally::new(self.registry.counter(family::RECENT, &[("kept", kept)]));
+        let displaced = |kept: &str, reason: &str| {
+            let labels = [("kept", kept), ("reason", reason)];
+            Tally::new(self.registry.counter(family::RECENT_DISPLACED, &labels))
+        };
+        recent::Counts::new(kept, displaced)
+    }
+
+    /// What records carry of requests that found no route.
+    pub fn unmatched(&self) -> &RouteLabels {
+        &self.unmatched
+    }
+
     fn active(&self, exchange: Exchange) -> &Gauge {
         let Exchange { method, scheme, .. } = exchange;
         self.gauge(&self.active, family::SERVER_ACTIVE, method, scheme)
@@ -274,7 +293,7 @@ impl Metrics {
         route: &'a RouteLabels,
         status: Option<u16>,
         reason: Option<Reason>,
-    ) -> Cow<'a, Counter> {
+    ) -> Cow<'a, Count> {
         let class = status_class(status);
         let number = u128::from(class.as_bytes()[0]) << 8 | reason_number(reason);
         route.series.requests.get(number, || {
@@ -284,7 +303,7 @@ impl Metrics {
                 ("tracegate_reason", reason.map_or("", Reason::word)),
                 ("tracegate_blame", reason.map_or("", |reason| reason.blame().word())),
             ];
-            self.registry.owned_counter(family::REQUESTS, &labels)
+            self.registry.owned_count(family::REQUESTS, &labels)
         })
     }
 
@@ -334,7 +353,7 @@ impl Sink for Metrics {
         let route = self.labels(record);
         let (status, duration) = (record.status(), record.duration());
         let reason = record.failure().map(|(reason, _)| reason);
-        self.requests(route, status, reason).increment(1);
+        self.requests(route, status, reason).increment();
         if let (Some(rule), Some(reason)) = (record.rule(), reason) {
             self.count_rule(route, rule, reason);
         }
@@ -523,6 +542,11 @@ fn operation_number(operation: Option<&str>) -> u64 {
     let mut hasher = DefaultHasher::new();
     operation.hash(&mut hasher);
     hasher.finish()
+}
+
+/// The reason in a number that [`RouteSeries`] has its requests by.
+pub(super) fn reason_of(number: u128) -> Option<Reason> {
+    u8::try_from((number & 0xff).checked_sub(1)?).ok().and_then(Reason::from_index)
 }
 
 fn reason_number(reason: Option<Reason>) -> u128 {

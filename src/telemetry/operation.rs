@@ -627,6 +627,11 @@ impl Record {
         self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
     }
 
+    /// Whether there was more than one attempt.
+    pub fn was_retried(&self) -> bool {
+        self.attempts_started.load(Ordering::Relaxed) > 1
+    }
+
     /// A receiver has accepted all its spans: told to every sink.
     pub fn exported(&self) {
         self.sink.operation_exported(self);

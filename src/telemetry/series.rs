@@ -6,18 +6,22 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use ::metrics::{Counter, Gauge};
 
+use super::metrics::count::Count;
 use super::metrics::histogram::Histogram;
+use super::recent::gate::Gate;
 use crate::failure::Reason;
 
 /// The series of one route.
 #[derive(Debug, Default)]
 pub struct RouteSeries {
     pub(super) durations: Table<Histogram>,
-    pub(super) requests: Table<Counter>,
+    pub(super) requests: Table<Count>,
     pub(super) retries: Table<Counter>,
     pub(super) rules: RwLock<Vec<RuleSeries>>,
     pub(super) own: OnceLock<RouteHandles>,
     pub(super) streams: OnceLock<StreamHandles>,
+    /// Which of its exchanges are kept for people to look at.
+    pub(super) recent: Gate,
 }
 
 /// The series of one rule and reason. A route meets a few of them.
@@ -83,6 +87,12 @@ impl<T: Clone> Table<T> {
             (*owner == key).then_some(handle)
         });
         found.map_or_else(|| Cow::Owned(make()), Cow::Borrowed)
+    }
+
+    /// Every handle that has a place, with its key.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u128, &T)> {
+        let slots = self.slots.get().into_iter().flatten();
+        slots.filter_map(|slot| slot.get().map(|(key, handle)| (*key, handle)))
     }
 }
 

@@ -29,6 +29,41 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// The metrics.
     pub metrics: Metrics,
+    /// The recent exchanges that are kept for people to look at.
+    pub recent: Recent,
+}
+
+/// The bounds of what is kept of recent exchanges.
+#[derive(Debug, Clone)]
+pub struct Recent {
+    /// The most that failed by fault of the gateway or the upstream.
+    pub errors: usize,
+    /// The most that failed by fault of their client.
+    pub refused: usize,
+    /// The most that were the slowest of their route, or tried more than once.
+    pub slow: usize,
+    /// The most of the rest.
+    pub samples: usize,
+    /// Samples of one route are at least so far apart.
+    pub sample_every: Duration,
+    /// The memory that all may take together, in bytes.
+    pub bytes: u64,
+    /// The most routes whose last hour is kept.
+    pub routes: usize,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            errors: 1000,
+            refused: 500,
+            slow: 500,
+            samples: 1000,
+            sample_every: Duration::from_millis(200),
+            bytes: 16 << 20,
+            routes: 500,
+        }
+    }
 }
 
 /// The metrics.

@@ -38,17 +38,7 @@ impl Bench {
     pub(super) fn with(recorder: &Arc<Recorder>) -> Self {
         Self {
             recorder: Arc::clone(recorder),
-            route: Arc::new(RouteLabels {
-                route: "order_read".into(),
-                template: "/shop/orders/{order_id}".into(),
-                upstream_template: "/orders/{order_id}".into(),
-                operation: Some("order.read".into()),
-                upstream: "shop".into(),
-                server: Some("shop.example".into()),
-                attributes: ["order.id".into()].into(),
-                sampling: RouteSampling::default(),
-                series: RouteSeries::default(),
-            }),
+            route: Arc::new(same_route()),
             endpoint: Arc::new(EndpointLabels {
                 endpoint: "shop.internal:9001".into(),
                 address: "shop.internal".into(),
@@ -82,6 +72,21 @@ impl Bench {
             client_role: None,
             started: Instant::now(),
         })
+    }
+}
+
+/// The route of every bench, built anew.
+pub(super) fn same_route() -> RouteLabels {
+    RouteLabels {
+        route: "order_read".into(),
+        template: "/shop/orders/{order_id}".into(),
+        upstream_template: "/orders/{order_id}".into(),
+        operation: Some("order.read".into()),
+        upstream: "shop".into(),
+        server: Some("shop.example".into()),
+        attributes: ["order.id".into()].into(),
+        sampling: RouteSampling::default(),
+        series: RouteSeries::default(),
     }
 }
 

@@ -121,6 +121,10 @@ families! {
         "Records of failed exchanges for Logstash: written or dropped, and why.";
     ERROR_RECORDS_RESENT = Counter "tracegate_error_records_resent_total",
         "Error records written once more, because a connection broke that may have lost them.";
+    RECENT = Counter "tracegate_recent_exchanges_total",
+        "Exchanges that were kept to be looked at, by why: error, refused, slow or sample.";
+    RECENT_DISPLACED = Counter "tracegate_recent_displaced_total",
+        "Exchanges that were to be kept to be looked at and are no more, by why.";
     SERIES = Gauge "tracegate_telemetry_series", "Series of each metric that is shown, histograms counted once.";
     TARGET_INFO = Info "target_info", "The resource that these metrics are of; always 1.";
     BUILD_INFO = Info "tracegate_build_info", "The running version; always 1.";

@@ -80,6 +80,16 @@ impl Histogram {
         Arc::strong_count(&self.0)
     }
 
+    /// How many samples there have been in each bucket alone; the last is for those above every bound.
+    pub(in crate::telemetry) fn buckets(&self) -> impl Iterator<Item = u64> {
+        self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed))
+    }
+
+    /// What tells its series from others.
+    pub(in crate::telemetry) fn series(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// How many samples there have been.
     pub(super) fn count(&self) -> u64 {
         self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()

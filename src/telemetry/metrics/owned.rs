@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ::metrics::{Counter, Gauge};
 
+use super::count::Count;
 use super::family::{self, Family, Kind};
 use super::histogram::{Histogram, Scale};
 use super::page::Page;
@@ -86,6 +87,14 @@ impl Owned {
     pub(super) fn counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
         match self.get(family, labels) {
             Cell::Counter(cell) => Counter::from_arc(cell),
+            _ => unreachable!("{} is asked for as a counter", family.name),
+        }
+    }
+
+    /// The same, to be read again.
+    pub(super) fn count(&self, family: Family, labels: &[(&'static str, &str)]) -> Count {
+        match self.get(family, labels) {
+            Cell::Counter(cell) => Count::new(cell),
             _ => unreachable!("{} is asked for as a counter", family.name),
         }
     }

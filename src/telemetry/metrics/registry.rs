@@ -5,6 +5,7 @@ use std::time::Instant;
 use ::metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::count::Count;
 use super::family::{self, Family, Kind};
 use super::histogram::Histogram;
 use super::owned::Owned;
@@ -53,6 +54,11 @@ impl Registry {
     /// The counter with these labels, there for as long as somebody holds it.
     pub fn owned_counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
         self.owned.counter(family, labels)
+    }
+
+    /// The same, to be read again.
+    pub fn owned_count(&self, family: Family, labels: &[(&'static str, &str)]) -> Count {
+        self.owned.count(family, labels)
     }
 
     /// The gauge with these labels, there for as long as somebody holds it.
