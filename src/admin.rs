@@ -8,10 +8,13 @@ pub mod file;
 mod guard;
 mod health;
 mod metrics;
+mod origin;
 mod page;
 pub mod role;
+pub mod session;
 mod site;
 mod status;
+mod trouble;
 pub mod ways;
 
 use std::io;
@@ -24,8 +27,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::api::live;
 use self::audit::Audit;
-pub use self::control::{Control, Reloaded};
+pub use self::control::{Control, LogLevel, Reloaded, RouteFacts};
 use self::door::Door;
 use self::site::Site;
 use self::ways::Ways;
@@ -45,6 +49,10 @@ pub struct Settings {
     pub ways: ways::Settings,
     /// Where it is written who did what.
     pub audit: audit::Settings,
+    /// The bounds of the page's sessions.
+    pub sessions: session::Settings,
+    /// Where traces are looked at as a whole: Jaeger's own page, without a slash at its end.
+    pub jaeger_url: Option<Box<str>>,
 }
 
 /// The admin address, open.
@@ -78,7 +86,13 @@ pub async fn start(
     let audit = Audit::open(&settings.audit)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot write {error} (admin.audit.file)")))?;
     let door = Door::new(ways);
-    let site = Site::new(Arc::clone(&control), address.ip(), door, Arc::clone(&audit));
+    let own = site::Settings {
+        bound: address.ip(),
+        sessions: settings.sessions,
+        tls: settings.tls.is_some(),
+        jaeger: settings.jaeger_url.clone(),
+    };
+    let site = Site::new(Arc::clone(&control), own, door, Arc::clone(&audit), shutdown.clone());
     let (tls, stop) = (settings.tls.clone(), shutdown.clone());
     let serve_admin = serve_each(admin, tls, move |client| Arc::clone(&site).service(client), BOUNDS, stop);
     let serve_probes = async move {
@@ -106,6 +120,7 @@ const BOUNDS: Bounds = Bounds {
     head: Duration::from_secs(10),
     age: Duration::from_mins(1),
     grace: Duration::from_secs(5),
+    exchange: live::AGE,
     http2: false,
 };
 
@@ -123,15 +138,31 @@ mod tests {
     use serde_json::{Value, json};
     use tokio_util::sync::CancellationToken;
 
-    use super::{Admin, Control, Reloaded, Settings, Ways, audit, start, ways};
+    use super::{
+        Admin, Control, LogLevel, Reloaded, RouteFacts, Settings, Ways, audit, session, start, ways,
+    };
     use crate::net::once::send;
     use crate::net::{DnsSettings, Resolver};
+    use crate::telemetry::hour::Hour;
     use crate::telemetry::metrics::{Format, Metrics};
-    use crate::telemetry::settings as of_telemetry;
+    use crate::telemetry::recent::Recent;
+    use crate::telemetry::settings;
     use crate::view::View;
 
     struct Fake {
         ready: AtomicBool,
+        recent: Arc<Recent>,
+        hour: Arc<Hour>,
+    }
+
+    impl Fake {
+        fn new() -> Arc<Self> {
+            let metrics = Metrics::new(&settings::Metrics::default());
+            let bounds = settings::Recent::default();
+            let recent = Recent::start(&bounds, settings::Privacy::default(), metrics.recent()).unwrap();
+            let hour = Arc::new(Hour::new(&settings::Metrics::default(), bounds.routes));
+            Arc::new(Self { ready: AtomicBool::new(true), recent: Arc::new(recent), hour })
+        }
     }
 
     impl Control for Fake {
@@ -161,18 +192,60 @@ mod tests {
         fn reload(&self) -> BoxFuture<'static, Reloaded> {
             Box::pin(async { Reloaded { accepted: false, report: Value::Null } })
         }
+
+        fn set_log_level(&self, _: Option<LogLevel>) -> bool {
+            false
+        }
+
+        fn set_sampling(&self, _: Option<f64>) {}
+
+        fn recent(&self) -> Arc<Recent> {
+            Arc::clone(&self.recent)
+        }
+
+        fn hour(&self) -> Arc<Hour> {
+            Arc::clone(&self.hour)
+        }
+
+        fn routes(&self) -> Vec<RouteFacts> {
+            Vec::new()
+        }
+
+        fn upstreams(&self) -> Value {
+            json!([])
+        }
+
+        fn certificates(&self) -> Value {
+            json!([])
+        }
+
+        fn reloads(&self) -> Value {
+            Value::Null
+        }
+
+        fn telemetry(&self) -> Value {
+            Value::Null
+        }
     }
 
-    fn settings(address: SocketAddr) -> Settings {
+    fn own_settings(address: SocketAddr) -> Settings {
         let audit = audit::Settings { file: None, max_bytes: 1, keep: 0 };
-        Settings { address, probes: None, tls: None, ways: ways::Settings::default(), audit }
+        Settings {
+            address,
+            probes: None,
+            tls: None,
+            ways: ways::Settings::default(),
+            audit,
+            sessions: session::Settings::default(),
+            jaeger_url: None,
+        }
     }
 
     /// Nobody is asked.
     fn open() -> View<Ways> {
         let soon = Duration::from_secs(1);
         let dns = DnsSettings { servers: Vec::new(), min_ttl: soon, max_ttl: soon };
-        let metrics = Metrics::new(&of_telemetry::Metrics::default());
+        let metrics = Metrics::new(&settings::Metrics::default());
         View::new(Arc::new(Ways::new(&ways::Settings::default(), &Resolver::new(&dns), &metrics, None)))
     }
 
@@ -184,9 +257,9 @@ mod tests {
 
     async fn running() -> Running {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let control = Arc::new(Fake { ready: AtomicBool::new(true) });
+        let control = Fake::new();
         let shutdown = CancellationToken::new();
-        let settings = Settings { probes: Some(free), ..settings(free) };
+        let settings = Settings { probes: Some(free), ..own_settings(free) };
         let admin =
             start(&settings, Arc::clone(&control) as Arc<dyn Control>, open(), shutdown.clone()).await;
         Running { admin: admin.expect("loopback has free ports"), control, shutdown }
@@ -207,7 +280,12 @@ mod tests {
             (admin, "HEAD", "/readyz", 200, ""),
             (admin, "GET", "/metrics", 200, "tracegate_up 1"),
             (admin, "GET", "/status", 200, "\"order_read\""),
-            (admin, "GET", "/", 200, "<a href=\"/metrics\">"),
+            (admin, "GET", "/", 200, "<main id=\"main\""),
+            (admin, "GET", "/page/main.js", 200, ""),
+            (admin, "GET", "/page/none.js", 404, "not found"),
+            (admin, "GET", "/api/traces", 200, "\"traces\""),
+            (admin, "GET", "/api/traces?limit=x", 400, "limit=1"),
+            (admin, "GET", "/api/routes/none", 404, "problem"),
             (admin, "POST", "/metrics", 405, "GET, HEAD"),
             (admin, "GET", "/nothing", 404, "not found"),
             (admin, "POST", "/nothing", 404, "not found"),
@@ -301,7 +379,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_in_use_is_named_with_its_key() {
         let running = running().await;
-        let settings = settings(running.admin.address);
+        let settings = own_settings(running.admin.address);
         let control = Arc::clone(&running.control) as Arc<dyn Control>;
         let error =
             start(&settings, control, open(), CancellationToken::new()).await.unwrap_err().to_string();

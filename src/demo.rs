@@ -187,7 +187,8 @@ impl Stage {
             ),
         };
         format!(
-            "tracegate demo: a customer → the gateway → shop-api → the gateway → mes-api, all on this machine\n\n\
+            "http://{admin}/  is the live page: what happens here, and why\n\n\
+             tracegate demo: a customer → the gateway → shop-api → the gateway → mes-api, all on this machine\n\n\
              gateway     http://{public}\n\
              metrics     http://{admin}/metrics\n\
              status      http://{admin}/status\n\

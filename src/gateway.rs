@@ -6,8 +6,10 @@ pub mod file;
 pub mod kept;
 pub mod last_good;
 pub mod reload;
+pub mod overrides;
 mod restart;
 pub mod settings;
+mod shown;
 pub mod snapshot;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +31,7 @@ use self::last_good::LastGood;
 use self::reload::{Reload, Report, Trigger};
 pub use self::settings::{Settings, Shutdown};
 use self::snapshot::Surroundings;
-use crate::admin::{self, Admin, Control, Reloaded};
+use crate::admin::{self, Admin, Control, LogLevel, Reloaded, RouteFacts};
 use crate::http::in_flight::Bounds;
 use crate::http::sticky;
 use crate::listener::drain::{Drain, Moment};
@@ -36,13 +39,14 @@ use crate::listener::{Address, Inherited, Listener};
 use crate::net::Resolver;
 use crate::net::watch::Watch;
 use crate::problem::Problems;
+use crate::telemetry::diagnostics::Levels;
+use crate::telemetry::hour::{self, Hour};
 use crate::telemetry::metrics::Format;
 use crate::telemetry::metrics::dns::LookupOutcome;
 use crate::telemetry::metrics::reloads::ReloadOutcome;
+use crate::telemetry::operation::RouteLabels;
+use crate::telemetry::recent::Recent;
 use crate::telemetry::{Sink, Telemetry};
-use crate::upstream::Upstream;
-use crate::upstream::breaker::Level;
-use crate::upstream::standing::Status;
 
 /// How often unused upstream connections and removed routes are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -164,6 +168,7 @@ impl Gateway {
         }
         background.spawn(sweep(Arc::clone(&reload), stop.clone()));
         background.spawn(warn_of_expiry(reload, stop.clone()));
+        background.spawn(read_series(Arc::clone(&shared), stop.clone()));
         shared.tell_start(&admin);
         Ok(Self { shared, admin, listeners, drain, accepting, connections, background, stop })
     }
@@ -182,6 +187,11 @@ impl Gateway {
     /// Keeps what is in force there, and from now on whatever is put in force.
     pub fn keep_last_good(&self, last_good: LastGood) {
         self.shared.reload.keep_last_good(last_good);
+    }
+
+    /// From now on the level of diagnostics can be changed by these.
+    pub fn diagnostics_by(&self, levels: Levels) {
+        self.shared.reload.overrides().levels(levels);
     }
 
     /// Reads the configuration again and puts it in force, or refuses it; `None` without a way to read it.
@@ -290,6 +300,27 @@ async fn warn_of_expiry(reload: Arc<Reload>, stop: CancellationToken) {
     }
 }
 
+/// Reads what has come to each route's series, until told to stop.
+async fn read_series(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(hour::STEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let shared = Arc::clone(&shared);
+        // milliseconds, at a thousand routes
+        let reading = tokio::task::spawn_blocking(move || {
+            let snapshot = shared.reload.snapshot();
+            let metrics = shared.telemetry.metrics();
+            let routes = snapshot.routes.values().flat_map(|route| route.targets());
+            let labels = routes.map(|target| &*target.labels);
+            let unmatched: &RouteLabels = metrics.unmatched();
+            shared.telemetry.hour().read(labels.chain([unmatched]));
+        });
+        if let Err(error) = reading.await {
+            tracing::error!(%error, "reading the series of routes broke off");
+        }
+    }
+}
+
 /// Looks at the files of the configuration until told to stop, and reloads when they have changed.
 async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duration, stop: CancellationToken) {
     let mut watch = Watch::new(reload.settings().reload.max_wait);
@@ -377,7 +408,7 @@ impl Control for Shared {
         let upstreams: BTreeMap<&str, _> = snapshot
             .upstreams
             .iter()
-            .map(|(name, connected)| (name, upstream_status(&connected.upstream)))
+            .map(|(name, connected)| (name, shown::upstream(&connected.upstream)))
             .collect();
         let rate_limits: BTreeMap<&str, _> = snapshot
             .limiters
@@ -409,6 +440,46 @@ impl Control for Shared {
         })
     }
 
+    fn set_log_level(&self, level: Option<LogLevel>) -> bool {
+        self.reload.overrides().set_log_level(level)
+    }
+
+    fn set_sampling(&self, ratio: Option<f64>) {
+        self.reload.overrides().set_sampling(ratio);
+    }
+
+    fn recent(&self) -> Arc<Recent> {
+        Arc::clone(self.telemetry.recent())
+    }
+
+    fn hour(&self) -> Arc<Hour> {
+        Arc::clone(self.telemetry.hour())
+    }
+
+    fn routes(&self) -> Vec<RouteFacts> {
+        shown::routes(&self.reload.snapshot())
+    }
+
+    fn upstreams(&self) -> serde_json::Value {
+        shown::upstreams(&self.reload.snapshot()).into()
+    }
+
+    fn certificates(&self) -> serde_json::Value {
+        shown::certificates(&self.reload.settings(), SystemTime::now()).into()
+    }
+
+    fn reloads(&self) -> serde_json::Value {
+        self.reload.status()
+    }
+
+    fn telemetry(&self) -> serde_json::Value {
+        let (status, balanced) = self.telemetry.balanced();
+        let mut shown = json!(status);
+        shown["balanced"] = balanced.into();
+        shown["recent"] = json!(self.telemetry.recent().status());
+        shown
+    }
+
     fn reload(&self) -> BoxFuture<'static, Reloaded> {
         let (reload, load) = (Arc::clone(&self.reload), Arc::clone(&self.load));
         Box::pin(async {
@@ -420,38 +491,6 @@ impl Control for Shared {
             Reloaded { accepted, report: json!(report) }
         })
     }
-}
-
-/// An upstream on the status page.
-fn upstream_status(upstream: &Upstream) -> serde_json::Value {
-    let endpoint = |status: Status| {
-        let mut shown = json!({
-            "endpoint": status.endpoint,
-            "state": status.word(),
-            "in_flight": status.in_flight,
-            "weight": status.weight,
-            "health": status.health.word(),
-            "in_use": status.in_use,
-        });
-        let seconds = |time: Duration| (time.as_secs_f64() * 10.0).round() / 10.0;
-        if let Some(left) = status.ejected_for {
-            shown["ejected_for_seconds"] = seconds(left).into();
-        }
-        if let Some(since) = status.slow_start {
-            shown["returned_seconds_ago"] = seconds(since).into();
-        }
-        shown
-    };
-    let endpoints: Vec<_> = upstream.statuses().into_iter().map(endpoint).collect();
-    let mut shown = json!({ "endpoints": endpoints, "panic": upstream.is_in_panic() });
-    if let Some(breaker) = upstream.breaker() {
-        let level = |level: Level| {
-            let Level { bound, most, now, refused } = level;
-            (bound.word().to_owned(), json!({ "most": most, "now": now, "refused": refused }))
-        };
-        shown["breaker"] = serde_json::Value::Object(breaker.levels().map(level).collect());
-    }
-    shown
 }
 
 impl fmt::Debug for Shared {

@@ -109,7 +109,16 @@ mod tests {
 
         let signals: BTreeSet<&str> = fields.iter().map(|field| field.signal).collect();
         let expected =
-            ["access log", "error records", "metrics", "pushed metrics", "spans", "status", "zipkin"];
+            [
+            "access log",
+            "error records",
+            "live page",
+            "metrics",
+            "pushed metrics",
+            "spans",
+            "status",
+            "zipkin",
+        ];
         assert_eq!(signals, expected.into());
         let mut seen = BTreeSet::new();
         for field in &fields {

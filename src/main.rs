@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Run(Run { configuration, last_good }) => run::run(&configuration.config, last_good),
         // what the gateway says of its start and its end would stand between the trees
         Command::Demo(arguments) => {
-            let work = |mut signals: Signals| {
+            let work = |mut signals: Signals, _| {
                 demo::command::demo(arguments, Box::pin(async move { signals.stop().await }))
             };
             foreground::run(None, "warn", Box::new(work))

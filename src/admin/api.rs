@@ -1,4 +1,10 @@
-//! `/api/…`: what an operator changes while the gateway runs, and who has done so.
+//! `/api/…`: what people and programs ask of a gateway that runs, and what an operator changes.
+
+pub(super) mod board;
+pub(super) mod enter;
+pub(super) mod live;
+mod query;
+pub(super) mod traces;
 
 use std::sync::Arc;
 
@@ -12,8 +18,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::audit::Entry;
-use super::control::Control;
-use super::page::{Page, answer};
+use super::control::{Control, LogLevel};
+use super::page::{Page, json as page};
 
 /// A page, and what it was about, for the audit.
 type Changed = (Page, Option<String>);
@@ -32,6 +38,20 @@ struct Maintenance {
     route: String,
     /// `null` leaves it to the file again.
     maintenance: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Level {
+    /// `null` leaves it to what the gateway was started with.
+    level: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sampling {
+    /// `null` leaves it to the file.
+    ratio: Option<f64>,
 }
 
 /// Reads the configuration again.
@@ -67,6 +87,37 @@ pub(super) async fn maintenance(control: &Arc<dyn Control>, request: Request<Inc
     )
 }
 
+/// Lets the gateway say more or less of itself.
+pub(super) async fn log_level(control: &Arc<dyn Control>, request: Request<Incoming>) -> Changed {
+    let example = r#"{"level":"debug"}, or off, error, warn, info, trace, null"#;
+    let Level { level: wanted } = match read(request, example).await {
+        Ok(wanted) => wanted,
+        Err(refusal) => return (refusal, None),
+    };
+    let level = wanted.as_deref().map(|word| LEVELS.iter().find(|(known, _)| *known == word));
+    let Some(level) = level.map_or(Some(None), |known| known.map(Some)) else {
+        return (page(StatusCode::BAD_REQUEST, &json!({ "problem": format!("send {example}") })), None);
+    };
+    let changed = control.set_log_level(level.map(|(_, level)| *level));
+    let target = format!("log_level={}", level.map_or("file", |(word, _)| word));
+    (done(changed, "the log level of this gateway cannot be changed"), changed.then_some(target))
+}
+
+/// Exports more or less traces.
+pub(super) async fn sampling(control: &Arc<dyn Control>, request: Request<Incoming>) -> Changed {
+    let example = r#"{"ratio":0.1}, from 0.0 to 1.0, or null"#;
+    let Sampling { ratio } = match read(request, example).await {
+        Ok(wanted) => wanted,
+        Err(refusal) => return (refusal, None),
+    };
+    if ratio.is_some_and(|ratio| !(0.0..=1.0).contains(&ratio)) {
+        return (page(StatusCode::BAD_REQUEST, &json!({ "problem": format!("send {example}") })), None);
+    }
+    control.set_sampling(ratio);
+    let word = ratio.map_or("file".to_owned(), |ratio| ratio.to_string());
+    (done(true, ""), Some(format!("sampling.ratio={word}")))
+}
+
 /// The last records of the audit.
 pub(super) fn audit(entries: &[Entry]) -> Page {
     page(StatusCode::OK, &json!({ "audit": entries }))
@@ -98,9 +149,14 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
-fn page(status: StatusCode, value: &serde_json::Value) -> Page {
-    answer(status, "application/json", format!("{value:#}\n"))
-}
+const LEVELS: [(&str, LogLevel); 6] = [
+    ("off", LogLevel::OFF),
+    ("error", LogLevel::ERROR),
+    ("warn", LogLevel::WARN),
+    ("info", LogLevel::INFO),
+    ("debug", LogLevel::DEBUG),
+    ("trace", LogLevel::TRACE),
+];
 
 /// The longest request, in bytes.
 const LONGEST: usize = 4096;

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderMap};
 
 use super::guard;
 use super::role::Right;
-use super::ways::{Found, Known, Way, Ways};
+use super::ways::{self, Found, Known, Way, Ways};
 use crate::net::serve::Client;
+use crate::setting::Hash;
 use crate::view::View;
 
 /// Stands before every page.
@@ -29,6 +30,15 @@ pub(super) enum Who {
     Named(Known),
 }
 
+/// A token of our own that was shown and is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pass {
+    /// Whose it is.
+    pub(super) known: Known,
+    /// By which it is found again.
+    pub(super) token: Hash,
+}
+
 /// Why somebody may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -44,6 +54,8 @@ pub(super) enum Refusal {
     NoRole,
     /// A browser has sent the certificate for a page of another site.
     OtherSite(Known),
+    /// A login was sent by a page of another site.
+    OtherPage,
     /// Whoever knows the issuer's keys is away.
     Unavailable,
     /// Changes need somebody who is known, and there is no way in.
@@ -58,6 +70,14 @@ impl Who {
             Self::Named(known) => (Arc::clone(&known.name), Some(known.way)),
         }
     }
+
+    /// Whether this one may do it.
+    pub(super) fn may(&self, right: Right) -> bool {
+        match self {
+            Self::Anyone => right.is_reading(),
+            Self::Named(known) => right.roles().contains(&known.role),
+        }
+    }
 }
 
 impl Refusal {
@@ -66,9 +86,12 @@ impl Refusal {
         match self {
             Self::Forbidden(known) | Self::OtherSite(known) => (Arc::clone(&known.name), Some(known.way)),
             Self::NoRole => ("-".into(), Some(Way::Jwt)),
-            Self::NoToken | Self::WrongToken | Self::TooMany | Self::Unavailable | Self::ReadOnly => {
-                ("-".into(), None)
-            }
+            Self::NoToken
+            | Self::WrongToken
+            | Self::TooMany
+            | Self::OtherPage
+            | Self::Unavailable
+            | Self::ReadOnly => ("-".into(), None),
         }
     }
 }
@@ -94,15 +117,14 @@ impl Door {
         headers: &HeaderMap,
         client: &Client,
     ) -> Result<Who, Refusal> {
-        if right == Right::Probe {
+        if right.is_everybodys() {
             return Ok(Who::Anyone);
         }
         let ways = self.ways.current();
         if ways.is_empty() {
-            return if right.is_reading() { Ok(Who::Anyone) } else { Err(Refusal::ReadOnly) };
+            return Self::let_in(right, Who::Anyone);
         }
         match ways.find(headers, client.certificate.as_deref()).await {
-            Found::Known(known) if !right.roles().contains(&known.role) => Err(Refusal::Forbidden(known)),
             // a browser shows a certificate whoever's page asks
             Found::Known(known)
                 if known.way == Way::Certificate
@@ -111,13 +133,48 @@ impl Door {
             {
                 Err(Refusal::OtherSite(known))
             }
-            Found::Known(known) => Ok(Who::Named(known)),
+            Found::Known(known) => Self::let_in(right, Who::Named(known)),
             Found::NoRole => Err(Refusal::NoRole),
             Found::Nothing => Err(Refusal::NoToken),
             Found::Unknown => Err(Refusal::Unavailable),
             Found::Wrong if self.is_patient(client.address, Instant::now()) => Err(Refusal::WrongToken),
             Found::Wrong => Err(Refusal::TooMany),
         }
+    }
+
+    /// Lets somebody in who is known, if they may.
+    pub(super) fn let_in(right: Right, who: Who) -> Result<Who, Refusal> {
+        match who {
+            who if who.may(right) => Ok(who),
+            Who::Anyone => Err(Refusal::ReadOnly),
+            Who::Named(known) => Err(Refusal::Forbidden(known)),
+        }
+    }
+
+    /// Whose token of ours was shown from this address.
+    pub(super) fn recognise(&self, shown: &str, from: IpAddr) -> Result<Pass, Refusal> {
+        let token = Hash::of(shown);
+        match self.ways.current().token(&token) {
+            Some(known) => Ok(Pass { known, token }),
+            None if self.is_patient(from, Instant::now()) => Err(Refusal::WrongToken),
+            None => Err(Refusal::TooMany),
+        }
+    }
+
+    /// Whether a token that was right is so now, for the same role.
+    pub(super) fn still_opens(&self, pass: &Pass) -> bool {
+        self.ways.current().token(&pass.token).as_ref() == Some(&pass.known)
+    }
+
+    /// Whether the way by which this one came in is still there, for the same role.
+    pub(super) fn still_knows(&self, known: &Known) -> bool {
+        self.ways.current().knows(known)
+    }
+
+    /// The token of ours that these fields show, if they do.
+    pub(super) fn shown(&self, headers: &HeaderMap) -> Option<Pass> {
+        let token = Hash::of(ways::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?);
+        self.ways.current().token(&token).map(|known| Pass { known, token })
     }
 
     /// Counts wrong credentials; `false` where there have been too many of this address.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::role::Role;
 use super::ways::{self, Certificate, Signed, Token};
-use super::{Settings, audit};
+use super::{Settings, audit, session};
 use crate::http::auth;
 use crate::http::auth::file::{Tokens, Url, WrittenCondition, WrittenJwks};
 use crate::http::auth::jwk::Algorithm;
@@ -33,6 +33,8 @@ pub struct Admin {
     jwt: Option<WrittenJwt>,
     certificates: BTreeMap<String, WrittenCertificate>,
     audit: WrittenAudit,
+    sessions: WrittenSessions,
+    jaeger_url: Written<String>,
 }
 
 /// The probes' listener as written.
@@ -98,6 +100,13 @@ struct WrittenAudit {
     keep: Written<OrOff<Count>>,
 }
 
+#[derive(Debug, Deserialize)]
+struct WrittenSessions {
+    most: Written<Count>,
+    age: Written<Duration>,
+    idle: Written<Duration>,
+}
+
 impl Admin {
     /// Where it listens, as written.
     pub fn address(&self) -> &Written<Address> {
@@ -138,6 +147,8 @@ impl Admin {
             tls: self.tls.and_then(|tls| tls.check(check)),
             ways: ways::Settings { tokens, signed, certificates },
             audit: self.audit.check(check),
+            sessions: self.sessions.check(),
+            jaeger_url: check_jaeger(self.jaeger_url, check),
         }
     }
 }
@@ -334,6 +345,31 @@ impl WrittenAudit {
             keep: self.keep.into_option().map_or(10, |keep| keep.into_option().map_or(0, usize::from)),
         }
     }
+}
+
+impl WrittenSessions {
+    fn check(self) -> session::Settings {
+        let default = session::Settings::default();
+        session::Settings {
+            most: self.most.or(default.most),
+            age: self.age.or(default.age),
+            idle: self.idle.or(default.idle),
+        }
+    }
+}
+
+/// A link for people: nothing is ever sent there.
+fn check_jaeger(written: Written<String>, check: &Check<'_>) -> Option<Box<str>> {
+    let key = written.key().clone();
+    let url = written.into_option()?;
+    let is_link = url.parse::<http::Uri>().is_ok_and(|url| {
+        let by_http = url.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));
+        by_http && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    });
+    if !is_link {
+        check.wrong(&key, "is no URL of a page", "write the address of Jaeger's page: \"http://jaeger.internal:16686\"");
+    }
+    Some(url.trim_end_matches('/').into())
 }
 
 impl Probes {

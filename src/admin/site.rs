@@ -7,23 +7,30 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, REFERRER_POLICY, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use tower::{ServiceBuilder, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use super::api::enter::{self, LoginError};
+use super::api::live::{Live, Still};
+use super::api::{self, board, traces};
 use super::audit::{Audit, Entry};
 use super::control::Control;
-use super::door::{Door, Refusal};
+use super::door::{Door, Refusal, Who};
 use super::page::{self, Page};
 use super::role::Right;
+use super::session::{self, Session, Sessions};
 use super::ways::Way;
-use super::{api, guard, health, metrics, status};
+use super::{guard, health, metrics, origin, status};
 use crate::net::serve::Client;
 
 /// The pages of one address.
@@ -34,18 +41,68 @@ pub(super) struct Site {
     bound: Option<IpAddr>,
     /// What the probes have none of: nobody is asked there.
     door: Option<Door>,
+    sessions: Sessions,
     audit: Arc<Audit>,
+    live: Arc<Live>,
+    /// Whether it is reached by TLS.
+    tls: bool,
+    /// Where traces are looked at as a whole.
+    jaeger: Option<Box<str>>,
+}
+
+/// What a site is made with.
+pub(super) struct Settings {
+    /// The address it is bound to.
+    pub(super) bound: IpAddr,
+    /// The bounds of sessions.
+    pub(super) sessions: session::Settings,
+    /// Whether it is reached by TLS.
+    pub(super) tls: bool,
+    /// Where traces are looked at as a whole.
+    pub(super) jaeger: Option<Box<str>>,
+}
+
+/// Who asks, and how they were known.
+struct Visitor {
+    who: Who,
+    session: Option<Session>,
 }
 
 impl Site {
-    /// Every page, for people and scrapers on this address, behind this door.
-    pub(super) fn new(control: Arc<dyn Control>, bound: IpAddr, door: Door, audit: Arc<Audit>) -> Arc<Self> {
-        Arc::new(Self { control, started: Instant::now(), bound: Some(bound), door: Some(door), audit })
+    /// Every page, for people and scrapers, behind this door. Streams end with `stop`.
+    pub(super) fn new(
+        control: Arc<dyn Control>,
+        settings: Settings,
+        door: Door,
+        audit: Arc<Audit>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            started: Instant::now(),
+            bound: Some(settings.bound),
+            door: Some(door),
+            sessions: Sessions::new(settings.sessions, settings.tls),
+            audit,
+            live: Live::new(stop),
+            tls: settings.tls,
+            jaeger: settings.jaeger,
+        })
     }
 
     /// Health and readiness alone: nothing is told but `ok`, so nobody is refused.
     pub(super) fn probes(control: Arc<dyn Control>, audit: Arc<Audit>) -> Arc<Self> {
-        Arc::new(Self { control, started: Instant::now(), bound: None, door: None, audit })
+        Arc::new(Self {
+            control,
+            started: Instant::now(),
+            bound: None,
+            door: None,
+            sessions: Sessions::new(session::Settings::default(), false),
+            audit,
+            live: Live::new(CancellationToken::new()),
+            tls: false,
+            jaeger: None,
+        })
     }
 
     /// The service that answers this client.
@@ -67,7 +124,14 @@ impl Site {
             // on every answer, refusals included
             .layer(fixed(CACHE_CONTROL, "no-store"))
             .layer(fixed(X_CONTENT_TYPE_OPTIONS, "nosniff"))
-            .layer(fixed(CONTENT_SECURITY_POLICY, NOTHING_ALLOWED))
+            .layer(fixed(REFERRER_POLICY, "no-referrer"))
+            .layer(fixed(OPENER_POLICY, "same-origin"))
+            .layer(fixed(RESOURCE_POLICY, "same-origin"))
+            // the live page says itself what it may do
+            .layer(SetResponseHeaderLayer::if_not_present(
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(NOTHING_ALLOWED),
+            ))
             .layer(CompressionLayer::new())
             .service(service_fn(move |request: Request<Incoming>| {
                 let (site, client) = (Arc::clone(&site), client.clone());
@@ -76,26 +140,25 @@ impl Site {
         TowerToHyperService::new(stack)
     }
 
-    async fn answer(&self, request: Request<Incoming>, client: &Client) -> Page {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, client: &Client) -> Page {
         let (Some(bound), Some(door)) = (self.bound, &self.door) else { return self.probe(&request) };
         if !door.asks()
             && let Err(refusal) = guard::check(request.uri(), request.headers(), bound)
         {
             return page::text(StatusCode::FORBIDDEN, refusal);
         }
-        let Some((right, method, kind)) = known(request.uri().path()) else {
+        let Some(known) = known(request.uri().path()) else {
             return page::text(StatusCode::NOT_FOUND, "not found");
         };
-        let asked = format!("{} {}", word(request.method()), request.uri().path());
-        let ((who, way), answer, target) = match door.pass(right, request.headers(), client).await {
+        let Known { right, method, name, .. } = known;
+        let asked = format!("{} {name}", word(request.method()));
+        let ((who, way), answer, target) = match self.admit(door, &known, request.headers(), client).await {
             Err(refusal) => (refusal.told(), refused(&refusal), None),
-            Ok(who) if !method.allows(request.method()) => (who.told(), method.refuse(), None),
-            Ok(who) => {
-                let (answer, target) = self.page(kind, request).await;
-                (who.told(), answer, target)
-            }
+            Ok(visitor) if !method.allows(request.method()) => (visitor.who.told(), method.refuse(), None),
+            Ok(visitor) => self.page(door, known.kind, visitor, request, client).await,
         };
-        if right != Right::Probe {
+        // whether somebody is let in is on record; that somebody asks for the empty page is not
+        if right != Right::Probe && (right != Right::Shell || method == Asked::Post) {
             let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
             let status = answer.status().as_u16();
             let (way, from) = (way.map(Way::word), client.address);
@@ -104,51 +167,194 @@ impl Site {
         answer
     }
 
+    /// Who asks, by a token or by the cookie of a session, if they may.
+    ///
+    /// A browser sends the cookie whoever made it ask: what is posted with it must come from our own page, and show
+    /// what only that page was told.
+    async fn admit(
+        &self,
+        door: &Door,
+        known: &Known,
+        headers: &HeaderMap,
+        client: &Client,
+    ) -> Result<Visitor, Refusal> {
+        let session = if headers.contains_key(AUTHORIZATION) { None } else { self.session(door, headers) };
+        let Some(session) = session else {
+            let who = door.pass(known.right, headers, client).await?;
+            return Ok(Visitor { who, session: None });
+        };
+        let who = Who::Named(session.pass.known.clone());
+        if known.method == Asked::Post && !matches!(known.kind, Kind::Login) {
+            let shown = headers.get(CSRF).map(HeaderValue::as_bytes).unwrap_or_default();
+            if !origin::is_own(headers, self.tls) || shown != session.csrf.as_bytes() {
+                return Err(Refusal::OtherSite(session.pass.known));
+            }
+        }
+        let who = if known.right.is_everybodys() { who } else { Door::let_in(known.right, who)? };
+        Ok(Visitor { who, session: Some(session) })
+    }
+
+    /// The session of whoever asks, while its token still opens.
+    fn session(&self, door: &Door, headers: &HeaderMap) -> Option<Session> {
+        let session = self.sessions.find(headers)?;
+        if !door.still_opens(&session.pass) {
+            self.sessions.end(&session);
+            return None;
+        }
+        Some(session)
+    }
+
     /// The probes alone, to anyone.
     fn probe(&self, request: &Request<Incoming>) -> Page {
-        match (known(request.uri().path()), request.method()) {
-            (Some((Right::Probe, method, _)), asked) if !method.allows(asked) => method.refuse(),
-            (Some((_, _, Kind::Alive)), _) => health::alive(),
-            (Some((_, _, Kind::Ready)), _) => health::ready(&*self.control),
+        match known(request.uri().path()) {
+            Some(Known { right: Right::Probe, method, .. }) if !method.allows(request.method()) => {
+                method.refuse()
+            }
+            Some(Known { kind: Kind::Alive, .. }) => health::alive(),
+            Some(Known { kind: Kind::Ready, .. }) => health::ready(&*self.control),
             _ => page::text(StatusCode::NOT_FOUND, "not found"),
         }
     }
 
-    async fn page(&self, kind: Kind, request: Request<Incoming>) -> (Page, Option<String>) {
-        let control = &self.control;
-        match kind {
-            Kind::Endpoint => api::endpoint(control, request).await,
-            Kind::Maintenance => api::maintenance(control, request).await,
+    async fn page(
+        self: &Arc<Self>,
+        door: &Door,
+        kind: Kind,
+        visitor: Visitor,
+        request: Request<Incoming>,
+        client: &Client,
+    ) -> ((Arc<str>, Option<Way>), Page, Option<String>) {
+        let (control, told) = (&self.control, visitor.who.told());
+        let path = request.uri().path().to_owned();
+        let below = |prefix| path.strip_prefix(prefix).unwrap_or_default();
+        let json = |value| (page::json(StatusCode::OK, &value), None);
+        let (answer, target) = match kind {
             Kind::Alive => (health::alive(), None),
             Kind::Ready => (health::ready(&**control), None),
             Kind::Metrics => (metrics::page(Arc::clone(control), request.headers()).await, None),
             Kind::Status => (status::page(&**control, self.started), None),
-            Kind::Home => (page::home(), None),
+            Kind::File => (
+                page::file(&path).map_or_else(|| page::text(StatusCode::NOT_FOUND, "not found"), page::show),
+                None,
+            ),
+            Kind::Me => (self.me(door, &visitor, request.headers(), client).await, None),
+            Kind::Login => return self.login(door, request, client.address).await,
+            Kind::Logout => (enter::logout(&self.sessions, visitor.session.as_ref()), None),
             Kind::Audit => (api::audit(&self.audit.last()), None),
+            Kind::Traces => traces::list(&**control, &visitor.who, request.uri().query().unwrap_or_default()),
+            Kind::Trace => traces::one(&**control, below(TRACES)),
+            Kind::Routes => json(board::routes(&**control)),
+            Kind::Route => (board::route(&**control, below(ROUTES)), None),
+            Kind::Upstreams => json(json!({ "upstreams": control.upstreams() })),
+            Kind::Certificates => json(json!({ "certificates": control.certificates() })),
+            Kind::Reloads => json(control.reloads()),
+            Kind::Telemetry => json(control.telemetry()),
+            Kind::Stream => (self.stream(door, visitor, request.headers()), None),
             Kind::Reload => (api::reload(control).await, None),
+            Kind::Endpoint => api::endpoint(control, request).await,
+            Kind::Maintenance => api::maintenance(control, request).await,
+            Kind::LogLevel => api::log_level(control, request).await,
+            Kind::Sampling => api::sampling(control, request).await,
+        };
+        (told, answer, target)
+    }
+
+    /// Who looks at the page; nobody yet, if they have to log in first.
+    async fn me(&self, door: &Door, visitor: &Visitor, headers: &HeaderMap, client: &Client) -> Page {
+        let session = visitor.session.as_ref();
+        let who = match session {
+            Some(_) => Some(visitor.who.clone()),
+            // a certificate may do, or there is no way in
+            None => door.pass(Right::Look, headers, client).await.ok(),
+        };
+        enter::me(who.as_ref(), session, self.jaeger.as_deref().filter(|_| who.is_some()))
+    }
+
+    async fn login(
+        &self,
+        door: &Door,
+        request: Request<Incoming>,
+        from: IpAddr,
+    ) -> ((Arc<str>, Option<Way>), Page, Option<String>) {
+        // a browser names the page that asks; whoever does not is no browser, and has no cookie to lose
+        if request.headers().contains_key(http::header::ORIGIN)
+            && !origin::is_own(request.headers(), self.tls)
+        {
+            let refusal = Refusal::OtherPage;
+            return (refusal.told(), refused(&refusal), None);
         }
+        match enter::login(door, &self.sessions, request, from).await {
+            Ok((answer, who)) => ((who, Some(Way::Token)), answer, None),
+            Err(LoginError::Unreadable(answer)) => (("-".into(), None), answer, None),
+            Err(LoginError::Refused(refusal)) => (refusal.told(), refused(&refusal), None),
+        }
+    }
+
+    fn stream(self: &Arc<Self>, door: &Door, visitor: Visitor, headers: &HeaderMap) -> Page {
+        let everything = visitor.who.may(Right::Browse);
+        let (site, shown) = (Arc::clone(self), door.shown(headers));
+        let still: Still = Box::new(move || {
+            let Some(door) = &site.door else { return false };
+            match (&visitor.session, &shown, &visitor.who) {
+                (Some(session), _, _) => {
+                    site.sessions.touch(session);
+                    site.sessions.is_open(session) && door.still_opens(&session.pass)
+                }
+                (None, Some(pass), _) => door.still_opens(pass),
+                (None, None, Who::Named(known)) => door.still_knows(known),
+                (None, None, Who::Anyone) => !door.asks(),
+            }
+        });
+        self.live.listen(&self.control, everything, still)
     }
 }
 
-/// The pages, with the right that each needs.
-fn known(path: &str) -> Option<(Right, Asked, Kind)> {
-    use Asked::{Get, Post};
-    Some(match path {
-        "/healthz" => (Right::Probe, Get, Kind::Alive),
-        "/readyz" => (Right::Probe, Get, Kind::Ready),
-        "/metrics" => (Right::Scrape, Get, Kind::Metrics),
-        "/" => (Right::Look, Get, Kind::Home),
-        "/status" => (Right::Look, Get, Kind::Status),
-        "/api/audit" => (Right::Audit, Get, Kind::Audit),
-        "/api/reload" => (Right::Change, Post, Kind::Reload),
-        "/api/endpoint" => (Right::Change, Post, Kind::Endpoint),
-        "/api/maintenance" => (Right::Change, Post, Kind::Maintenance),
-        _ => return None,
-    })
+/// A page: what it takes, and what it is called in the audit.
+#[derive(Clone, Copy)]
+struct Known {
+    right: Right,
+    method: Asked,
+    kind: Kind,
+    name: &'static str,
 }
 
+/// The page at this path.
+fn known(path: &str) -> Option<Known> {
+    use Asked::{Get, Post};
+    let (right, method, kind, name) = match path {
+        "/healthz" => (Right::Probe, Get, Kind::Alive, "/healthz"),
+        "/readyz" => (Right::Probe, Get, Kind::Ready, "/readyz"),
+        "/metrics" => (Right::Scrape, Get, Kind::Metrics, "/metrics"),
+        "/status" => (Right::Look, Get, Kind::Status, "/status"),
+        "/api/me" => (Right::Shell, Get, Kind::Me, "/api/me"),
+        "/api/login" => (Right::Shell, Post, Kind::Login, "/api/login"),
+        "/api/logout" => (Right::Shell, Post, Kind::Logout, "/api/logout"),
+        "/api/routes" => (Right::Look, Get, Kind::Routes, "/api/routes"),
+        "/api/upstreams" => (Right::Look, Get, Kind::Upstreams, "/api/upstreams"),
+        "/api/stream" => (Right::Find, Get, Kind::Stream, "/api/stream"),
+        "/api/traces" => (Right::Find, Get, Kind::Traces, "/api/traces"),
+        "/api/certificates" => (Right::Browse, Get, Kind::Certificates, "/api/certificates"),
+        "/api/reloads" => (Right::Browse, Get, Kind::Reloads, "/api/reloads"),
+        "/api/telemetry" => (Right::Browse, Get, Kind::Telemetry, "/api/telemetry"),
+        "/api/audit" => (Right::Audit, Get, Kind::Audit, "/api/audit"),
+        "/api/reload" => (Right::Change, Post, Kind::Reload, "/api/reload"),
+        "/api/endpoint" => (Right::Change, Post, Kind::Endpoint, "/api/endpoint"),
+        "/api/maintenance" => (Right::Change, Post, Kind::Maintenance, "/api/maintenance"),
+        "/api/log_level" => (Right::Change, Post, Kind::LogLevel, "/api/log_level"),
+        "/api/sampling" => (Right::Change, Post, Kind::Sampling, "/api/sampling"),
+        path if path.starts_with(TRACES) => (Right::Find, Get, Kind::Trace, "/api/traces/{trace_id}"),
+        path if path.starts_with(ROUTES) => (Right::Look, Get, Kind::Route, "/api/routes/{route}"),
+        path if page::file(path).is_some() => (Right::Shell, Get, Kind::File, "/"),
+        _ => return None,
+    };
+    Some(Known { right, method, kind, name })
+}
+
+const TRACES: &str = "/api/traces/";
+const ROUTES: &str = "/api/routes/";
+
 /// What a page is asked for with.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Get,
     Post,
@@ -159,12 +365,26 @@ enum Kind {
     Alive,
     Ready,
     Metrics,
-    Home,
     Status,
+    File,
+    Me,
+    Login,
+    Logout,
     Audit,
+    Traces,
+    Trace,
+    Routes,
+    Route,
+    Upstreams,
+    Certificates,
+    Reloads,
+    Telemetry,
+    Stream,
     Reload,
     Endpoint,
     Maintenance,
+    LogLevel,
+    Sampling,
 }
 
 impl Asked {
@@ -202,7 +422,9 @@ fn refused(refusal: &Refusal) -> Page {
         Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens"),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "this token's role does not open this page"),
         Refusal::NoRole => (StatusCode::FORBIDDEN, "nothing that this token says is a role here"),
-        Refusal::OtherSite(_) => (StatusCode::FORBIDDEN, "a page of another site has asked for this"),
+        Refusal::OtherSite(_) | Refusal::OtherPage => {
+            (StatusCode::FORBIDDEN, "a page of another site has asked for this")
+        }
         Refusal::Unavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "the keys of the issuer cannot be fetched at the moment")
         }
@@ -225,15 +447,26 @@ fn refused(refusal: &Refusal) -> Page {
         Refusal::Unavailable => {
             page.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
-        Refusal::Forbidden(_) | Refusal::NoRole | Refusal::OtherSite(_) | Refusal::ReadOnly => {}
+        Refusal::Forbidden(_)
+        | Refusal::NoRole
+        | Refusal::OtherSite(_)
+        | Refusal::OtherPage
+        | Refusal::ReadOnly => {}
     }
     page
 }
 
-fn fixed(name: http::HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+fn fixed(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
     SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
 }
 
-/// The pages need no script, style, picture or frame.
+/// What a change by a session has to show.
+const CSRF: &str = "x-csrf-token";
+
+/// No window of another site gets hold of ours, and no page of one embeds what we answer.
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// What is no page for people needs no script, style, picture or frame.
 const NOTHING_ALLOWED: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

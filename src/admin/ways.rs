@@ -170,13 +170,31 @@ impl Ways {
         }
     }
 
+    /// Whose the token of ours is that has this hash.
+    pub(super) fn token(&self, hash: &Hash) -> Option<Known> {
+        let Token { name, role, .. } = find(&self.tokens, hash, SystemTime::now())?;
+        Some(Known { name: Arc::clone(name), role: *role, way: Way::Token })
+    }
+
+    /// Whether anybody of this name comes in by this way, for this role.
+    pub(super) fn knows(&self, known: &Known) -> bool {
+        let is = |name: &Arc<str>, role: Role| (name, role) == (&known.name, known.role);
+        match known.way {
+            Way::Token => self.tokens.iter().any(|token| is(&token.name, token.role)),
+            Way::Jwt => {
+                let mut roles = self.signed.iter().flat_map(|signed| &signed.settings.roles);
+                roles.any(|(name, role)| is(name, *role))
+            }
+            Way::Certificate => self.certificates.iter().any(|one| is(&one.name, one.role)),
+        }
+    }
+
     async fn bearer(&self, headers: &HeaderMap) -> Found {
         let Some(shown) = headers.get(AUTHORIZATION) else { return Found::Nothing };
         let shown = shown.to_str().ok().and_then(bearer);
         let token = shown.filter(|token| token.len() <= LONGEST);
-        let token = token.and_then(|token| find(&self.tokens, &Hash::of(token), SystemTime::now()));
-        if let Some(Token { name, role, .. }) = token {
-            return Found::Known(Known { name: Arc::clone(name), role: *role, way: Way::Token });
+        if let Some(known) = token.and_then(|token| self.token(&Hash::of(token))) {
+            return Found::Known(known);
         }
         match &self.signed {
             Some(signed) => signed.verify(headers).await,
@@ -230,7 +248,7 @@ fn find<'t>(tokens: &'t [Token], shown: &Hash, now: SystemTime) -> Option<&'t To
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).
-fn bearer(field: &str) -> Option<&str> {
+pub(super) fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

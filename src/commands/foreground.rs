@@ -8,24 +8,25 @@ use futures_util::future::LocalBoxFuture;
 
 use super::runtime;
 use super::signals::Signals;
-use crate::telemetry::diagnostics;
+use crate::telemetry::diagnostics::{self, Levels};
 
 /// What a command does until it ends. Boxed, so that it is compiled once: a runtime has three ways to wait for
 /// a future, and the binary would compile all that it awaits anew.
-pub type Work = Box<dyn FnOnce(Signals) -> LocalBoxFuture<'static, ExitCode>>;
+pub type Work = Box<dyn FnOnce(Signals, Levels) -> LocalBoxFuture<'static, ExitCode>>;
 
 /// Does this work on so many workers, with diagnostics of this level unless `RUST_LOG` says otherwise.
 pub fn run(workers: Option<usize>, level: &str, work: Work) -> ExitCode {
-    if let Err(error) = diagnostics::start(level) {
-        return failed(error);
-    }
+    let levels = match diagnostics::start(level) {
+        Ok(levels) => levels,
+        Err(error) => return failed(error),
+    };
     let runtime = match runtime::build(workers) {
         Ok(runtime) => runtime,
         Err(error) => return failed(error),
     };
     let ended = runtime.block_on(async {
         match Signals::new() {
-            Ok(signals) => work(signals).await,
+            Ok(signals) => work(signals, levels).await,
             Err(error) => failed(format_args!("cannot listen for signals: {error}")),
         }
     });

@@ -14,6 +14,7 @@ use crate::gateway::reload::Trigger;
 use crate::gateway::{Gateway, Settings, file};
 use crate::listener::Inherited;
 use crate::problem::Problems;
+use crate::telemetry::diagnostics::Levels;
 
 /// Runs the gateway until a signal ends it.
 pub fn run(paths: &[PathBuf], last_good: Option<PathBuf>) -> ExitCode {
@@ -23,7 +24,9 @@ pub fn run(paths: &[PathBuf], last_good: Option<PathBuf>) -> ExitCode {
             let (workers, paths) = (settings.workers, paths.to_owned());
             // while there is no other thread
             let inherited = Inherited::from_environment();
-            let work = |signals| serve(settings, paths, last_good, inherited, signals).boxed_local();
+            let work = |signals, levels| {
+                serve(settings, paths, last_good, inherited, signals, levels).boxed_local()
+            };
             foreground::run(workers, "info", Box::new(work))
         }
         Err(problems) => {
@@ -58,6 +61,7 @@ async fn serve(
     last_good: Option<LastGood>,
     inherited: Inherited,
     mut signals: Signals,
+    levels: Levels,
 ) -> ExitCode {
     raise_file_limit();
     let gateway = match Gateway::start_on(settings, Vec::new(), inherited).await {
@@ -67,6 +71,7 @@ async fn serve(
     if let Some(last_good) = last_good {
         gateway.keep_last_good(last_good);
     }
+    gateway.diagnostics_by(levels);
     gateway.reload_by(Box::new(move || file::read(&paths)));
     tell_service_manager(NotifyState::Ready);
     loop {

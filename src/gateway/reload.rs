@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::configuration;
 use super::difference::Difference;
 use super::last_good::LastGood;
+use super::overrides::Overrides;
 use super::restart;
 use super::settings::Settings;
 use super::snapshot::{Snapshot, Surroundings};
@@ -34,6 +35,7 @@ pub struct Reload {
     snapshot: View<Snapshot>,
     listeners: BTreeMap<Arc<str>, Bound>,
     recorder: Arc<Recorder>,
+    overrides: Overrides,
     connections: TaskTracker,
     series: Reloads,
     /// What the settings were at the start: what cannot be reloaded is as it is there.
@@ -159,6 +161,7 @@ impl Reload {
             around,
             snapshot,
             listeners,
+            overrides: Overrides::new(Arc::clone(&recorder)),
             recorder,
             connections,
             series,
@@ -203,6 +206,11 @@ impl Reload {
         let mut files = state.refused.clone();
         files.extend(state.settings.configuration.files.clone());
         files
+    }
+
+    /// What is not as the file has it.
+    pub fn overrides(&self) -> &Overrides {
+        &self.overrides
     }
 
     /// What is in force.
@@ -259,6 +267,7 @@ impl Reload {
                     (ReloadOutcome::Unchanged, Vec::new(), None)
                 } else {
                     self.replace(&settings);
+                    self.overrides.end();
                     (ReloadOutcome::Applied, Vec::new(), Some(settings))
                 }
             }
@@ -370,6 +379,7 @@ impl Reload {
             "awaiting_restart": state.awaiting_restart,
             "warnings": state.settings.configuration.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "last_good": self.last_good.get().map(|last_good| last_good_status(last_good, &state)),
+            "overrides": self.overrides.status(),
             "reloads": state.history,
         })
     }

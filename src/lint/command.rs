@@ -25,7 +25,7 @@ fn look(settings: Settings) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let report = diagnostics::start_into("trace", said.clone())
         .map_err(|error| error.to_string())
-        .and_then(|()| runtime.map_err(|error| error.to_string()))
+        .and_then(|_| runtime.map_err(|error| error.to_string()))
         .and_then(|runtime| runtime.block_on(run(settings, &said)).map_err(|error| error.to_string()));
     match report {
         Ok(report) => {

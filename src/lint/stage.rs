@@ -27,6 +27,7 @@ use super::canary::Canaries;
 use super::search::Field;
 use super::visit::{Visit, visits};
 use super::{origin, signals};
+use crate::admin::ways;
 use crate::gateway::{Gateway, Settings, StartError};
 use crate::http::auth::Kind;
 use crate::http::auth::issuer::Source;
@@ -96,6 +97,9 @@ impl Stage {
         }
         settings.admin.address = LOOPBACK;
         settings.admin.probes = None;
+        // so that its pages can be read here
+        settings.admin.tls = None;
+        settings.admin.ways = ways::Settings::default();
         for known in &mut settings.upstreams {
             known.endpoints =
                 vec![Address { https: false, host: upstream.ip().to_string().into(), port: upstream.port() }];
@@ -169,16 +173,33 @@ impl Stage {
         count
     }
 
+    /// The pages of some exchanges that the live page has, of each route some.
+    async fn traces(&self) -> Result<Vec<String>, LintError> {
+        let mut pages = Vec::new();
+        for kept in ["error", "refused", "slow", "sample"] {
+            let list = format!("/api/traces?limit=500&kept={kept}");
+            let request = Request::get(list).body(Full::default()).expect("a request");
+            let answer = once::send(self.gateway.admin_address(), request, PATIENCE).await?;
+            let list: serde_json::Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+            let traces = list["traces"].as_array().into_iter().flatten();
+            let page = |trace: &serde_json::Value| Some(format!("/api/traces/{}", trace["trace_id"].as_str()?));
+            pages.extend(traces.filter_map(page).take(TRACES_LOOKED_AT));
+        }
+        Ok(pages)
+    }
+
     /// Ends everybody and takes their telemetry to pieces.
     pub(super) async fn end(self) -> Result<Vec<Field>, LintError> {
         let mut fields = Vec::new();
-        for page in ["/metrics", "/status"] {
-            let request = Request::get(page).body(Full::default()).expect("a request");
+        let pages = ["/metrics", "/status", "/api/routes", "/api/traces?limit=500"];
+        for page in pages.into_iter().map(str::to_owned).chain(self.traces().await?) {
+            let request = Request::get(&page).body(Full::default()).expect("a request");
             let answer = once::send(self.gateway.admin_address(), request, PATIENCE).await?;
             let text = String::from_utf8_lossy(answer.body());
-            fields.extend(match page {
+            fields.extend(match &*page {
+                "/metrics" => signals::lines("metrics", &text),
                 "/status" => signals::json("status", &text.replace('\n', "")),
-                _ => signals::lines("metrics", &text),
+                _ => signals::json("live page", &text),
             });
         }
         self.gateway.shutdown().await;
@@ -346,3 +367,5 @@ const AT_ONCE: usize = 8;
 const HEAD: Duration = Duration::from_secs(1);
 /// How long one visit may take.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// Exchanges of each kind whose whole page is looked at.
+const TRACES_LOOKED_AT: usize = 100;

@@ -103,6 +103,7 @@ const BOUNDS: Bounds = Bounds {
     connections: 256,
     head: Duration::from_secs(30),
     age: Duration::from_hours(1),
+    exchange: Duration::from_secs(1),
     grace: Duration::from_secs(1),
     http2: true,
 };

@@ -38,7 +38,9 @@ pub struct Bounds {
     pub head: Duration,
     /// A connection is asked to end after this time.
     pub age: Duration,
-    /// What an exchange may still take when its connection has been asked to end.
+    /// What an exchange may still take when its connection has been asked to end, because of its age.
+    pub exchange: Duration,
+    /// The same, because the server ends.
     pub grace: Duration,
     /// Whether HTTP/2 is spoken too, by prior knowledge.
     pub http2: bool,
@@ -96,7 +98,13 @@ pub async fn serve_each<S, B>(
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = stop.cancelled() => {}
-                () = sleep(bounds.age) => {}
+                () = sleep(bounds.age) => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        _ = timeout(bounds.exchange, connection.as_mut()) => return,
+                        () = stop.cancelled() => {}
+                    }
+                }
             }
             connection.as_mut().graceful_shutdown();
             let _ = timeout(bounds.grace, connection).await;
@@ -161,7 +169,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_mins(1);
     const SHORT: Duration = Duration::from_millis(20);
-    const BOUNDS: Bounds = Bounds { connections: 8, head: LONG, age: LONG, grace: LONG, http2: false };
+    const BOUNDS: Bounds =
+        Bounds { connections: 8, head: LONG, age: LONG, exchange: LONG, grace: LONG, http2: false };
 
     async fn running(bounds: Bounds) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -181,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_head_an_old_connection_and_an_idle_one_are_closed() {
-        for bounds in [Bounds { head: SHORT, ..BOUNDS }, Bounds { age: SHORT, grace: SHORT, ..BOUNDS }] {
+        for bounds in [Bounds { head: SHORT, ..BOUNDS }, Bounds { age: SHORT, exchange: SHORT, ..BOUNDS }] {
             for sent in ["", "GET / HTTP/1.1\r\nHost", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"] {
                 let (address, stop, _) = running(bounds).await;
                 let _guard: DropGuard = stop.drop_guard();

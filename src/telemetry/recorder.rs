@@ -40,6 +40,11 @@ impl Recorder {
         Operation::start(Arc::clone(self) as Arc<dyn Records>, self.stream_after, start)
     }
 
+    /// Samples this share of new traces from now on, of routes that do not say otherwise; `None` is the configured one.
+    pub fn sample(&self, ratio: Option<f64>) {
+        self.sampler.sample(ratio);
+    }
+
     /// How an authorised caller can demand that its trace is recorded.
     pub fn force(&self) -> Option<&Force> {
         self.sampler.force()

@@ -2,6 +2,7 @@
 
 pub mod budget;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
@@ -168,7 +169,8 @@ pub struct End {
 /// Decides.
 #[derive(Debug)]
 pub struct Sampler {
-    threshold: Threshold,
+    configured: Threshold,
+    threshold: AtomicU64,
     keep: Keep,
     budget: Option<Budget>,
     force: Option<Force>,
@@ -177,8 +179,10 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler by these settings.
     pub fn new(sampling: Sampling) -> Self {
+        let configured = Threshold::of_ratio(sampling.ratio);
         Self {
-            threshold: Threshold::of_ratio(sampling.ratio),
+            configured,
+            threshold: AtomicU64::new(configured.number()),
             keep: sampling.keep,
             budget: sampling.max_spans_per_second.map(|spans| Budget::new(spans, Instant::now())),
             force: sampling.force,
@@ -188,6 +192,12 @@ impl Sampler {
     /// How a trace can be demanded.
     pub fn force(&self) -> Option<&Force> {
         self.force.as_ref()
+    }
+
+    /// Keeps this share of new traces from now on; `None` is the configured one.
+    pub fn sample(&self, ratio: Option<f64>) {
+        let threshold = ratio.map_or(self.configured, Threshold::of_ratio);
+        self.threshold.store(threshold.number(), Ordering::Relaxed);
     }
 
     /// The decision at the beginning, which the flag sent upstream tells: the caller's, else by the ratio,
@@ -203,7 +213,8 @@ impl Sampler {
             let threshold = context.state.ot.threshold.filter(|threshold| threshold.keeps(randomness));
             (wish.sampled(), Because::Parent, Unsampled::Parent, threshold)
         } else {
-            let threshold = route.threshold.unwrap_or(self.threshold);
+            let general = || Threshold::of_number(self.threshold.load(Ordering::Relaxed));
+            let threshold = route.threshold.unwrap_or_else(general);
             (threshold.keeps(randomness), Because::Ratio, Unsampled::Ratio, Some(threshold))
         };
         if !sampled {

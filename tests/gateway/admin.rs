@@ -53,7 +53,8 @@ async fn every_role_opens_its_own_pages_and_no_others() {
         (Method::GET, "/readyz", "", &["", "metrics", "support", "developer", "operator"]),
         (Method::GET, "/metrics", "", &["metrics", "developer", "operator"]),
         (Method::GET, "/status", "", &["support", "developer", "operator"]),
-        (Method::GET, "/", "", &["support", "developer", "operator"]),
+        // there is nothing on it until somebody logs in
+        (Method::GET, "/", "", &["", "metrics", "support", "developer", "operator"]),
         (Method::GET, "/api/audit", "", &["developer", "operator"]),
         (Method::POST, "/api/maintenance", r#"{"route":"all","maintenance":false}"#, &["operator"]),
     ] {

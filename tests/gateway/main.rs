@@ -24,6 +24,7 @@ mod metrics;
 mod orders;
 mod overload;
 mod pace;
+mod page;
 mod panics;
 mod parsers;
 mod privacy;

@@ -42,6 +42,16 @@ impl Threshold {
         hex(text).map(|number| Self(number << (4 * (DIGITS - digits))))
     }
 
+    /// As a number, from which [`Threshold::of_number`] makes it again.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The threshold of this number.
+    pub fn of_number(number: u64) -> Self {
+        Self(number.min(RANGE))
+    }
+
     /// Whether this randomness is kept.
     pub fn keeps(self, randomness: u64) -> bool {
         randomness >= self.0
