@@ -108,8 +108,7 @@ mod tests {
         assert!(leaks.is_empty(), "{leaks:#?}");
 
         let signals: BTreeSet<&str> = fields.iter().map(|field| field.signal).collect();
-        let expected =
-            [
+        let expected = [
             "access log",
             "error records",
             "live page",

@@ -367,7 +367,11 @@ fn check_jaeger(written: Written<String>, check: &Check<'_>) -> Option<Box<str>>
         by_http && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     });
     if !is_link {
-        check.wrong(&key, "is no URL of a page", "write the address of Jaeger's page: \"http://jaeger.internal:16686\"");
+        check.wrong(
+            &key,
+            "is no URL of a page",
+            "write the address of Jaeger's page: \"http://jaeger.internal:16686\"",
+        );
     }
     Some(url.trim_end_matches('/').into())
 }

@@ -61,7 +61,11 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 const FILES: [File; 9] = [
     File { path: "/", content_type: HTML, text: include_str!("page/index.html") },
-    File { path: "/page/style.css", content_type: "text/css; charset=utf-8", text: include_str!("page/style.css") },
+    File {
+        path: "/page/style.css",
+        content_type: "text/css; charset=utf-8",
+        text: include_str!("page/style.css"),
+    },
     File { path: "/page/icon.svg", content_type: "image/svg+xml", text: include_str!("page/icon.svg") },
     File { path: "/page/main.js", content_type: SCRIPT, text: include_str!("page/main.js") },
     File { path: "/page/server.js", content_type: SCRIPT, text: include_str!("page/server.js") },

@@ -114,7 +114,8 @@ impl Sessions {
 
     fn secret<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str> {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|field| field.to_str().ok());
-        let mut pairs = cookies.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut pairs =
+            cookies.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs.find(|(name, _)| *name == self.name()).map(|(_, value)| value)
     }
 
@@ -126,8 +127,7 @@ impl Sessions {
     fn cookie(&self, value: &str, age: Duration) -> HeaderValue {
         let (name, seconds) = (self.name(), age.as_secs());
         let secure = if self.secure { "; Secure" } else { "" };
-        let cookie =
-            format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+        let cookie = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
         HeaderValue::from_str(&cookie).expect("base64 and digits")
     }
 
@@ -168,7 +168,8 @@ mod tests {
         let sessions = Sessions::new(Settings::default(), true);
         let (cookie, csrf) = sessions.open(pass());
         let text = cookie.to_str().unwrap();
-        for part in ["__Host-tracegate=", "HttpOnly", "SameSite=Strict", "Secure", "Path=/", "Max-Age=43200"] {
+        for part in ["__Host-tracegate=", "HttpOnly", "SameSite=Strict", "Secure", "Path=/", "Max-Age=43200"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         let session = sessions.find(&showing(&cookie)).unwrap();

@@ -89,14 +89,18 @@ fn judge(facts: &RouteFacts, figures: Option<&Figures>, times: &Times) -> Troubl
     let phase = dominant.map(|(phase, _)| phase.word());
     let trouble = |level, score, why, reason| Trouble { level, score, why, reason, phase };
     let Some(Figures { recent, hour, .. }) = figures.filter(|figures| figures.recent.requests > 0) else {
-        let (level, score) =
-            if facts.maintenance { (Level::Maintenance, 700.0) } else { (Level::Idle, 0.0) };
+        let (level, score) = if facts.maintenance { (Level::Maintenance, 700.0) } else { (Level::Idle, 0.0) };
         let why = if facts.maintenance { "in maintenance" } else { "no requests in the last five minutes" };
         return Trouble { level, score, why: why.to_owned(), reason: None, phase: None };
     };
     let (ours, theirs) = (leading(recent, false), leading(recent, true));
     if facts.maintenance {
-        return trouble(Level::Maintenance, 700.0, "in maintenance".to_owned(), ours.or(theirs).map(|it| it.0));
+        return trouble(
+            Level::Maintenance,
+            700.0,
+            "in maintenance".to_owned(),
+            ours.or(theirs).map(|it| it.0),
+        );
     }
     if recent.errors >= FEW && recent.error_ratio >= MANY {
         let (reason, count) = ours.unwrap_or(("upstream_status", recent.errors));
@@ -152,7 +156,11 @@ fn percent(share: f64) -> String {
 }
 
 fn duration(milliseconds: f64) -> String {
-    if milliseconds < 1000.0 { format!("{milliseconds:.0} ms") } else { format!("{:.2} s", milliseconds / 1e3) }
+    if milliseconds < 1000.0 {
+        format!("{milliseconds:.0} ms")
+    } else {
+        format!("{:.2} s", milliseconds / 1e3)
+    }
 }
 
 /// Fewer errors than this in five minutes are an accident, as is a smaller share.

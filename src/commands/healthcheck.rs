@@ -120,7 +120,8 @@ mod tests {
             Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
         });
         let long = Duration::from_mins(1);
-        let bounds = Bounds { connections: 1, head: long, age: long, exchange: long, grace: long, http2: false };
+        let bounds =
+            Bounds { connections: 1, head: long, age: long, exchange: long, grace: long, http2: false };
         let stop = CancellationToken::new();
         let _guard = stop.clone().drop_guard();
         tokio::spawn(serve(listener, service, bounds, stop));

@@ -75,7 +75,9 @@ impl Overrides {
     /// The file counts again.
     pub fn end(&self) {
         let said = std::mem::take(&mut *self.said());
-        if said.log_level.is_some() && let Some(levels) = self.levels.get() {
+        if said.log_level.is_some()
+            && let Some(levels) = self.levels.get()
+        {
             levels.set(None);
         }
         if said.sampling_ratio.is_some() {

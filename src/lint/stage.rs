@@ -182,7 +182,8 @@ impl Stage {
             let answer = once::send(self.gateway.admin_address(), request, PATIENCE).await?;
             let list: serde_json::Value = serde_json::from_slice(answer.body()).unwrap_or_default();
             let traces = list["traces"].as_array().into_iter().flatten();
-            let page = |trace: &serde_json::Value| Some(format!("/api/traces/{}", trace["trace_id"].as_str()?));
+            let page =
+                |trace: &serde_json::Value| Some(format!("/api/traces/{}", trace["trace_id"].as_str()?));
             pages.extend(traces.filter_map(page).take(TRACES_LOOKED_AT));
         }
         Ok(pages)

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use self::slot::{Failed, Slot};
 pub use self::slot::Window;
+use self::slot::{Failed, Slot};
 use super::metrics::family::SECOND_BUCKETS;
 use super::metrics::reason_of;
 use super::operation::RouteLabels;
@@ -221,7 +221,9 @@ impl Kept {
             let now = count.get();
             let came = self.since(count.series(), &[now]).first().copied().unwrap_or_default();
             slot.requests += came;
-            if came > 0 && let Some(reason) = reason_of(number) {
+            if came > 0
+                && let Some(reason) = reason_of(number)
+            {
                 slot.fail(Failed { reason }, came);
             }
         }
@@ -236,7 +238,8 @@ impl Kept {
 
     fn since(&mut self, series: usize, now: &[u64]) -> Vec<u64> {
         let tick = self.ticks;
-        let seen = self.series.entry(series).or_insert_with(|| Seen { tick, counts: vec![0; now.len()].into() });
+        let seen =
+            self.series.entry(series).or_insert_with(|| Seen { tick, counts: vec![0; now.len()].into() });
         if seen.counts.len() != now.len() {
             // the memory of a series that is gone has become another one's
             seen.counts = vec![0; now.len()].into();

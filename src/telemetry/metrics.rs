@@ -193,8 +193,7 @@ impl Metrics {
 
     /// What counts the recent exchanges that are kept, and those that are no more.
     pub fn recent(&self) -> recent::Counts {
-        let kept =
-            |kept: &str| Tally::new(self.registry.counter(family::RECENT, &[("kept", kept)]));
+        let kept = |kept: &str| Tally::new(self.registry.counter(family::RECENT, &[("kept", kept)]));
         let displaced = |kept: &str, reason: &str| {
             let labels = [("kept", kept), ("reason", reason)];
             Tally::new(self.registry.counter(family::RECENT_DISPLACED, &labels))

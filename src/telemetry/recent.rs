@@ -284,7 +284,8 @@ mod tests {
     #[test]
     fn all_that_failed_is_kept_and_of_the_rest_the_slowest_and_some() {
         let every = Duration::from_hours(1);
-        let (recent, bench) = recent(&settings::Recent { sample_every: every, ..settings::Recent::default() });
+        let (recent, bench) =
+            recent(&settings::Recent { sample_every: every, ..settings::Recent::default() });
         for _ in 0..50 {
             bad(&bench, Reason::UpstreamReset, 502);
             bad(&bench, Reason::RateLimited, 429);

@@ -508,7 +508,7 @@ def main():
     arguments.add_argument("binary", nargs="?", default=PROJECT / "target/release/tracegate")
     arguments.add_argument("--pictures", type=Path)
     arguments.add_argument("words", nargs="*")
-    asked = arguments.parse_args()
+    asked = arguments.parse_intermixed_args()
     binary = Path(asked.binary).resolve()
     failed = 0
     with tempfile.TemporaryDirectory(prefix="tracegate-browser-") as directory, contextlib.closing(Stage(binary, directory)) as stage:

@@ -10,9 +10,10 @@ use tracegate::setting::Hash;
 use crate::support::body::{self, Body};
 use crate::support::certificates::Authority;
 use crate::support::client::{Client, Reply, request};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, all_to};
 use crate::support::origin::{Answer, Origin, Seen};
-use crate::support::within;
+use crate::support::process::Process;
+use crate::support::{own_ip, within};
 
 const ROLES: [&str; 4] = ["metrics", "support", "developer", "operator"];
 
@@ -63,7 +64,8 @@ async fn read(gateway: &Gateway, path: &str, role: &str) -> Reply {
 /// Logs in and gives the cookie and the token for changes.
 async fn log_in(gateway: &Gateway, role: &str) -> (String, String) {
     let sent = format!(r#"{{"token":"token of {role}"}}"#);
-    let reply = ask(gateway, asked(Method::POST, "/api/login", &[("origin", "http://localhost")], &sent)).await;
+    let reply =
+        ask(gateway, asked(Method::POST, "/api/login", &[("origin", "http://localhost")], &sent)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let cookie = reply.header("set-cookie").unwrap();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
@@ -108,7 +110,8 @@ async fn what_failed_what_was_slow_and_some_of_the_rest_are_found_by_trace_and_b
         ("limit=1", vec![&lost]),
     ] {
         let reply = gateway.admin(&format!("/api/traces?{query}")).await.json();
-        let traces: Vec<_> = reply["traces"].as_array().unwrap().iter().map(|it| it["trace_id"].clone()).collect();
+        let traces: Vec<_> =
+            reply["traces"].as_array().unwrap().iter().map(|it| it["trace_id"].clone()).collect();
         let wanted: Vec<Value> = found.iter().map(|reply| reply.trace_id().into()).collect();
         assert_eq!(traces, wanted, "{query}: {reply}");
     }
@@ -163,7 +166,15 @@ async fn each_route_has_its_figures_and_the_one_that_fails_stands_first() {
     assert!(second["recent"]["p95_ms"].is_number() && second["phases"]["wait"].is_number(), "{second}");
     let charts = gateway.admin("/api/routes/order_read").await.json();
     assert_eq!(charts["minutes"]["requests"], Value::from(vec![4]), "{charts}");
-    assert_eq!(charts["steps"]["reasons"]["upstream_status"].as_array().unwrap().iter().map(|it| it.as_u64().unwrap()).sum::<u64>(), 4);
+    assert_eq!(
+        charts["steps"]["reasons"]["upstream_status"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it.as_u64().unwrap())
+            .sum::<u64>(),
+        4
+    );
 }
 
 #[tokio::test]
@@ -259,7 +270,10 @@ async fn a_session_reads_by_its_cookie_and_changes_only_from_its_own_page() {
     let (cookie, csrf) = log_in(&gateway, "operator").await;
     let cookie = ("cookie", cookie.as_str());
     let who = ask(&gateway, asked(Method::GET, "/api/me", &[cookie], "")).await.json();
-    assert_eq!((&who["who"], &who["role"], &who["csrf"]), (&"operator".into(), &"operator".into(), &csrf.as_str().into()));
+    assert_eq!(
+        (&who["who"], &who["role"], &who["csrf"]),
+        (&"operator".into(), &"operator".into(), &csrf.as_str().into())
+    );
     assert_eq!(ask(&gateway, asked(Method::GET, "/status", &[cookie], "")).await.status, 200);
     let (own, foreign) = (("origin", "http://localhost"), ("origin", "http://evil.example"));
     let (right, wrong) = (("x-csrf-token", csrf.as_str()), ("x-csrf-token", "guessed"));
@@ -273,7 +287,8 @@ async fn a_session_reads_by_its_cookie_and_changes_only_from_its_own_page() {
         (vec![cookie, own, right], 200),
         (vec![("cookie", "tracegate=guessed"), own, right], 401),
     ] {
-        let change = asked(Method::POST, "/api/maintenance", &fields, r#"{"route":"order_read","maintenance":true}"#);
+        let change =
+            asked(Method::POST, "/api/maintenance", &fields, r#"{"route":"order_read","maintenance":true}"#);
         assert_eq!(ask(&gateway, change).await.status, status, "{fields:?}");
     }
     assert_eq!(gateway.get("/orders/1").await.status, 503, "it is in maintenance");
@@ -289,7 +304,10 @@ async fn a_session_reads_by_its_cookie_and_changes_only_from_its_own_page() {
     let audit = read(&gateway, "/api/audit", "operator").await.json();
     let logins = audit["audit"].as_array().unwrap().iter().filter(|entry| entry["what"] == "POST /api/login");
     let logins: Vec<_> = logins.map(|entry| (entry["who"].clone(), entry["status"].clone())).collect();
-    assert!(logins.contains(&("operator".into(), 200.into())) && logins.contains(&("-".into(), 401.into())), "{audit}");
+    assert!(
+        logins.contains(&("operator".into(), 200.into())) && logins.contains(&("-".into(), 401.into())),
+        "{audit}"
+    );
     assert!(!audit.to_string().contains("token of"), "{audit}");
 }
 
@@ -346,7 +364,8 @@ async fn as_many_listen_as_may_and_all_streams_end_with_the_gateway() {
 #[tokio::test]
 async fn an_operator_changes_the_sampling_until_the_next_reload_and_it_is_on_record() {
     let (_shop, gateway, text) = stage(&ROLES.map(token).concat()).await;
-    let sampled = async || gateway.logged(&gateway.get("/orders/1").await.trace_id()).await["sampled"].clone();
+    let sampled =
+        async || gateway.logged(&gateway.get("/orders/1").await.trace_id()).await["sampled"].clone();
     let change = async |path: &str, sent: &str, role: &str| {
         let authorization = format!("Bearer token of {role}");
         ask(&gateway, asked(Method::POST, path, &[("authorization", &authorization)], sent)).await.status
@@ -373,6 +392,34 @@ async fn an_operator_changes_the_sampling_until_the_next_reload_and_it_is_on_rec
 }
 
 #[tokio::test]
+async fn an_operator_lets_a_gateway_say_more_of_itself_and_less_again() {
+    let nobody = std::net::SocketAddr::new(own_ip(), 1);
+    let text = format!("{}{}", all_to(nobody), token("operator"));
+    let process = Process::start(&text, None).await;
+    let fails = async || {
+        let reply = Client::http1(process.address).await.get("/").await;
+        assert_eq!(reply.status, 502);
+        reply.trace_id()
+    };
+    let set = async |level: &str| {
+        let fields = [("authorization", "Bearer token of operator")];
+        let change = asked(Method::POST, "/api/log_level", &fields, &format!(r#"{{"level":{level}}}"#));
+        let reply = Client::http1(process.admin).await.ask(change).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    let quiet = fails().await;
+    set("\"debug\"").await;
+    let told = fails().await;
+    let written = async { while !process.diagnostics().contains(&told) {} };
+    within("the reason in the diagnostics", written).await;
+    set("null").await;
+    let quiet_again = fails().await;
+    let said = process.diagnostics();
+    assert!(!said.contains(&quiet) && !said.contains(&quiet_again), "{said}");
+    assert!(said.contains("the log level was changed"), "{said}");
+}
+
+#[tokio::test]
 async fn the_page_may_load_its_own_files_and_nothing_else() {
     let (_shop, gateway, _) = stage("").await;
     let page = gateway.admin("/").await;
@@ -380,7 +427,10 @@ async fn the_page_may_load_its_own_files_and_nothing_else() {
     assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
     assert!(!policy.contains("unsafe"), "{policy}");
     let html = page.text();
-    assert!(!html.contains("style=") && !html.contains("onclick") && !html.contains("://"), "nothing inline or foreign");
+    assert!(
+        !html.contains("style=") && !html.contains("onclick") && !html.contains("://"),
+        "nothing inline or foreign"
+    );
     let mut files: Vec<String> =
         html.split('"').filter(|part| part.starts_with("/page/")).map(str::to_owned).collect();
     files.push("/page/routes.js".to_owned());
@@ -421,7 +471,8 @@ impl Stream {
                 while let Some((event, rest)) = self.read.split_once("\n\n") {
                     let (event, rest) = (event.to_owned(), rest.to_owned());
                     self.read = rest;
-                    let line = |key: &str| event.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned));
+                    let line =
+                        |key: &str| event.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned));
                     if line("event: ").as_deref() == Some(name) {
                         return serde_json::from_str(&line("data: ").unwrap()).unwrap();
                     }

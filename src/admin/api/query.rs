@@ -65,9 +65,11 @@ fn read_one(key: &str, value: &str, asked: &mut Asked) -> Result<(), String> {
             asked.most = most.ok_or("write limit=1 to limit=500")?;
         }
         _ => {
-            return Err("known are find, trace_id, attribute, route, status, reason, blame, kept, failed, min_ms, \
+            return Err(
+                "known are find, trace_id, attribute, route, status, reason, blame, kept, failed, min_ms, \
                         max_ms, before, limit"
-                .to_owned());
+                    .to_owned(),
+            );
         }
     }
     Ok(())
@@ -117,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_query_is_read_or_refused_with_what_to_write() {
-        let asked = read("route=order_read&status=5xx&reason=upstream_reset&min_ms=1.5&limit=3&find=").unwrap();
+        let asked =
+            read("route=order_read&status=5xx&reason=upstream_reset&min_ms=1.5&limit=3&find=").unwrap();
         assert_eq!((asked.filter.route.as_deref(), asked.most), (Some("order_read"), 3));
         assert_eq!(asked.filter.status, Some(Status::Class(5)));
         assert_eq!(asked.filter.reason, Some(Reason::UpstreamReset));
@@ -127,9 +130,16 @@ mod tests {
         let asked = read(&format!("find={parent}&attribute=order.id%3A47+11")).unwrap();
         assert_eq!(asked.filter.find.as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
         assert_eq!(asked.filter.attribute, Some(("order.id".to_owned(), "47 11".to_owned())));
-        for wrong in
-            ["status=9xx", "status=x", "reason=bad", "limit=0", "limit=501", "min_ms=-1", "trace_id=xyz", "a=1"]
-        {
+        for wrong in [
+            "status=9xx",
+            "status=x",
+            "reason=bad",
+            "limit=0",
+            "limit=501",
+            "min_ms=-1",
+            "trace_id=xyz",
+            "a=1",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -30,11 +30,12 @@ pub(in crate::admin) fn list(control: &dyn Control, who: &Who, query: &str) -> (
 
 /// The exchanges of one trace, whole.
 pub(in crate::admin) fn one(control: &dyn Control, trace_id: &str) -> (Page, Option<String>) {
-    let filter = Filter { trace_id: Some(trace_id.to_ascii_lowercase()), ..Filter::default() };
+    let trace_id = trace_id.to_ascii_lowercase();
+    let filter = Filter { trace_id: Some(trace_id.clone()), ..Filter::default() };
     let (found, _) = control.recent().list(&filter, MOST_OF_ONE);
     let whole: Vec<&Arc<Entry>> =
         found.iter().rev().filter(|entry| entry.summary.trace_id.to_string() == trace_id).collect();
-    let target = Some(format!("trace_id={}", plain(trace_id)));
+    let target = Some(format!("trace_id={}", plain(&trace_id)));
     if whole.is_empty() {
         let problem = "no exchange of this trace is kept here: it was not sampled, or is too long ago";
         return (page(StatusCode::NOT_FOUND, &json!({ "problem": problem })), target);

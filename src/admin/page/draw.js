@@ -34,7 +34,7 @@ export function milliseconds(value) {
   return `${(value / 60_000).toFixed(1)} min`;
 }
 
-export const rate = (value) => (value >= 100 ? Math.round(value).toLocaleString("en") : value >= 10 ? value.toFixed(0) : value.toFixed(value < 1 ? 2 : 1));
+export const rate = (value) => (value === 0 ? "0" : value >= 100 ? Math.round(value).toLocaleString("en") : value >= 10 ? value.toFixed(0) : value.toFixed(value < 1 ? 2 : 1));
 export const percent = (value) => (value === 0 ? "0 %" : value < 0.001 ? "<0.1 %" : value < 0.1 ? `${(value * 100).toFixed(1)} %` : `${Math.round(value * 100)} %`);
 export const count = (value) => (value ?? 0).toLocaleString("en");
 export const clock = (date) => new Date(date).toLocaleTimeString("en-GB", { hour12: false });
@@ -76,7 +76,7 @@ export function phaseWords(shares) {
 
 export const phaseLegend = (names) => el("div.legend", {}, names.map((name) => el("span", {}, el(`i.${name}`), PHASES[name])));
 
-const WIDTH = 600, HEIGHT = 168, LEFT = 44, BOTTOM = 20, TOP = 10;
+const WIDTH = 420, HEIGHT = 170, LEFT = 46, BOTTOM = 22, TOP = 10;
 
 /** A chart over time. `lines`: [{values, kind, label}], or `stacks`: [{values, kind, label}] as columns. */
 export function chart({ from, step, lines = [], stacks = [], area, unit, label }) {
@@ -87,7 +87,7 @@ export function chart({ from, step, lines = [], stacks = [], area, unit, label }
   const slots = Math.max(length, 60);
   const x = (at) => LEFT + ((at + slots - length + 0.5) / slots) * (WIDTH - LEFT - 6);
   const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
-  const picture = svg("svg.chart", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": label });
+  const picture = svg("svg.chart", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
   for (const share of [0, 0.5, 1]) {
     const at = y(top * share);
     picture.append(svg("line.grid", { x1: LEFT, x2: WIDTH - 6, y1: at, y2: at }), svg("text", { x: LEFT - 6, y: at + 3.5, "text-anchor": "end" }, unit(top * share)));
@@ -111,6 +111,8 @@ export function chart({ from, step, lines = [], stacks = [], area, unit, label }
     let open = false;
     values.forEach((value, at) => {
       if (value === null) { open = false; return; }
+      const alone = (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null;
+      if (alone) picture.append(svg(`circle.dot${kind ? `.${kind}` : ""}`, { cx: x(at), cy: y(value), r: 2.2 }));
       parts.push(`${open ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`);
       open = true;
     });

@@ -15,7 +15,7 @@ export function routesView(state) {
     el("div.head", {}, el("h1", {}, "Routes"), el("p", {}, "the one that needs a look first, over the last five minutes")),
     verdict(routes),
     el("section.panel", { "aria-label": "Routes" }, el("div.wrap", {}, el("table", {},
-      el("thead", {}, el("tr", {}, el("th", {}, "Route"), el("th", {}, "State"), el("th.num", {}, "Requests/s"), el("th.num", {}, "Errors"),
+      el("thead", {}, el("tr", {}, el("th", {}, "Route"), el("th", {}, "State"), el("th.num.col-mid", {}, "Requests/s"), el("th.num", {}, "Errors"),
         el("th.num.col-mid", {}, "p50"), el("th.num", {}, "p95"), el("th.num.col-mid", {}, "p99"), el("th.col-mid", {}, "Where the time goes"), el("th.col-wide", {}, "Why"))),
       el("tbody", {}, routes.map(row))))),
     left,
@@ -45,8 +45,8 @@ function row(route) {
   return el("tr.row", { tabindex: 0, "data-href": link(route.name) },
     el("td", {}, el("a.name", { href: link(route.name), tabindex: -1 }, shown(route.name)),
       el("span.sub.mono", {}, `${route.methods.join(" ")} ${route.template}`.trim() || "nothing matched")),
-    el("td", {}, pill(trouble.level, LEVELS[trouble.level])),
-    el("td.num", {}, recent ? rate(recent.rate) : "–"),
+    el("td.state", { title: trouble.level }, pill(trouble.level, LEVELS[trouble.level])),
+    el("td.num.col-mid", {}, recent ? rate(recent.rate) : "–"),
     el("td.num", {}, el(errors ? "span.bad" : "span.faint", {}, recent ? percent(recent.error_ratio) : "–")),
     el("td.num.col-mid", {}, milliseconds(recent?.p50_ms)),
     el("td.num", {}, milliseconds(recent?.p95_ms)),
@@ -67,9 +67,10 @@ export async function routeView(state, name) {
   const route = state.routes?.routes.find((one) => one.name === key);
   const wrap = el("div");
   const draw = (minutes) => wrap.replaceChildren(charts(minutes ? points.minutes : points.steps));
-  draw(true);
-  const pick = el("div.right", {}, el("button.button.small", { type: "button", "aria-pressed": "true", click: (event) => swap(event, true) }, "Hour"), " ",
-    el("button.button.small", { type: "button", "aria-pressed": "false", click: (event) => swap(event, false) }, "5 minutes"));
+  const hour = (points.minutes?.requests.length ?? 0) > 5;
+  draw(hour);
+  const button = (text, minutes) => el("button.button.small", { type: "button", "aria-pressed": String(minutes === hour), click: (event) => swap(event, minutes) }, text);
+  const pick = el("div.right", {}, button("Hour", true), " ", button("5 minutes", false));
   function swap(event, minutes) {
     for (const button of pick.children) button.setAttribute("aria-pressed", String(button === event.currentTarget));
     draw(minutes);
@@ -101,7 +102,7 @@ function facts({ recent, hour, phases, phases_of }) {
       fact("p95", milliseconds(recent.p95_ms), `hour ${milliseconds(hour.p95_ms)}`),
       fact("p99", milliseconds(recent.p99_ms), `hour ${milliseconds(hour.p99_ms)}`)),
     phases_of ? el("section.panel", {}, el("h2", {}, "Where the time goes", el("small", {}, `${phases_of} exchanges of the last five minutes`)),
-      el("div.body", {}, phaseBar(phases), el("p.note"), phaseLegend(Object.keys(PHASES).filter((phase) => phases[phase])))) : null,
+      el("div.body", {}, phaseBar(phases), phaseLegend(Object.keys(PHASES).filter((phase) => phases[phase])))) : null,
   ];
 }
 
@@ -119,7 +120,7 @@ function charts(points) {
   const entry = (kind, text) => el("span", {}, el(`i.${kind}`), text);
   return el("div.charts", {},
     panel("Rate", "requests a second", chart({ ...time, label: "Requests a second", unit: rate, area: true, lines: [{ label: "requests/s", values: points.requests.map((value) => value / step) }] })),
-    panel("Not simply successful", "by reason", chart({ ...time, label: "Failures by reason", unit: (value) => count(Math.round(value)), stacks: stacks.length ? stacks : [{ label: "none", kind: "r4", values: points.requests.map(() => 0) }] }),
+    panel("Failures", "by reason, those of clients as well", chart({ ...time, label: "Failures by reason", unit: (value) => (Number.isInteger(value) ? count(value) : ""), stacks: stacks.length ? stacks : [{ label: "none", kind: "r4", values: points.requests.map(() => 0) }] }),
       stacks.length ? stacks.map((one) => entry(one.kind, `${one.label} ${count(one.sum)}`)) : entry("r4", "none")),
     panel("Duration", "to the last byte", chart({ ...time, label: "Durations", unit: (value) => milliseconds(value).replace(".00", ""), lines: [
       { label: "p99", kind: "p99", values: points.p99_ms }, { label: "p95", kind: "p95", values: points.p95_ms }, { label: "p50", kind: "p50", values: points.p50_ms }] }),

@@ -26,6 +26,8 @@ export function upstreamsView(state, tell) {
   ];
 }
 
+const KINDS = { error: "errors", refused: "refusals", slow: "slow ones", sample: "samples" };
+
 const sum = (values) => Object.values(values).reduce((all, value) => all + value, 0);
 
 /** What is to be said loudly: spans that are lost or unaccounted for. */
@@ -77,7 +79,7 @@ function balance(telemetry) {
     el("div.wrap", {}, el("table", {}, el("thead", {}, el("tr", {}, ["Receiver", "Exported", "Unsampled", "Dropped", "Queued"].map((word, at) => el(at ? "th.num" : "th", {}, word)))),
       el("tbody", {}, Object.entries(telemetry.spans).map(([receiver, sums]) => el("tr", {}, el("td", {}, receiver === "none" ? "none is configured" : receiver), cell(sums.exported), cell(sum(sums.unsampled), why(sums.unsampled)), cell(sum(sums.dropped), why(sums.dropped), "bad"), cell(sums.queued))),
         el("tr", {}, el("td", {}, "access log"), cell(telemetry.access_records_written), el("td.num", {}, "–"), cell(telemetry.access_records_dropped, null, "bad"), el("td.num", {}, "–"))))),
-    el("div.body.note", {}, `This page keeps ${Object.entries(telemetry.recent.kept).map(([kind, value]) => `${count(value)} ${kind}`).join(", ")} in ${bytes(telemetry.recent.bytes)}; ${count(sum(telemetry.recent.displaced))} made room for others.`));
+    el("div.body.note", {}, `This page keeps ${Object.entries(telemetry.recent.kept).map(([kind, value]) => `${count(value)} ${KINDS[kind]}`).join(", ")} in ${bytes(telemetry.recent.bytes)}; ${count(sum(telemetry.recent.displaced))} made room for others.`));
 }
 
 function certificatesPanel(certificates) {
@@ -97,6 +99,6 @@ function reloadsPanel(reloads) {
 }
 
 function auditPanel(audit) {
-  return el("section.panel", {}, el("h2", {}, "Audit", el("small", {}, "who has looked and who has changed what")), el("div.wrap", {}, el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, "Time"), el("th", {}, "Who"), el("th", {}, "What"), el("th.col-mid", {}, "Of"), el("th.num", {}, "Result"))),
-    el("tbody", {}, audit.slice(0, 40).map((one) => el("tr", {}, el("td.mono", {}, day(one.time)), el("td", {}, one.who, el("span.sub.mono", {}, one.from)), el("td.mono", {}, one.what, one.times > 1 ? el("span.sub", {}, `${count(one.times)} times`) : null), el("td.mono.col-mid", {}, one.target ?? ""), el("td.num", {}, el(one.status >= 400 ? "span.warn" : "span", {}, String(one.status)))))))));
+  return el("section.panel", {}, el("h2", {}, "Audit", el("small", {}, "who has looked and who has changed what")), el("div.wrap", {}, el("table.audit", {}, el("thead", {}, el("tr", {}, el("th", {}, "Time"), el("th", {}, "Who"), el("th", {}, "What"), el("th.col-mid", {}, "Of"), el("th.num", {}, "Result"))),
+    el("tbody", {}, audit.slice(0, 40).map((one) => el("tr", {}, el("td.mono", {}, day(one.time)), el("td", {}, one.who === "-" ? "" : `${one.who} `, el("span.faint.mono", {}, one.from)), el("td.mono", {}, one.what, one.times > 1 ? el("span.sub", {}, `${count(one.times)} times`) : null), el("td.mono.col-mid", {}, one.target ?? ""), el("td.num", {}, el(one.status >= 400 ? "span.warn" : "span", {}, String(one.status)))))))));
 }

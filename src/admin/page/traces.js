@@ -119,7 +119,7 @@ function waterfall(one) {
     svg("rect.track", { x: 0, y: 8, width: 1000, height: 2 }), rect(kind, start, length, title));
   const rect = (kind, start, length, title) => svg(`rect.${kind}`, { x: (start / all) * 1000, y: 3, width: Math.max((length / all) * 1000, 2.5), height: 12, rx: 2 }, svg("title", {}, title));
   const line = (label, picture, time) => [label, el("div", {}, picture), el("div.time", {}, milliseconds(time))];
-  const rows = [el("div.label.faint", {}, "from the request’s head"), el("div", {}, el("span.scale", {}, [0, 0.25, 0.5, 0.75, 1].map((share) => el("span", {}, milliseconds(all * share))))), el("div.time")];
+  const rows = [el("div.label.hint.faint", {}, "from the request’s head"), el("div", {}, el("span.scale", {}, [0, 0.25, 0.5, 0.75, 1].map((share) => el("span", {}, milliseconds(all * share))))), el("div.time")];
   const own = `${one.method} ${one.template ?? ""}`;
   rows.push(line(el("div.label", {}, el("span", { title: own }, el("strong", {}, own))), bar(one.reason && one.blame !== "client" ? "failed" : "server", 0, one.duration_ms, `the gateway, ${milliseconds(one.duration_ms)}`), one.duration_ms));
   for (const attempt of one.attempt_list) {
@@ -149,7 +149,6 @@ const about = (one) => list("Exchange", [
 const business = (one) => list("Attributes", [
   ...Object.entries(one.attributes ?? {}), ["client", one.client], ["client role", one.client_role], ["query keys", one.query],
   ...Object.entries(one.headers ?? {}).map(([key, value]) => [`header ${key}`, value]),
-  ...Object.entries(one.phases_ms).map(([phase, time]) => [PHASES[phase], milliseconds(time)]),
 ]);
 
 const attemptFacts = (attempt) => list(`Attempt ${attempt.number}`, [

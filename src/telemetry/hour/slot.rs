@@ -149,7 +149,8 @@ mod tests {
     fn errors_are_what_clients_are_not_to_blame_for() {
         let mut slot = Slot::new(1);
         slot.requests = 10;
-        for (reason, count) in [(Reason::NoRoute, 3), (Reason::UpstreamReset, 1), (Reason::UpstreamReset, 1)] {
+        for (reason, count) in [(Reason::NoRoute, 3), (Reason::UpstreamReset, 1), (Reason::UpstreamReset, 1)]
+        {
             slot.fail(Failed { reason }, count);
         }
         let window = slot.window(5, &[]);

@@ -206,9 +206,14 @@ impl Words {
 
 impl Entry {
     /// What may be said of this record, which is the how many-th that is kept.
-    pub(super) fn new(number: u64, kept: Kept, record: &Record, privacy: &Privacy, words: &mut Words) -> Self {
-        let attempt_list: Vec<_> =
-            record.attempts().map(|attempt| Attempt::new(attempt, words)).collect();
+    pub(super) fn new(
+        number: u64,
+        kept: Kept,
+        record: &Record,
+        privacy: &Privacy,
+        words: &mut Words,
+    ) -> Self {
+        let attempt_list: Vec<_> = record.attempts().map(|attempt| Attempt::new(attempt, words)).collect();
         let times = Times::of(record, attempt_list.iter().flat_map(|attempt| &attempt.parts));
         let sampled_because = match record.verdict() {
             Decision::Sampled { because, .. } => Some(because.word()),
@@ -251,8 +256,8 @@ impl Entry {
         let attributes = self.summary.attributes.values().map(|value| value.len() + MAP_ENTRY).sum::<usize>();
         let headers = self.headers.iter().map(|(key, value)| key.len() + value.len() + MAP_ENTRY);
         let attempts = self.attempt_list.iter();
-        let attempts = attempts
-            .map(|attempt| size_of::<Attempt>() + attempt.parts.capacity() * size_of::<Part>());
+        let attempts =
+            attempts.map(|attempt| size_of::<Attempt>() + attempt.parts.capacity() * size_of::<Part>());
         size_of::<Self>()
             + attributes
             + headers.sum::<usize>()
@@ -295,10 +300,7 @@ impl Summary {
             dominant_ratio: dominant.map(|(_, ratio)| (ratio * 1e3).round() / 1e3),
             stream: record.is_stream(),
             sampled: record.verdict().sampled(),
-            attributes: record
-                .attributes()
-                .map(|(key, value)| (words.get(key), value.to_owned()))
-                .collect(),
+            attributes: record.attributes().map(|(key, value)| (words.get(key), value.to_owned())).collect(),
         }
     }
 
@@ -317,9 +319,7 @@ impl Attempt {
             endpoint: words.get(&attempt.endpoint.endpoint),
             service: attempt.endpoint.service.as_deref().map(|service| words.get(service)),
             peer: attempt.connection.and_then(|connection| connection.peer),
-            connection: attempt
-                .connection
-                .map(|connection| if connection.reused { "reused" } else { "new" }),
+            connection: attempt.connection.map(|connection| if connection.reused { "reused" } else { "new" }),
             status: attempt.status,
             grpc_status: attempt.grpc,
             reason: reason.map(Reason::word),

@@ -63,8 +63,7 @@ impl Filter {
             Status::None => summary.status.is_none(),
         };
         let found = |text: &str| begins(text) || summary.attributes.values().any(|value| value == text);
-        let attribute =
-            |(key, value): &(String, String)| summary.attributes.get(key.as_str()) == Some(value);
+        let attribute = |(key, value): &(String, String)| summary.attributes.get(key.as_str()) == Some(value);
         let own_route = summary.route.as_ref().map_or("", |route| &*route.0);
         let route = |route: &String| own_route == route;
         self.before.is_none_or(|before| summary.number < before)

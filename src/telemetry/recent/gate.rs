@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A route's gate. Shut to nearly all of what passes, at the price of two loads.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub(in crate::telemetry) struct Gate {
     /// The window and the longest duration in it, so that the larger number is the later window or the slower
     /// exchange.
     slowest: AtomicU64,
@@ -15,7 +15,7 @@ pub struct Gate {
 
 /// Why an ordinary exchange is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admitted {
+pub(super) enum Admitted {
     /// None of its route was slower so far in this window.
     Slowest,
     /// It is an example.
@@ -25,11 +25,10 @@ pub enum Admitted {
 impl Gate {
     /// Whether an exchange is kept that took this long and ended `now`, by whatever clock; samples are at least
     /// `every` apart.
-    pub fn admits(&self, duration: Duration, now: Duration, every: Duration) -> Option<Admitted> {
+    pub(super) fn admits(&self, duration: Duration, now: Duration, every: Duration) -> Option<Admitted> {
         let took = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(LONGEST);
         let own = (1 + now.as_secs() / WINDOW) << BITS | took;
-        if own > self.slowest.load(Ordering::Relaxed)
-            && own > self.slowest.fetch_max(own, Ordering::Relaxed)
+        if own > self.slowest.load(Ordering::Relaxed) && own > self.slowest.fetch_max(own, Ordering::Relaxed)
         {
             return Some(Admitted::Slowest);
         }

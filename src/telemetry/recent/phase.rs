@@ -110,7 +110,9 @@ pub(super) fn parts(attempt: &AttemptRecord) -> Vec<Part> {
         return parts.found;
     };
     let steps = [waited, resolve, connect, handshake];
-    for (phase, took) in [Phase::Queue, Phase::Resolve, Phase::Connect, Phase::Handshake].into_iter().zip(steps) {
+    for (phase, took) in
+        [Phase::Queue, Phase::Resolve, Phase::Connect, Phase::Handshake].into_iter().zip(steps)
+    {
         if let Some(took) = took {
             parts.until(phase, parts.at + took);
         }
