@@ -1,14 +1,17 @@
 //! Which route needs a look first, and why: errors before slowness, each with its leading reason and the phase in which
 //! the time goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::control::RouteFacts;
 use crate::failure::{Blame, Reason};
 use crate::telemetry::hour::{Figures, Window};
+use crate::telemetry::recent::entry::{Kept, Summary};
+use crate::telemetry::recent::filter::Filter;
 use crate::telemetry::recent::phase::Times;
 
 /// A route in the overview.
@@ -25,6 +28,29 @@ pub(super) struct Row {
     phases: BTreeMap<&'static str, f64>,
     /// From how many exchanges that is known.
     phases_of: usize,
+    /// An exchange that shows what is the matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    example: Option<Summary>,
+}
+
+impl Row {
+    /// Which exchanges show what is the matter, if something is.
+    pub(super) fn examples(&self) -> Option<Filter> {
+        let route = Some(self.facts.name.clone());
+        let reason = Reason::ALL.iter().find(|reason| Some(reason.word()) == self.trouble.reason).copied();
+        match self.trouble.level {
+            Level::Failing | Level::Refusing => {
+                Some(Filter { route, reason, failed: true, ..Filter::default() })
+            }
+            Level::Slow => Some(Filter { route, kept: Some(Kept::Slow), ..Filter::default() }),
+            Level::Maintenance | Level::Fine | Level::Idle => None,
+        }
+    }
+
+    /// Shows this one.
+    pub(super) fn show(&mut self, example: Summary) {
+        self.example = Some(example);
+    }
 }
 
 /// What is the matter with a route.
@@ -66,16 +92,16 @@ pub(super) enum Level {
 pub(super) fn rank(
     routes: Vec<RouteFacts>,
     figures: &BTreeMap<Arc<str>, Figures>,
-    times: &std::collections::HashMap<Arc<str>, (Times, usize)>,
+    times: &HashMap<Arc<str>, (Times, usize)>,
 ) -> Vec<Row> {
     let row = |facts: RouteFacts| {
         let figures = figures.get(&*facts.name).cloned();
         let (times, phases_of) = times.get(&*facts.name).copied().unwrap_or_default();
         let trouble = judge(&facts, figures.as_ref(), &times);
         let all: f64 = times.iter().map(|(_, time)| time.as_secs_f64()).sum();
-        let share = |time: std::time::Duration| (time.as_secs_f64() / all * 1e3).round() / 1e3;
+        let share = |time: Duration| (time.as_secs_f64() / all * 1e3).round() / 1e3;
         let phases = times.iter().map(|(phase, time)| (phase.word(), share(time))).collect();
-        Row { facts, trouble, figures, phases, phases_of }
+        Row { facts, trouble, figures, phases, phases_of, example: None }
     };
     let mut rows: Vec<Row> = routes.into_iter().map(row).collect();
     rows.sort_by(|one, other| {
@@ -122,7 +148,7 @@ fn judge(facts: &RouteFacts, figures: Option<&Figures>, times: &Times) -> Troubl
             None => format!("p95 is {}, {times_slower:.1}× that of the hour", duration(p95)),
         };
         if let Some((phase, share)) = dominant {
-            why += &format!("; {} of the time is {}", percent(share), phase.word());
+            why = format!("{why}; {} of the time is {}", percent(share), phase.word());
         }
         let excess = over.map_or(times_slower, |slow| (p95 / slow).max(times_slower));
         return trouble(Level::Slow, 500.0 + excess.min(100.0), why, ours.or(theirs).map(|it| it.0));
@@ -173,8 +199,6 @@ const ENOUGH: u64 = 10;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::{Level, judge};
     use crate::admin::control::RouteFacts;
     use crate::telemetry::hour::{Figures, Window};
@@ -200,7 +224,7 @@ mod tests {
             rate: ratio(requests) / 300.0,
             errors,
             error_ratio: if requests == 0 { 0.0 } else { ratio(errors) / ratio(requests) },
-            reasons: BTreeMap::from_iter(reasons.iter().copied()),
+            reasons: reasons.iter().copied().collect(),
             p50_ms: None,
             p95_ms: Some(p95),
             p99_ms: None,

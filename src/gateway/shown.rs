@@ -1,5 +1,6 @@
 //! What people are shown of what is in force: routes, upstreams with their endpoints, certificates.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
@@ -7,13 +8,14 @@ use serde_json::{Map, Value, json};
 use super::settings::Settings;
 use super::snapshot::Snapshot;
 use crate::admin::RouteFacts;
+use crate::listener::tls::Tls;
 use crate::upstream::Upstream;
 use crate::upstream::breaker::Level;
 use crate::upstream::standing::Status;
 
 /// The routes in force, by name.
 pub(super) fn routes(snapshot: &Snapshot) -> Vec<RouteFacts> {
-    let facts = |(name, route): (&Box<str>, &std::sync::Arc<crate::http::route::Route>)| {
+    let all = snapshot.routes.iter().map(|(name, route)| {
         let labels = &route.target.labels;
         let upstreams = route.targets().filter_map(|target| target.labels.upstream());
         RouteFacts {
@@ -25,8 +27,8 @@ pub(super) fn routes(snapshot: &Snapshot) -> Vec<RouteFacts> {
             maintenance: route.maintenance.is_on(),
             slow_after_ms: labels.sampling.slow_after.map(|slow| slow.as_secs_f64() * 1e3),
         }
-    };
-    snapshot.routes.iter().map(facts).collect()
+    });
+    all.collect()
 }
 
 /// The upstreams, each with its name.
@@ -45,7 +47,7 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> Vec<Value> {
 /// The certificates of listeners, and when they expire.
 pub(super) fn certificates(settings: &Settings, now: SystemTime) -> Vec<Value> {
     let all = settings.listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?)));
-    let of = |(listener, tls): (&std::sync::Arc<str>, &std::sync::Arc<crate::listener::tls::Tls>)| {
+    let of = |(listener, tls): (&Arc<str>, &Arc<Tls>)| {
         let soon: Vec<&str> = tls.expiring(now).map(|(name, _)| name).collect();
         let shown = |(name, expires): (&str, SystemTime)| {
             let left = match expires.duration_since(now) {

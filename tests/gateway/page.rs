@@ -162,6 +162,7 @@ async fn each_route_has_its_figures_and_the_one_that_fails_stands_first() {
     assert_eq!(first["recent"]["errors"], 4);
     assert_eq!(first["recent"]["reasons"]["upstream_status"], 4);
     assert!(first["trouble"]["why"].as_str().unwrap().contains("upstream_status"), "{first}");
+    assert_eq!((&first["example"]["status"], &second["example"]), (&500.into(), &Value::Null));
     assert_eq!((&second["trouble"]["level"], &second["recent"]["errors"]), (&"fine".into(), &0.into()));
     assert!(second["recent"]["p95_ms"].is_number() && second["phases"]["wait"].is_number(), "{second}");
     let charts = gateway.admin("/api/routes/order_read").await.json();

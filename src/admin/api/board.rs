@@ -1,6 +1,6 @@
 //! What people see first: routes with the one in trouble at the top, upstreams, and whether telemetry adds up.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -20,8 +20,17 @@ pub(in crate::admin) fn routes(control: &dyn Control) -> Value {
     if figures.contains_key("") {
         facts.push(no_route());
     }
+    let mut rows = trouble::rank(facts, &figures, &times);
+    for row in &mut rows {
+        let Some(filter) = row.examples() else { continue };
+        // the newest failure; the slowest of the last slow ones
+        let (found, _) = control.recent().list(&filter, if filter.failed { 1 } else { SLOW_ONES });
+        if let Some(entry) = found.iter().max_by_key(|entry| entry.summary.duration) {
+            row.show(entry.summary.clone());
+        }
+    }
     json!({
-        "routes": trouble::rank(facts, &figures, &times),
+        "routes": rows,
         "left_out": hour.left_out(),
         "step_seconds": STEP.as_secs(),
     })
@@ -52,5 +61,7 @@ fn no_route() -> RouteFacts {
     }
 }
 
+/// Of so many slow exchanges the slowest is shown.
+const SLOW_ONES: usize = 20;
 /// For how long back the time of exchanges counts.
-const RECENT: std::time::Duration = std::time::Duration::from_mins(5);
+const RECENT: Duration = Duration::from_mins(5);

@@ -35,8 +35,15 @@ function verdict(routes) {
   const more = troubled.length > 1 ? ` · ${troubled.length - 1} more below` : "";
   return el(`section.verdict.${level}`, {},
     el("div", {}, el("h2", {}, `${shown(first.name)} is ${level === "maintenance" ? "in maintenance" : level}`),
-      el("p", {}, first.trouble.why + more, first.phases_of ? el("br") : null, first.phases_of ? phaseWords(first.phases) : null)),
-    el("div.right", {}, el("a.link", { href: link(first.name) }, "Look at it →")));
+      el("p", {}, first.trouble.why + more, el("br"), example(first))),
+    el("div.right", {}, first.example ? [el("a.link", { href: `#/traces/${first.example.trace_id}` }, first.trouble.level === "slow" ? "The slowest" : "The last one"), el("span.faint", {}, "  ·  ")] : null,
+      el("a.link", { href: link(first.name) }, "The route →")));
+}
+
+function example({ example: one, phases, phases_of: of }) {
+  const time = of ? phaseWords(phases) : null;
+  const where = one?.endpoint ? `last at ${one.endpoint}${one.detail ? ` (${one.detail})` : ""}` : null;
+  return [where, time].filter(Boolean).join(" · ");
 }
 
 function row(route) {

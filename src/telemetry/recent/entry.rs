@@ -125,8 +125,9 @@ pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'static str>,
     attempts: usize,
+    /// From its start to its end.
     #[serde(serialize_with = "in_milliseconds", rename = "duration_ms")]
-    pub(super) duration: Duration,
+    pub duration: Duration,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_byte_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -352,7 +353,7 @@ fn text<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result
     serializer.collect_str(value)
 }
 
-#[expect(clippy::ref_option, reason = "serde asks for it")]
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
 fn reason<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
     reason.map(Reason::word).serialize(serializer)
 }

@@ -34,7 +34,7 @@ impl Displaced {
 /// The rings, oldest entries first.
 #[derive(Debug)]
 pub(super) struct Rings {
-    rings: [VecDeque<Arc<Entry>>; Kept::ALL.len()],
+    kinds: [VecDeque<Arc<Entry>>; Kept::ALL.len()],
     most: [usize; Kept::ALL.len()],
     bytes: usize,
     most_bytes: usize,
@@ -45,7 +45,7 @@ impl Rings {
     pub(super) fn new(settings: &Settings) -> Self {
         let Settings { errors, refused, slow, samples, bytes, .. } = *settings;
         Self {
-            rings: Default::default(),
+            kinds: Default::default(),
             most: [errors, refused, slow, samples],
             bytes: 0,
             most_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
@@ -64,13 +64,13 @@ impl Rings {
     pub(super) fn keep(&mut self, entry: Arc<Entry>, mut gone: impl FnMut(Kept, Displaced)) {
         let kind = entry.summary.kept;
         self.bytes += entry.bytes();
-        self.rings[kind as usize].push_back(entry);
-        if self.rings[kind as usize].len() > self.most[kind as usize] {
+        self.kinds[kind as usize].push_back(entry);
+        if self.kinds[kind as usize].len() > self.most[kind as usize] {
             self.displace(kind);
             gone(kind, Displaced::Count);
         }
         while self.bytes > self.most_bytes {
-            let fullest = Kept::ALL.into_iter().rev().find(|kind| !self.rings[*kind as usize].is_empty());
+            let fullest = Kept::ALL.into_iter().rev().find(|kind| !self.kinds[*kind as usize].is_empty());
             let Some(kind) = fullest else { break };
             self.displace(kind);
             gone(kind, Displaced::Bytes);
@@ -78,19 +78,19 @@ impl Rings {
     }
 
     fn displace(&mut self, kind: Kept) {
-        if let Some(oldest) = self.rings[kind as usize].pop_front() {
+        if let Some(oldest) = self.kinds[kind as usize].pop_front() {
             self.bytes -= oldest.bytes();
         }
     }
 
     /// All that is kept, the newest first within each ring.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.rings.iter().flat_map(|ring| ring.iter().rev())
+        self.kinds.iter().flat_map(|ring| ring.iter().rev())
     }
 
     /// How many are kept, by why.
     pub(super) fn counts(&self) -> [(Kept, usize); Kept::ALL.len()] {
-        Kept::ALL.map(|kind| (kind, self.rings[kind as usize].len()))
+        Kept::ALL.map(|kind| (kind, self.kinds[kind as usize].len()))
     }
 
     /// The memory that they take, about.
