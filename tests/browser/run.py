@@ -324,7 +324,7 @@ def a_change_is_taken_only_from_the_page_itself(stage, browser):
     expect("nothing was changed", status == 200)
     browser.open(stage.gateway.page + "#/system")
     browser.says("Changes")
-    browser.script("document.querySelector('#route').value = 'site'")
+    browser.script("const it = document.querySelector('#route'); it.value = 'site'; it.dispatchEvent(new Event('change', { bubbles: true }))")
     next(it for it in browser.all("button") if it.text == "Maintenance on").click()
     eventually("the page itself changes it", lambda: stage.gateway.ask("GET", "/", port=stage.gateway.public)[0] == 503)
     eventually("and back", lambda: next(it for it in browser.all("button") if it.text == "as in the file").click() is None)

@@ -1,6 +1,6 @@
 // The page: which view is shown, what the stream says, and the keys.
 
-import { Refused, listen, login, logout, me, meet } from "./server.js";
+import { Refused, listen, login, logout, me, meet, read } from "./server.js";
 import { el } from "./draw.js";
 import { routeView, routesView } from "./routes.js";
 import { traceView, tracesView } from "./traces.js";
@@ -28,6 +28,8 @@ async function show({ quiet = false } = {}) {
   let elements;
   let listener = null;
   try {
+    // what the stream tells in a moment, if one comes here first
+    if (view === "traces" || name) state.routes ??= await read("/api/routes");
     if (view === "routes" && name) elements = await routeView(state, name);
     else if (view === "traces" && name) elements = await traceView(name);
     else if (view === "traces") ({ elements, hear: listener } = await tracesView(state, query, go));

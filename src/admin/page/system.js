@@ -54,12 +54,14 @@ export async function systemView(state, tell) {
   ];
 }
 
+let chosen = null;
+
 function controls(state, reloads, tell) {
   const { log_level: level, sampling_ratio: ratio } = reloads.overrides ?? {};
   const levels = el("select", { id: "level" }, ["", "error", "warn", "info", "debug", "trace"].map((word) => el("option", { value: word, selected: word === (level?.value ?? "") }, word || "as started")));
   const share = el("input", { id: "ratio", type: "number", min: 0, max: 1, step: "any", placeholder: "as in the file", value: ratio?.value ?? "" });
   const routes = (state.routes?.routes ?? []).filter((route) => route.name);
-  const route = el("select", { id: "route" }, routes.map((one) => el("option", { value: one.name }, one.name + (one.maintenance ? " (in maintenance)" : ""))));
+  const route = el("select", { id: "route", change: () => { chosen = route.value; } }, routes.map((one) => el("option", { value: one.name, selected: one.name === chosen }, one.name + (one.maintenance ? " (in maintenance)" : ""))));
   const field = (id, label, input) => el("div.field", {}, el("label", { for: id }, label), input);
   const button = (text, act) => el("button.button", { type: "button", click: act }, text);
   return el("section.panel", {}, el("h2", {}, "Changes", el("small", {}, "on record in the audit; level and sampling until the next reload")), el("div.body.changes", {},
