@@ -39,6 +39,7 @@ use crate::listener::{Address, Inherited, Listener};
 use crate::net::Resolver;
 use crate::net::watch::Watch;
 use crate::problem::Problems;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::diagnostics::Levels;
 use crate::telemetry::hour::{self, Hour};
 use crate::telemetry::metrics::Format;
@@ -126,7 +127,7 @@ impl Gateway {
         let mut bound = Vec::new();
         for listener in &settings.listeners {
             let tls = listener.tls.is_some();
-            let series = telemetry.metrics().connections(&listener.name, tls);
+            let series = telemetry.metrics().connections(&Configured::new(Arc::clone(&listener.name)), tls);
             let socket = Listener::bind(listener, &mut inherited, series);
             let socket = socket.map_err(|source| StartError::Listen {
                 key: format!("listeners.{}", listener.name),

@@ -69,7 +69,7 @@
 //! `http::body::kept` where it may be sent again) and `http::body::upstream` down, copied by `http::body::copied` where a value is read from it, `http::body::compressed` for clients that want it, held by `http::body::stall`, ended by `http::body::end`, broken by `http::body::error`.
 //! How a call of `http::grpc` ended stands in its trailers. A WebSocket is an `http::upgrade` that becomes an `http::tunnel`, judged by its `http::upgrade::frames`.
 //!
-//! **Record.** `telemetry` is the one seam. A `telemetry::operation` with its `telemetry::exchange` and
+//! **Record.** `telemetry` is the one seam. What may stand on which signal, its `telemetry::attribute`s know by type. A `telemetry::operation` with its `telemetry::exchange` and
 //! `telemetry::context` is sampled by `telemetry::sampling` (within the `telemetry::sampling::budget`) and,
 //! when it drops, handed by `telemetry::recorder` to the sinks. What a `telemetry::context::remote` caller
 //! says of its trace comes in one of the formats of `telemetry::context::format`:

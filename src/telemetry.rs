@@ -5,6 +5,7 @@
 //! no protocol's library.
 
 pub mod access_log;
+pub mod attribute;
 mod backlog;
 pub mod balance;
 pub mod context;

@@ -27,6 +27,7 @@ use standing::{Rules, Standings, Status};
 
 use crate::failure::{Failure, Reason};
 use crate::net::{self, Resolver};
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::context::format::Formats;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::operation::EndpointLabels;
@@ -322,12 +323,12 @@ fn labels(settings: &Settings, address: &Address) -> EndpointLabels {
         Some(_) => format!("{}://{endpoint}:", address.scheme()),
     };
     EndpointLabels {
-        origin: origin.into(),
-        endpoint: endpoint.into(),
-        address: address.host.clone(),
+        origin: Configured::new(origin),
+        endpoint: Configured::new(endpoint),
+        address: Configured::new(address.host.clone()),
         port: address.unix().is_none().then_some(address.port),
-        upstream: settings.name.clone(),
-        service: settings.service.clone(),
+        upstream: Configured::new(settings.name.clone()),
+        service: settings.service.clone().map(Configured::new),
         series: EndpointSeries::default(),
     }
 }

@@ -17,6 +17,7 @@ use crate::http::identity::{self, Identity};
 use crate::listener::tls::clients::Roles;
 use crate::net::Resolver;
 use crate::setting::Hash;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 
 /// The ways in as used: what `[admin.tokens]`, `[admin.jwt]` and `[admin.certificates]` mean once they have been
@@ -139,7 +140,14 @@ impl Ways {
             let known = before.and_then(|before| before.signed.as_ref());
             let known = known.filter(|known| known.settings.source == signed.source);
             let issuer = known.map_or_else(
-                || Issuer::new(&signed.source, &rule, resolver, metrics.issuer_fetches(&rule)),
+                || {
+                    Issuer::new(
+                        &signed.source,
+                        &rule,
+                        resolver,
+                        metrics.issuer_fetches(&Configured::new(Arc::clone(&rule))),
+                    )
+                },
                 |known| known.jwt.issuer(),
             );
             Verifier { jwt: Jwt::new(&signed.tokens, &rule, issuer), settings: signed }

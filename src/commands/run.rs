@@ -24,9 +24,8 @@ pub fn run(paths: &[PathBuf], last_good: Option<PathBuf>) -> ExitCode {
             let (workers, paths) = (settings.workers, paths.to_owned());
             // while there is no other thread
             let inherited = Inherited::from_environment();
-            let work = |signals, levels| {
-                serve(settings, paths, last_good, inherited, signals, levels).boxed_local()
-            };
+            let work =
+                |signals, levels| serve(settings, paths, last_good, inherited, signals, levels).boxed_local();
             foreground::run(workers, "info", Box::new(work))
         }
         Err(problems) => {

@@ -24,6 +24,7 @@ use crate::listener::{self, Address, Serving};
 use crate::problem::Problems;
 use crate::setting::Digest;
 use crate::telemetry::Recorder;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::connections::Expiries;
 use crate::telemetry::metrics::reloads::{InForce, ReloadOutcome, Reloads};
@@ -439,7 +440,9 @@ impl fmt::Debug for Reload {
 
 /// When a listener's certificates expire, if it has any: on the metrics page for as long as this is held.
 fn expiries(metrics: &Metrics, settings: &listener::Settings) -> Option<Expiries> {
-    settings.tls.as_ref().map(|tls| metrics.expiries(&settings.name, tls.expiries()))
+    let named = |(name, expires): (&str, SystemTime)| (Configured::new(name), expires);
+    let listener = Configured::new(Arc::clone(&settings.name));
+    settings.tls.as_ref().map(|tls| metrics.expiries(&listener, tls.expiries().map(named)))
 }
 
 /// A listener's settings where it is bound: port 0 has become a real one, and another address counts after a restart.

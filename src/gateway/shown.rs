@@ -22,7 +22,7 @@ pub(super) fn routes(snapshot: &Snapshot) -> Vec<RouteFacts> {
             name: name.to_string(),
             template: labels.template.to_string(),
             methods: route.matches.methods.iter().map(ToString::to_string).collect(),
-            upstreams: upstreams.map(str::to_owned).collect(),
+            upstreams: upstreams.map(|upstream| upstream.to_string()).collect(),
             operation: labels.operation.as_deref().map(str::to_owned),
             maintenance: route.maintenance.is_on(),
             slow_after_ms: labels.sampling.slow_after.map(|slow| slow.as_secs_f64() * 1e3),

@@ -43,6 +43,7 @@ use crate::http::sticky::{self, Cookies, Sticky};
 use crate::http::timers::Timers;
 use crate::listener;
 use crate::net::Resolver;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::connections::Expiries;
 use crate::telemetry::operation::RouteLabels;
@@ -209,7 +210,8 @@ fn connected(
     let probe = settings.health.as_ref().map(|health| probe::new(health, settings));
     let watch = upstream.watch(probe.as_ref());
     let expires = settings.tls.as_ref().and_then(|tls| tls.config.expires());
-    let expiry = expires.map(|expires| around.metrics.upstream_expiry(&settings.name, expires));
+    let expiry =
+        expires.map(|expires| around.metrics.upstream_expiry(&Configured::new(&*settings.name), expires));
     Connected { upstream, pools, _watch: watch, _expiry: expiry }
 }
 

@@ -29,6 +29,7 @@ use super::pool::Pool;
 use crate::failure::{Detail, Failure, Reason};
 use crate::net::Resolver;
 use crate::telemetry::Passed;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 
@@ -147,13 +148,14 @@ impl Rule {
             Kind::ApiKeys(keys) => Verifier::ApiKeys(ApiKeys::new(keys, &name)),
             Kind::Jwt(tokens, source) => {
                 let known = before.and_then(|(settings, rule)| rule.issuer(settings, source));
-                let new = || Issuer::new(source, &name, resolver, metrics.issuer_fetches(&name));
+                let told = || metrics.issuer_fetches(&Configured::new(Arc::clone(&name)));
+                let new = || Issuer::new(source, &name, resolver, told());
                 Verifier::Jwt(Box::new(Jwt::new(tokens, &name, known.unwrap_or_else(new))))
             }
             Kind::Mtls(roles) => Verifier::Mtls(roles.clone()),
             Kind::Forward(asking) => {
                 let (upstream, pools) = service.expect("a rule's upstream is checked");
-                let series = metrics.questions(&name);
+                let series = metrics.questions(&Configured::new(Arc::clone(&name)));
                 Verifier::Forward(Box::new(Asking::new(asking, &name, upstream, pools, series)))
             }
         };
@@ -201,7 +203,7 @@ impl Rule {
             Verifier::Mtls(_) => Method::Mtls,
             Verifier::Forward(_) => Method::Forward,
         };
-        Passed { rule: Arc::clone(&self.name), method: method.word(), unverified }
+        Passed { rule: Configured::new(Arc::clone(&self.name)), method: method.word(), unverified }
     }
 
     fn verify_role(&self, roles: &[Box<str>], request: &Routed) -> Verdict {

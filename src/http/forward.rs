@@ -354,7 +354,7 @@ fn tell_upstream(request: &mut Request) {
     }
     request.peer.forwarded(headers);
     headers::add_via(headers, request.head.version);
-    headers.insert(X_REQUEST_ID, request.handle.request_id.clone());
+    headers.insert(X_REQUEST_ID, request.handle.request_id.for_exchange().clone());
     if request.head.version == Version::HTTP_2 {
         headers::join_cookies(headers);
     }

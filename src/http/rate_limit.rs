@@ -22,6 +22,7 @@ use self::store::Store;
 use self::table::Table;
 use super::identity::Identity;
 use crate::failure::{Detail, Failure, Reason};
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::limits::{LimitOutcome, LimitSeries};
 
@@ -129,7 +130,7 @@ impl Limiter {
             began: Instant::now(),
             store,
             crowd: Crowd::default(),
-            series: metrics.rate_limit(&rule),
+            series: metrics.rate_limit(&Configured::new(Arc::clone(&rule))),
             rule,
         }
     }

@@ -27,6 +27,7 @@ use super::upgrade::Agreed;
 use crate::failure::{Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::Activity;
+use crate::telemetry::attribute::{Configured, Personal};
 use crate::telemetry::context::{TraceId, traceparent};
 use crate::telemetry::exchange::{Exchange, Method, Version as ProtocolVersion};
 use crate::telemetry::{Handle, Operation, Recorder, Start};
@@ -53,9 +54,9 @@ pub(super) fn open(
             scheme: peer.scheme,
             version: version(head.version),
         },
-        request_id: request_id(&head.headers),
-        client,
-        client_role: peer.role().cloned(),
+        request_id: Personal::new(request_id(&head.headers)),
+        client: Personal::new(client),
+        client_role: peer.role().cloned().map(Configured::new),
         started: Instant::now().into_std(),
     });
     let listed = |name: &str| head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -98,7 +99,7 @@ pub(super) fn tell_trace(headers: &mut HeaderMap, handle: &Handle) {
     value[12..67].copy_from_slice(&traceparent::write(context.trace_id, context.span_id, flags));
     let value = HeaderValue::from_bytes(&value).expect("hexadecimal digits, dashes and a name");
     headers.append(SERVER_TIMING, value);
-    headers.insert(X_REQUEST_ID, handle.request_id.clone());
+    headers.insert(X_REQUEST_ID, handle.request_id.for_exchange().clone());
 }
 
 /// "This connection ends with this answer" (HTTP/1.1 only).

@@ -13,6 +13,7 @@ use crate::failure::{Detail, Failure, Reason};
 use crate::listener::Settings;
 use crate::listener::activity::{Activity, Fate};
 use crate::listener::connection::{Refusal, Refuse};
+use crate::telemetry::attribute::Personal;
 use crate::telemetry::context::{Context, Origin};
 use crate::telemetry::exchange::{Exchange, Method, Scheme, Version};
 use crate::telemetry::{Recorder, Start};
@@ -64,8 +65,8 @@ impl Refuser {
             port: self.port,
             context: Context::start(Origin::Started),
             exchange: Exchange { method: Method::Other, scheme, version: Version::Http11 },
-            request_id: record::new_request_id(),
-            client,
+            request_id: Personal::new(record::new_request_id()),
+            client: Personal::new(client),
             client_role: None,
             started: Instant::now(),
         });

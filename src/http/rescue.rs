@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -113,14 +112,17 @@ fn told(
     handle: &Handle,
 ) -> Response {
     let trace_id = handle.context.trace_id.to_string();
-    let request_id = handle.request_id.to_str().unwrap_or_default();
+    let request_id = handle.request_id.for_exchange().to_str().unwrap_or_default();
     let page = manner.page(reason);
     let (kind, body) = match page {
         Some(page) => (
             "text/html; charset=utf-8",
             page.render(Told { status, reason, trace_id: &trace_id, request_id }),
         ),
-        None => ("application/problem+json", problem_json(status, reason, detail, handle.rule(), &trace_id)),
+        None => {
+            let rule = handle.rule().map(|rule| &**rule);
+            ("application/problem+json", problem_json(status, reason, detail, rule, &trace_id))
+        }
     };
     let mut answer = Response::new(Body::Full(Some(body)));
     *answer.status_mut() = status;
@@ -142,7 +144,7 @@ pub(super) fn problem_json(
     status: StatusCode,
     reason: Reason,
     detail: Option<Detail>,
-    rule: Option<&Arc<str>>,
+    rule: Option<&str>,
     trace_id: &str,
 ) -> Bytes {
     let mut fields = serde_json::json!({
@@ -156,7 +158,7 @@ pub(super) fn problem_json(
         fields["detail"] = detail.word().into();
     }
     if let Some(rule) = rule {
-        fields["rule"] = (&**rule).into();
+        fields["rule"] = rule.into();
     }
     Bytes::from(fields.to_string())
 }

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 #[cfg(test)]
 use crate::failure::Reason;
 use crate::listener::addresses::Addresses;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::operation::RouteLabels;
 use crate::telemetry::sampling::RouteSampling;
 use crate::telemetry::series::RouteSeries;
@@ -86,15 +87,15 @@ impl Route {
     /// route answers without one.
     pub fn labels(settings: &Settings, upstream: &str) -> RouteLabels {
         let server = settings.matches.hosts.iter().find_map(|host| match host {
-            Host::Exact(name) => Some(name.clone()),
+            Host::Exact(name) => Some(Configured::new(name.clone())),
             Host::Wildcard(_) => None,
         });
         RouteLabels {
-            route: settings.name.clone(),
-            template: settings.matches.path.clone(),
-            upstream_template: settings.rewrite.template(&settings.matches.path).into(),
-            operation: settings.operation.clone(),
-            upstream: upstream.into(),
+            route: Configured::new(settings.name.clone()),
+            template: Configured::new(settings.matches.path.clone()),
+            upstream_template: Configured::new(settings.rewrite.template(&settings.matches.path)),
+            operation: settings.operation.clone().map(Configured::new),
+            upstream: Configured::new(upstream),
             server,
             attributes: settings.attributes.iter().map(|(key, _)| key.clone()).collect(),
             sampling: settings.sampling,

@@ -297,7 +297,7 @@ mod tests {
     fn find(table: &Routes, host: &str, method: &Method, path: &str, headers: &HeaderMap) -> String {
         match table.find(host, path, method, headers) {
             Found::Route(route, parameters) => {
-                format!("{}({})", route.target.labels.route, parameters.join(","))
+                format!("{}({})", &*route.target.labels.route, parameters.join(","))
             }
             Found::OtherMethods(methods) => format!("405 {methods:?}"),
             Found::Nothing => "404".to_owned(),

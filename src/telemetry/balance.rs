@@ -109,7 +109,7 @@ pub struct SpanBalance {
 
 impl SpanBalance {
     /// A balance over the counters that `counter` makes for an outcome and a reason, and this gauge.
-    pub fn new(counter: impl Fn(&str, &str) -> Counter, queued: Gauge) -> Self {
+    pub fn new(counter: impl Fn(&'static str, &'static str) -> Counter, queued: Gauge) -> Self {
         Self {
             exported: Tally::new(counter("exported", "")),
             unsampled: Unsampled::ALL.map(|reason| Tally::new(counter("unsampled", reason.word()))),
@@ -199,7 +199,7 @@ pub struct ErrorBalance {
 impl ErrorBalance {
     /// A balance over the counters that `counter` makes for an outcome and a reason, and that of records
     /// written once more.
-    pub fn new(counter: impl Fn(&str, &str) -> Counter, resent: Counter) -> Self {
+    pub fn new(counter: impl Fn(&'static str, &'static str) -> Counter, resent: Counter) -> Self {
         let dropped = |reason: Dropped| (reason, Tally::new(counter("dropped", reason.word())));
         Self {
             written: Tally::new(counter("written", "")),

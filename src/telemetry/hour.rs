@@ -294,6 +294,7 @@ mod tests {
 
     use super::{Hour, STEPS, STEPS_A_MINUTE};
     use crate::failure::{Failure, Reason};
+    use crate::telemetry::attribute::Configured;
     use crate::telemetry::metrics::Metrics;
     use crate::telemetry::settings;
     use crate::telemetry::testing::{self, Bench};
@@ -366,8 +367,8 @@ mod tests {
         let routes: Vec<_> = ["a", "b", "c"]
             .map(|name| {
                 let route = crate::telemetry::operation::RouteLabels {
-                    route: name.into(),
-                    template: name.into(),
+                    route: Configured::new(name),
+                    template: Configured::new(name),
                     ..testing::same_route()
                 };
                 bench.route = Arc::new(route);

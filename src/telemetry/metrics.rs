@@ -1,7 +1,7 @@
 //! RED metrics and counters for Prometheus: a sink that finds its series by handle, never by label.
 //!
-//! Label values come only from closed sets: the configuration's keys and the vocabularies of this crate.
-//! Nothing of a request's text becomes a label.
+//! Label values come only from closed sets: the configuration's keys and the vocabularies of this crate. Nothing of
+//! a request's text becomes a label: the types of [`attribute`](super::attribute) have no room for it.
 
 pub mod connections;
 pub mod count;
@@ -39,6 +39,12 @@ pub use self::page::Format;
 use self::questions::QuestionSeries;
 use self::registry::Registry;
 use self::reloads::Reloads;
+use super::attribute::{
+    BOUND, Configured, ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, KEPT, Label,
+    OUTCOME, REASON, RECEIVER, SERVER_ADDRESS, SERVER_PORT, STATUS_CLASS, TRACEGATE_BLAME,
+    TRACEGATE_ENDPOINT, TRACEGATE_OPERATION, TRACEGATE_REASON, TRACEGATE_ROUTE, TRACEGATE_RULE,
+    TRACEGATE_UPSTREAM, URL_SCHEME, VERSION, Word,
+};
 use super::balance::{ErrorBalance, LineBalance, SpanBalance, Tally};
 use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
@@ -67,8 +73,8 @@ impl Metrics {
     /// Metrics by these settings.
     pub fn new(settings: &settings::Metrics) -> Arc<Self> {
         let registry = Registry::new(settings);
-        registry.gauge(family::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1);
-        let context = |origin: Origin| registry.counter(family::CONTEXT, &[("outcome", origin.word())]);
+        registry.gauge(family::BUILD_INFO, &[VERSION.is(env!("CARGO_PKG_VERSION"))]).set(1);
+        let context = |origin: Origin| registry.counter(family::CONTEXT, &[OUTCOME.is(origin.word())]);
         Arc::new(Self {
             contexts: Origin::ALL.map(context),
             active: ActiveGauges::default(),
@@ -89,23 +95,23 @@ impl Metrics {
     }
 
     /// The series of a listener's connections.
-    pub fn connections(&self, listener: &str, tls: bool) -> Connections {
+    pub fn connections(&self, listener: &Configured, tls: bool) -> Connections {
         Connections::new(&self.registry, listener, tls)
     }
 
     /// When the certificates of a listener expire, shown for as long as the answer is held.
     #[must_use]
-    pub fn expiries<'a>(
+    pub fn expiries(
         &self,
-        listener: &str,
-        certificates: impl IntoIterator<Item = (&'a str, SystemTime)>,
+        listener: &Configured,
+        certificates: impl IntoIterator<Item = (Configured, SystemTime)>,
     ) -> Expiries {
         Expiries::new(&self.registry, listener, certificates)
     }
 
     /// When our own certificate towards an upstream expires, shown for as long as the answer is held.
     #[must_use]
-    pub fn upstream_expiry(&self, upstream: &str, expires: SystemTime) -> Expiries {
+    pub fn upstream_expiry(&self, upstream: &Configured, expires: SystemTime) -> Expiries {
         Expiries::of_upstream(&self.registry, upstream, expires)
     }
 
@@ -118,22 +124,27 @@ impl Metrics {
     }
 
     /// The series of an endpoint's state; some only if its health is checked.
-    pub fn endpoint_state(&self, upstream: &str, endpoint: &str, checked: bool) -> EndpointState {
+    pub fn endpoint_state(
+        &self,
+        upstream: &Configured,
+        endpoint: &Configured,
+        checked: bool,
+    ) -> EndpointState {
         EndpointState::new(&self.registry, upstream, endpoint, checked)
     }
 
     /// Whether an upstream has so few usable endpoints that all of them are used.
-    pub fn upstream_panic(&self, upstream: &str) -> Gauge {
-        self.registry.owned_gauge(family::UPSTREAM_PANIC, &[("tracegate_upstream", upstream)])
+    pub fn upstream_panic(&self, upstream: &Configured) -> Gauge {
+        self.registry.owned_gauge(family::UPSTREAM_PANIC, &[TRACEGATE_UPSTREAM.is(upstream)])
     }
 
     /// What an upstream's circuit breaker refuses because of this bound.
-    pub fn breaker_refusals(&self, upstream: &str, bound: &str) -> Counter {
-        self.registry.owned_counter(family::BREAKER, &[("tracegate_upstream", upstream), ("bound", bound)])
+    pub fn breaker_refusals(&self, upstream: &Configured, bound: &'static str) -> Counter {
+        self.registry.owned_counter(family::BREAKER, &[TRACEGATE_UPSTREAM.is(upstream), BOUND.is(bound)])
     }
 
     /// The series of a rate limit.
-    pub fn rate_limit(&self, rule: &str) -> LimitSeries {
+    pub fn rate_limit(&self, rule: &Configured) -> LimitSeries {
         LimitSeries::new(&self.registry, rule)
     }
 
@@ -148,12 +159,12 @@ impl Metrics {
     }
 
     /// The series of the fetches of an issuer's keys, for this rule.
-    pub fn issuer_fetches(&self, rule: &str) -> Fetches {
+    pub fn issuer_fetches(&self, rule: &Configured) -> Fetches {
         Fetches::new(&self.registry, rule)
     }
 
     /// The series of what services say that this rule asks about requests.
-    pub fn questions(&self, rule: &str) -> QuestionSeries {
+    pub fn questions(&self, rule: &Configured) -> QuestionSeries {
         QuestionSeries::new(&self.registry, rule)
     }
 
@@ -168,34 +179,34 @@ impl Metrics {
     }
 
     /// The balance of spans meant for this receiver.
-    pub fn span_balance(&self, receiver: &str) -> SpanBalance {
-        let counter = |outcome: &str, reason: &str| {
-            let labels = [("receiver", receiver), ("outcome", outcome), ("reason", reason)];
+    pub fn span_balance(&self, receiver: &'static str) -> SpanBalance {
+        let counter = |outcome, reason| {
+            let labels = [RECEIVER.is(receiver), OUTCOME.is(outcome), REASON.is(reason)];
             self.registry.counter(family::SPANS, &labels)
         };
-        SpanBalance::new(counter, self.registry.gauge(family::SPANS_QUEUED, &[("receiver", receiver)]))
+        SpanBalance::new(counter, self.registry.gauge(family::SPANS_QUEUED, &[RECEIVER.is(receiver)]))
     }
 
     /// The balance of the access log's lines.
     pub fn line_balance(&self) -> LineBalance {
         let tally =
-            |outcome| Tally::new(self.registry.counter(family::ACCESS_RECORDS, &[("outcome", outcome)]));
+            |outcome| Tally::new(self.registry.counter(family::ACCESS_RECORDS, &[OUTCOME.is(outcome)]));
         LineBalance { written: tally("written"), dropped: tally("dropped") }
     }
 
     /// The balance of error records.
     pub fn error_balance(&self) -> ErrorBalance {
-        let counter = |outcome: &str, reason: &str| {
-            self.registry.counter(family::ERROR_RECORDS, &[("outcome", outcome), ("reason", reason)])
+        let counter = |outcome, reason| {
+            self.registry.counter(family::ERROR_RECORDS, &[OUTCOME.is(outcome), REASON.is(reason)])
         };
         ErrorBalance::new(counter, self.registry.counter(family::ERROR_RECORDS_RESENT, &[]))
     }
 
     /// What counts the recent exchanges that are kept, and those that are no more.
     pub fn recent(&self) -> recent::Counts {
-        let kept = |kept: &str| Tally::new(self.registry.counter(family::RECENT, &[("kept", kept)]));
-        let displaced = |kept: &str, reason: &str| {
-            let labels = [("kept", kept), ("reason", reason)];
+        let kept = |kept: &'static str| Tally::new(self.registry.counter(family::RECENT, &[KEPT.is(kept)]));
+        let displaced = |kept: &'static str, reason: &'static str| {
+            let labels = [KEPT.is(kept), REASON.is(reason)];
             Tally::new(self.registry.counter(family::RECENT_DISPLACED, &labels))
         };
         recent::Counts::new(kept, displaced)
@@ -224,14 +235,14 @@ impl Metrics {
         scheme: Scheme,
     ) -> &'a Gauge {
         gauges[method.index()][scheme.index()].get_or_init(|| {
-            let labels = [("http_request_method", method.word()), ("url_scheme", scheme.word())];
+            let labels = [HTTP_REQUEST_METHOD.is(method.word()), URL_SCHEME.is(scheme.word())];
             self.registry.gauge(family, &labels)
         })
     }
 
     fn route<'a>(&self, route: &'a RouteLabels) -> &'a RouteHandles {
         route.series.own.get_or_init(|| {
-            let histogram = |family| self.registry.histogram(family, &[("http_route", &route.template)]);
+            let histogram = |family| self.registry.histogram(family, &[HTTP_ROUTE.is(&route.template)]);
             RouteHandles {
                 request_size: histogram(family::REQUEST_SIZE),
                 response_size: histogram(family::RESPONSE_SIZE),
@@ -244,7 +255,7 @@ impl Metrics {
 
     fn streams<'a>(&self, route: &'a RouteLabels) -> &'a StreamHandles {
         route.series.streams.get_or_init(|| {
-            let labels = [("http_route", &*route.template)];
+            let labels = [HTTP_ROUTE.is(&route.template)];
             StreamHandles {
                 active: self.registry.owned_gauge(family::STREAMS_ACTIVE, &labels),
                 age: self.registry.histogram(family::STREAM_AGE, &labels),
@@ -254,7 +265,7 @@ impl Metrics {
 
     fn endpoint<'a>(&self, endpoint: &'a EndpointLabels) -> &'a EndpointHandles {
         endpoint.series.own.get_or_init(|| {
-            let labels = [("tracegate_endpoint", &*endpoint.endpoint)];
+            let labels = [TRACEGATE_ENDPOINT.is(&endpoint.endpoint)];
             EndpointHandles {
                 requests: self.registry.owned_counter(family::ENDPOINT_REQUESTS, &labels),
                 active: self.registry.owned_gauge(family::ENDPOINT_ACTIVE, &labels),
@@ -266,8 +277,8 @@ impl Metrics {
     fn duration<'a>(&self, route: &'a RouteLabels, key: Key) -> Cow<'a, Histogram> {
         route.series.durations.get(key.number(), || {
             let scheme = key.scheme.map_or("", Scheme::word);
-            let labels = [("http_route", &*route.template), ("url_scheme", scheme)];
-            key.with_labels(&labels, route.operation.as_deref(), &route.upstream, |labels| {
+            let labels = [HTTP_ROUTE.is(&route.template), URL_SCHEME.is(scheme)];
+            key.with_labels(&labels, route.operation.as_ref(), &route.upstream, |labels| {
                 self.registry.histogram(family::SERVER_DURATION, labels)
             })
         })
@@ -279,9 +290,9 @@ impl Metrics {
         let endpoint = &attempt.endpoint;
         let key = Key::of_attempt(record, attempt, self.route(route).operation);
         endpoint.series.durations.get(key.number(), || {
-            let port = endpoint.port.map(|port| port.to_string()).unwrap_or_default();
-            let labels = [("server_address", &*endpoint.address), ("server_port", &*port)];
-            key.with_labels(&labels, route.operation.as_deref(), &endpoint.upstream, |labels| {
+            let port = endpoint.port.map_or("".into(), Word::number);
+            let labels = [SERVER_ADDRESS.is(&endpoint.address), SERVER_PORT.is(port)];
+            key.with_labels(&labels, route.operation.as_ref(), &endpoint.upstream, |labels| {
                 self.registry.histogram(family::CLIENT_DURATION, labels)
             })
         })
@@ -297,41 +308,41 @@ impl Metrics {
         let number = u128::from(class.as_bytes()[0]) << 8 | reason_number(reason);
         route.series.requests.get(number, || {
             let labels = [
-                ("tracegate_route", &*route.route),
-                ("status_class", class),
-                ("tracegate_reason", reason.map_or("", Reason::word)),
-                ("tracegate_blame", reason.map_or("", |reason| reason.blame().word())),
+                TRACEGATE_ROUTE.is(&route.route),
+                STATUS_CLASS.is(class),
+                TRACEGATE_REASON.is(reason.map_or("", Reason::word)),
+                TRACEGATE_BLAME.is(reason.map_or("", |reason| reason.blame().word())),
             ];
             self.registry.owned_count(family::REQUESTS, &labels)
         })
     }
 
-    fn count_rule(&self, route: &RouteLabels, rule: &Arc<str>, reason: Reason) {
+    fn count_rule(&self, route: &RouteLabels, rule: &Configured, reason: Reason) {
         let is = |known: &&RuleSeries| known.reason == reason && known.rule == *rule;
         let known = route.series.rules.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.iter().find(is) {
             return known.requests.increment(1);
         }
         drop(known);
-        let labels = [("tracegate_rule", &**rule), ("tracegate_reason", reason.word())];
+        let labels = [TRACEGATE_RULE.is(rule), TRACEGATE_REASON.is(reason.word())];
         let requests = self.registry.owned_counter(family::RULES, &labels);
         requests.increment(1);
         let mut known = route.series.rules.write().unwrap_or_else(PoisonError::into_inner);
         if !known.iter().any(|known| is(&known)) {
-            known.push(RuleSeries { rule: Arc::clone(rule), reason, requests });
+            known.push(RuleSeries { rule: rule.clone(), reason, requests });
         }
     }
 
     fn retries<'a>(&self, route: &'a RouteLabels, outcome: Retry) -> Cow<'a, Counter> {
         route.series.retries.get(outcome.number(), || {
-            let labels = [("tracegate_route", &*route.route), ("outcome", outcome.word())];
+            let labels = [TRACEGATE_ROUTE.is(&route.route), OUTCOME.is(outcome.word())];
             self.registry.owned_counter(family::RETRIES, &labels)
         })
     }
 
     fn endpoint_failures<'a>(&self, endpoint: &'a EndpointLabels, reason: Reason) -> Cow<'a, Counter> {
         endpoint.series.failures.get(reason_number(Some(reason)), || {
-            let labels = [("tracegate_endpoint", &*endpoint.endpoint), ("tracegate_reason", reason.word())];
+            let labels = [TRACEGATE_ENDPOINT.is(&endpoint.endpoint), TRACEGATE_REASON.is(reason.word())];
             self.registry.owned_counter(family::ENDPOINT_FAILURES, &labels)
         })
     }
@@ -361,7 +372,7 @@ impl Sink for Metrics {
             self.retries(route, Retry::Not(why)).increment(1);
         }
         if record.was_left_uncompressed() {
-            let labels = [("tracegate_route", &*route.route)];
+            let labels = [TRACEGATE_ROUTE.is(&route.route)];
             self.registry.owned_counter(family::UNCOMPRESSED, &labels).increment(1);
         }
         let own = self.route(route);
@@ -515,23 +526,22 @@ impl Key {
     /// answered has no status.
     fn with_labels<T>(
         self,
-        own: &[(&'static str, &str)],
-        operation: Option<&str>,
-        upstream: &str,
-        make: impl FnOnce(&[(&'static str, &str)]) -> T,
+        own: &[Label<'_>],
+        operation: Option<&Configured>,
+        upstream: &Configured,
+        make: impl FnOnce(&[Label<'_>]) -> T,
     ) -> T {
-        let status = self.status.map(status_word);
-        let error = self.error.map(|error| match error {
+        let error = |error| match error {
             ErrorType::Reason(reason) => reason.word().into(),
             ErrorType::Status(status) => status_word(status),
-        });
+        };
         let mut labels = own.to_vec();
-        labels.push(("http_request_method", self.method.word()));
-        labels.extend(status.as_deref().map(|status| ("http_response_status_code", status)));
-        labels.extend(error.as_deref().map(|error| ("error_type", error)));
-        labels.push(("status_class", status_class(self.status)));
-        labels.push(("tracegate_operation", operation.unwrap_or_default()));
-        labels.push(("tracegate_upstream", upstream));
+        labels.push(HTTP_REQUEST_METHOD.is(self.method.word()));
+        labels.extend(self.status.map(|status| HTTP_RESPONSE_STATUS_CODE.is(status_word(status))));
+        labels.extend(self.error.map(|known| ERROR_TYPE.is(error(known))));
+        labels.push(STATUS_CLASS.is(status_class(self.status)));
+        labels.push(TRACEGATE_OPERATION.is(operation.map_or("".into(), Word::from)));
+        labels.push(TRACEGATE_UPSTREAM.is(upstream));
         make(&labels)
     }
 }
@@ -553,8 +563,8 @@ fn reason_number(reason: Option<Reason>) -> u128 {
 }
 
 /// The status as text; three digits that no class knows are `_OTHER`.
-fn status_word(status: u16) -> Cow<'static, str> {
-    if is_known(status) { status.to_string().into() } else { "_OTHER".into() }
+fn status_word(status: u16) -> Word<'static> {
+    if is_known(status) { Word::number(status) } else { "_OTHER".into() }
 }
 
 fn is_known(status: u16) -> bool {
@@ -564,11 +574,11 @@ fn is_known(status: u16) -> bool {
 /// The series of requests that found no route.
 fn unmatched() -> RouteLabels {
     RouteLabels {
-        route: "".into(),
-        template: "".into(),
-        upstream_template: "".into(),
+        route: Configured::default(),
+        template: Configured::default(),
+        upstream_template: Configured::default(),
         operation: None,
-        upstream: "".into(),
+        upstream: Configured::default(),
         server: None,
         attributes: Box::default(),
         sampling: RouteSampling::default(),
@@ -584,6 +594,7 @@ mod tests {
     use super::connections::ConnectionOutcome;
     use super::family;
     use crate::failure::{Failure, Reason};
+    use crate::telemetry::attribute::Configured;
     use crate::telemetry::operation::Attempt;
     use crate::telemetry::settings;
     use crate::telemetry::testing::{self, Bench};
@@ -717,7 +728,7 @@ mod tests {
     fn every_family_on_the_page_has_its_help_and_its_type() {
         let (metrics, bench) = bench();
         testing::answer(bench.start("GET"), 200);
-        let connections = metrics.connections("public", false);
+        let connections = metrics.connections(&Configured::new("public"), false);
         connections.count(ConnectionOutcome::Accepted);
         let open = connections.open();
         metrics.target_info([("service.name", "api-gateway")]);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
+use super::attribute::{Configured, Personal};
 use super::context::{Context, SpanId};
 use super::exchange::{Exchange, Method, Side};
 use super::privacy::Disclosed;
@@ -31,17 +32,17 @@ pub const MAX_QUESTIONS: usize = 8;
 #[derive(Debug)]
 pub struct RouteLabels {
     /// The route's key in the table.
-    pub route: Box<str>,
+    pub route: Configured,
     /// `http.route`: the path template before any rewrite.
-    pub template: Box<str>,
+    pub template: Configured,
     /// `url.template` towards the upstream: the template after the rewrite.
-    pub upstream_template: Box<str>,
+    pub upstream_template: Configured,
     /// The business operation (`order.create`), if the route names one.
-    pub operation: Option<Box<str>>,
+    pub operation: Option<Configured>,
     /// The upstream's key in the table; empty if the route answers without one.
-    pub upstream: Box<str>,
+    pub upstream: Configured,
     /// `server.address` of the SERVER span, from the configured hosts: the Host field is client text.
-    pub server: Option<Box<str>>,
+    pub server: Option<Configured>,
     /// The business attributes' keys (`order.id`); [`Handle::attribute`] takes an index into it.
     pub attributes: Box<[Box<str>]>,
     /// What the route says of sampling.
@@ -70,8 +71,8 @@ impl RouteLabels {
     }
 
     /// The upstream's key, if the route has an upstream.
-    pub fn upstream(&self) -> Option<&str> {
-        (!self.upstream.is_empty()).then_some(&*self.upstream)
+    pub fn upstream(&self) -> Option<&Configured> {
+        (!self.upstream.is_empty()).then_some(&self.upstream)
     }
 }
 
@@ -79,17 +80,17 @@ impl RouteLabels {
 #[derive(Debug)]
 pub struct EndpointLabels {
     /// `host:port` as configured: the label `tracegate_endpoint`.
-    pub endpoint: Box<str>,
+    pub endpoint: Configured,
     /// `server.address` of the CLIENT span.
-    pub address: Box<str>,
+    pub address: Configured,
     /// `server.port` of the CLIENT span; a Unix socket has none.
     pub port: Option<u16>,
     /// `http://host:port`, the beginning of `url.full`.
-    pub origin: Box<str>,
+    pub origin: Configured,
     /// The upstream's key in the table.
-    pub upstream: Box<str>,
+    pub upstream: Configured,
     /// The service's own OpenTelemetry service name, if configured: `service.peer.name`.
-    pub service: Option<Box<str>>,
+    pub service: Option<Configured>,
     /// The endpoint's metric series.
     pub series: EndpointSeries,
 }
@@ -147,11 +148,11 @@ pub struct Record {
     /// What the exchange is.
     pub exchange: Exchange,
     /// `X-Request-Id`, continued if valid, else made.
-    pub request_id: HeaderValue,
-    /// The client's address by the listener's trust rule. Personal data: leaves only if allowed.
-    pub client: IpAddr,
+    pub request_id: Personal<HeaderValue>,
+    /// The client's address by the listener's trust rule. Leaves only if allowed.
+    pub client: Personal<IpAddr>,
     /// The role of the client's certificate, a word of the configuration.
-    pub client_role: Option<Arc<str>>,
+    pub client_role: Option<Configured>,
     /// The one wall-clock reading.
     pub started_at: SystemTime,
     /// The span that tells of a stream's opening; only in the record of that.
@@ -166,7 +167,7 @@ pub struct Record {
     begun: OnceLock<Decision>,
     verdict: OnceLock<Decision>,
     failure: AtomicU32,
-    rule: OnceLock<Arc<str>>,
+    rule: OnceLock<Configured>,
     closed: AtomicU32,
     grpc: AtomicU8,
     status: AtomicU16,
@@ -195,7 +196,7 @@ type Questions = [OnceLock<Box<AttemptRecord>>; MAX_QUESTIONS];
 #[derive(Debug, Clone)]
 pub struct Passed {
     /// The rule, as the operator named it: `auth.staff`.
-    pub rule: Arc<str>,
+    pub rule: Configured,
     /// How it verifies: a closed word.
     pub method: &'static str,
     /// Why nobody was verified, where the operator lets requests pass all the same while nobody can be asked.
@@ -240,11 +241,11 @@ pub struct Start {
     /// What the exchange is.
     pub exchange: Exchange,
     /// The request's id.
-    pub request_id: HeaderValue,
+    pub request_id: Personal<HeaderValue>,
     /// The client's address.
-    pub client: IpAddr,
+    pub client: Personal<IpAddr>,
     /// The role of the client's certificate, a word of the configuration.
-    pub client_role: Option<Arc<str>>,
+    pub client_role: Option<Configured>,
     /// When the head's last byte had been read.
     pub started: Instant,
 }
@@ -366,7 +367,7 @@ impl Handle {
         let stated = 1 | u32::from(failure.reason.index()) << 8 | detail_bits(failure.detail) << 16;
         let first = self.0.failure.compare_exchange(0, stated, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if first && let Some(rule) = &failure.rule {
-            let _ = self.0.rule.set(Arc::clone(rule));
+            let _ = self.0.rule.set(Configured::new(Arc::clone(rule)));
         }
     }
 
@@ -483,7 +484,7 @@ impl Record {
     }
 
     /// The name of the rule that stated the reason, if a rule did.
-    pub fn rule(&self) -> Option<&Arc<str>> {
+    pub fn rule(&self) -> Option<&Configured> {
         self.rule.get()
     }
 
@@ -717,9 +718,9 @@ pub struct AttemptRecord {
 #[derive(Debug)]
 pub struct Question {
     /// The rule that asks: `auth.portal`.
-    pub rule: Arc<str>,
+    pub rule: Configured,
     /// `url.template`: the path that is asked for.
-    pub template: Box<str>,
+    pub template: Configured,
 }
 
 impl AttemptRecord {

@@ -5,10 +5,10 @@
 //! - **low**: closed vocabularies (methods, status codes, reasons) and the configuration's own words (routes,
 //!   templates, upstreams, operations, endpoints). [`RouteLabels`](super::operation::RouteLabels) and
 //!   [`EndpointLabels`](super::operation::EndpointLabels) hold them; metrics are made of these alone, spans and
-//!   records have them too.
+//!   records have them too. The types of [`attribute`](super::attribute) hold that.
 //! - **high**: values with no bound to their number: trace and span ids, business attributes, sizes, times, and
 //!   what is [`Disclosed`] because it is listed. They stand on spans, in the access log and in error records.
-//! - **personal**: the client's address, and all other text of the client: nowhere, unless the operator has
+//! - **personal**: the client's address ([`Personal`]), and all other text of the client: nowhere, unless the operator has
 //!   listed it ([`Privacy`]), which makes it *high*.
 //!
 //! A record keeps nothing of the client's text but business attributes and what is disclosed here, so that no
@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
+use super::attribute::Personal;
 use super::settings::{ClientAddress, Privacy};
 
 /// What a request said and the operator has listed.
@@ -43,7 +44,8 @@ impl Disclosed {
 
 impl Privacy {
     /// As much of the client's address as may leave.
-    pub fn client_address(&self, address: IpAddr) -> Option<IpAddr> {
+    pub fn client_address(&self, address: &Personal<IpAddr>) -> Option<IpAddr> {
+        let address = address.for_exchange();
         match self.client_address {
             ClientAddress::Off => None,
             ClientAddress::Truncated => Some(truncated(address.to_canonical())),
@@ -130,7 +132,7 @@ const LONGEST: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use super::{ClientAddress, HEADER, Privacy, never_leaves};
+    use super::{ClientAddress, HEADER, Personal, Privacy, never_leaves};
 
     #[test]
     fn only_as_much_of_an_address_leaves_as_was_allowed() {
@@ -144,7 +146,8 @@ mod tests {
         ];
         for (client_address, address, expected) in cases {
             let privacy = Privacy { client_address, ..Privacy::default() };
-            let left = privacy.client_address(address.parse().unwrap()).map(|left| left.to_string());
+            let left =
+                privacy.client_address(&Personal::new(address.parse().unwrap())).map(|left| left.to_string());
             assert_eq!(left.as_deref(), expected, "{client_address:?} {address}");
         }
     }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{OnceLock, RwLock};
 
 use ::metrics::{Counter, Gauge};
 
+use super::attribute::Configured;
 use super::metrics::count::Count;
 use super::metrics::histogram::Histogram;
 use super::recent::gate::Gate;
@@ -27,7 +28,7 @@ pub struct RouteSeries {
 /// The series of one rule and reason. A route meets a few of them.
 #[derive(Debug)]
 pub(super) struct RuleSeries {
-    pub(super) rule: Arc<str>,
+    pub(super) rule: Configured,
     pub(super) reason: Reason,
     pub(super) requests: Counter,
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 
+use super::attribute::{Configured, Personal};
 use super::context::Context;
 use super::exchange::{Exchange, Method, Scheme, Version};
 use super::operation::{Attempt, EndpointLabels, Operation, RouteLabels, Sink, Start};
@@ -40,12 +41,12 @@ impl Bench {
             recorder: Arc::clone(recorder),
             route: Arc::new(same_route()),
             endpoint: Arc::new(EndpointLabels {
-                endpoint: "shop.internal:9001".into(),
-                address: "shop.internal".into(),
+                endpoint: Configured::new("shop.internal:9001"),
+                address: Configured::new("shop.internal"),
                 port: Some(9001),
-                origin: "http://shop.internal:9001".into(),
-                upstream: "shop".into(),
-                service: Some("shop-api".into()),
+                origin: Configured::new("http://shop.internal:9001"),
+                upstream: Configured::new("shop"),
+                service: Some(Configured::new("shop-api")),
                 series: EndpointSeries::default(),
             }),
         }
@@ -66,9 +67,9 @@ impl Bench {
                 scheme: Scheme::Http,
                 version: Version::Http11,
             },
-            request_id: HeaderValue::from_static("from-the-client"),
+            request_id: Personal::new(HeaderValue::from_static("from-the-client")),
             port: Some(443),
-            client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
+            client: Personal::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77))),
             client_role: None,
             started: Instant::now(),
         })
@@ -78,12 +79,12 @@ impl Bench {
 /// The route of every bench, built anew.
 pub(super) fn same_route() -> RouteLabels {
     RouteLabels {
-        route: "order_read".into(),
-        template: "/shop/orders/{order_id}".into(),
-        upstream_template: "/orders/{order_id}".into(),
-        operation: Some("order.read".into()),
-        upstream: "shop".into(),
-        server: Some("shop.example".into()),
+        route: Configured::new("order_read"),
+        template: Configured::new("/shop/orders/{order_id}"),
+        upstream_template: Configured::new("/orders/{order_id}"),
+        operation: Some(Configured::new("order.read")),
+        upstream: Configured::new("shop"),
+        server: Some(Configured::new("shop.example")),
         attributes: ["order.id".into()].into(),
         sampling: RouteSampling::default(),
         series: RouteSeries::default(),

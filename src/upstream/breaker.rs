@@ -7,6 +7,7 @@ use std::time::Duration;
 use ::metrics::Counter;
 
 use crate::failure::{Detail, Failure, Reason};
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 
 /// The most of each at once, over all endpoints of an upstream; `None` is "off".
@@ -94,11 +95,12 @@ impl Breaker {
     pub(super) fn new(upstream: &str, bounds: Bounds, metrics: &Metrics) -> Option<Arc<Self>> {
         let most = [bounds.requests, bounds.connections, bounds.pending];
         most.iter().any(Option::is_some).then(|| {
+            let name = Configured::new(upstream);
             let cell = |bound: Bound| Cell {
                 most: most[bound as usize],
                 now: AtomicUsize::new(0),
                 refused: AtomicUsize::new(0),
-                series: metrics.breaker_refusals(upstream, bound.word()),
+                series: metrics.breaker_refusals(&name, bound.word()),
             };
             Arc::new(Self {
                 rule: format!("upstreams.{upstream}.breaker").into(),

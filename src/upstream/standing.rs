@@ -16,6 +16,7 @@ use super::breaker::Counted;
 use super::endpoint::Endpoint;
 use super::outliers::{self, Cause, Outliers};
 use crate::failure::Failure;
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::endpoints::{EjectionOutcome, EndpointState};
 
@@ -157,10 +158,11 @@ impl Standings {
         checked: bool,
         metrics: &Metrics,
     ) -> Self {
+        let name = Configured::new(upstream);
         let (endpoints, weights): (Vec<_>, Vec<_>) = endpoints
             .into_iter()
             .map(|(endpoint, weight)| {
-                let series = metrics.endpoint_state(upstream, &endpoint.labels.endpoint, checked);
+                let series = metrics.endpoint_state(&name, &endpoint.labels.endpoint, checked);
                 (Member { endpoint, series }, weight)
             })
             .unzip();
@@ -176,7 +178,7 @@ impl Standings {
             choices: ArcSwap::default(),
             kept: Mutex::new(kept),
             rescheduled: Notify::new(),
-            panic: metrics.upstream_panic(upstream),
+            panic: metrics.upstream_panic(&name),
         };
         standings.publish(&mut standings.lock(), now);
         standings
@@ -505,11 +507,11 @@ mod tests {
         let endpoint = |port| {
             let address = Address { https: false, host: "192.0.2.1".into(), port };
             let labels = EndpointLabels {
-                endpoint: format!("shop:{port}").into(),
-                address: address.host.clone(),
+                endpoint: Configured::new(format!("shop:{port}")),
+                address: Configured::new(address.host.clone()),
                 port: Some(port),
-                origin: format!("http://shop:{port}").into(),
-                upstream: "shop".into(),
+                origin: Configured::new(format!("http://shop:{port}")),
+                upstream: Configured::new("shop"),
                 service: None,
                 series: EndpointSeries::default(),
             };

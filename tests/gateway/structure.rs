@@ -51,6 +51,48 @@ fn the_walk_in_lib_names_every_file() {
     assert!(missing.is_empty(), "src/lib.rs does not name, in backticks, {missing:#?}");
 }
 
+/// Where a text is declared to be the configuration's, and so fit for a label of metrics: files that have it from
+/// there, and the record, whose rules are keys of it.
+const CONFIGURED: &[&str] = &[
+    "gateway",
+    "gateway::reload",
+    "gateway::snapshot",
+    "admin::ways",
+    "http::auth",
+    "http::auth::forward",
+    "http::rate_limit",
+    "http::record",
+    "http::route",
+    "telemetry::operation",
+    "upstream",
+    "upstream::breaker",
+    "upstream::standing",
+];
+
+#[test]
+fn only_files_that_have_it_from_the_configuration_say_that_a_text_is_configured() {
+    let declare = using("Configured::new");
+    let expected: BTreeSet<_> = CONFIGURED.iter().map(ToString::to_string).collect();
+    assert_eq!(declare, expected);
+}
+
+#[test]
+fn nothing_that_tells_of_an_exchange_looks_at_what_is_personal_in_it() {
+    let looking = using(".for_exchange()");
+    let told: Vec<_> = looking.iter().filter(|module| module.starts_with("telemetry")).collect();
+    assert_eq!(told, ["telemetry::privacy"], "it decides what may be said");
+}
+
+/// The files that use these words outside of their tests.
+fn using(words: &str) -> BTreeSet<String> {
+    let sources = sources();
+    let own =
+        |text: &str| text.split("#[cfg(test)]\nmod tests").next().is_some_and(|own| own.contains(words));
+    let defining = |module: &str| matches!(module, "telemetry::attribute" | "telemetry::testing");
+    let all = sources.texts().iter().filter(|(module, text)| own(text) && !defining(module));
+    all.map(|(module, _)| module.clone()).collect()
+}
+
 #[test]
 fn a_planted_cycle_is_found() {
     for (name, planted) in [

@@ -26,6 +26,7 @@ use crate::http::forward::X_REQUEST_ID;
 use crate::http::headers::{self, Fields};
 use crate::http::identity::{self, Identity};
 use crate::http::pool::{Lease, Pool};
+use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::questions::QuestionSeries;
 use crate::telemetry::trouble::Trouble;
 use crate::telemetry::{Attempt, Question};
@@ -69,6 +70,7 @@ pub struct Asking {
     settings: Settings,
     upstream: Arc<Upstream>,
     pools: Arc<[Arc<Pool>]>,
+    rule: Arc<str>,
     question: Arc<Question>,
     series: QuestionSeries,
     trouble: Mutex<Trouble>,
@@ -90,9 +92,17 @@ impl Asking {
         pools: Arc<[Arc<Pool>]>,
         series: QuestionSeries,
     ) -> Self {
-        let template = settings.target.path().into();
-        let question = Arc::new(Question { rule: Arc::clone(rule), template });
-        Self { settings: settings.clone(), upstream, pools, question, series, trouble: Mutex::default() }
+        let template = Configured::new(settings.target.path());
+        let question = Arc::new(Question { rule: Configured::new(Arc::clone(rule)), template });
+        Self {
+            settings: settings.clone(),
+            rule: Arc::clone(rule),
+            upstream,
+            pools,
+            question,
+            series,
+            trouble: Mutex::default(),
+        }
     }
 
     /// Who sends this request, as the service says.
@@ -258,7 +268,7 @@ impl Asking {
                 fields.insert(name, value);
             }
         }
-        fields.insert(X_REQUEST_ID, handle.request_id.clone());
+        fields.insert(X_REQUEST_ID, handle.request_id.for_exchange().clone());
         fields.entry(header::USER_AGENT).or_insert(AGENT);
         context::inject(&mut fields, handle, attempt.span_id(), self.upstream.propagate());
         let host = HeaderValue::from_str(&endpoint.authority).ok();
@@ -326,7 +336,7 @@ impl Asking {
         }
         let subject = self.settings.subject.as_ref().and_then(|name| claims.get(name.as_str()));
         let subject = subject.and_then(serde_json::Value::as_str).unwrap_or_default().into();
-        Identity { rule: Arc::clone(&self.question.rule), method: identity::Method::Forward, subject, claims }
+        Identity { rule: Arc::clone(&self.rule), method: identity::Method::Forward, subject, claims }
     }
 
     /// Not so, and what the client is told in the service's own words, if all of them came.

@@ -49,7 +49,7 @@ impl<S: Service<Request, Response = Response, Error = Failure>> Service<Request>
 
     fn call(&mut self, request: Request) -> Self::Future {
         let (addresses, rule) = &*self.rule;
-        if addresses.admit(request.handle.client) {
+        if addresses.admit(*request.handle.client.for_exchange()) {
             return Either::Left(self.inner.call(request));
         }
         let failure = Failure::new(Reason::Forbidden).detail(Detail::Address).rule(rule);

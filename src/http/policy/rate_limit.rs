@@ -65,7 +65,7 @@ impl Limits {
 
 fn asking(request: &Routed) -> Asking<'_> {
     Asking {
-        client: request.handle.client,
+        client: *request.handle.client.for_exchange(),
         trusted: request.peer.trusted,
         route: request.handle.route_labels().map_or("", |labels| &labels.route),
         headers: &request.head.headers,

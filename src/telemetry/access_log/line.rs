@@ -38,7 +38,7 @@ impl Serialize for Line<'_> {
         line.add("listener", &*record.listener)?;
         line.add_some("route", route.map(|route| &*route.route))?;
         line.add_some("operation", route.and_then(|route| route.operation.as_deref()))?;
-        line.add_some("upstream", route.and_then(|route| route.upstream()))?;
+        line.add_some("upstream", route.and_then(|route| route.upstream()).map(|upstream| &**upstream))?;
         line.add_some("endpoint", last.map(|attempt| &*attempt.endpoint.endpoint))?;
         line.add("attempts", &attempts.len())?;
         line.add("method", record.exchange.method.word())?;
@@ -69,7 +69,7 @@ impl Serialize for Line<'_> {
         line.add("scheme", record.exchange.scheme.word())?;
         line.add("sampled", &record.verdict().sampled())?;
         line.add_some("query", record.disclosed().and_then(Disclosed::query))?;
-        line.add_some("client", privacy.client_address(record.client))?;
+        line.add_some("client", privacy.client_address(&record.client))?;
         line.add_some("client_role", record.client_role.as_deref())?;
         let attributes = Attributes(record);
         line.add_some("attributes", record.attributes().next().map(|_| attributes))?;

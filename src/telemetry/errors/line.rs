@@ -116,7 +116,7 @@ impl Line<'_> {
                 address: &attempt.endpoint.address,
                 port: attempt.endpoint.port,
             }),
-            client: privacy.client_address(record.client).map(|address| Client { address }),
+            client: privacy.client_address(&record.client).map(|address| Client { address }),
             labels: labels(record),
         }
     }

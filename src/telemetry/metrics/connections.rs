@@ -6,6 +6,7 @@ use ::metrics::{Counter, Gauge};
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::{CERTIFICATE, Configured, LISTENER, OUTCOME, TRACEGATE_UPSTREAM};
 
 /// What became of a connection: the label `outcome` of `tracegate_connections_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,17 +152,17 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(registry: &Registry, listener: &str, tls: bool) -> Self {
+    pub(super) fn new(registry: &Registry, listener: &Configured, tls: bool) -> Self {
         let counter = |outcome: ConnectionOutcome| {
-            registry.counter(family::CONNECTIONS, &[("listener", listener), ("outcome", outcome.word())])
+            registry.counter(family::CONNECTIONS, &[LISTENER.is(listener), OUTCOME.is(outcome.word())])
         };
         let handshake = |end: Handshake| {
-            registry.counter(family::TLS_HANDSHAKES, &[("listener", listener), ("outcome", end.word())])
+            registry.counter(family::TLS_HANDSHAKES, &[LISTENER.is(listener), OUTCOME.is(end.word())])
         };
         Self {
             handshakes: tls.then(|| Handshake::ALL.map(handshake)),
             outcomes: ConnectionOutcome::ALL.map(counter),
-            open: registry.gauge(family::CONNECTIONS_OPEN, &[("listener", listener)]),
+            open: registry.gauge(family::CONNECTIONS_OPEN, &[LISTENER.is(listener)]),
         }
     }
 
@@ -190,20 +191,20 @@ impl Connections {
 pub struct Expiries(#[expect(dead_code, reason = "held")] Vec<Gauge>);
 
 impl Expiries {
-    pub(super) fn new<'a>(
+    pub(super) fn new(
         registry: &Registry,
-        listener: &str,
-        certificates: impl IntoIterator<Item = (&'a str, SystemTime)>,
+        listener: &Configured,
+        certificates: impl IntoIterator<Item = (Configured, SystemTime)>,
     ) -> Self {
-        let gauge = |(certificate, expires): (&str, SystemTime)| {
-            let labels = [("listener", listener), ("certificate", certificate)];
+        let gauge = |(certificate, expires): (Configured, SystemTime)| {
+            let labels = [LISTENER.is(listener), CERTIFICATE.is(&certificate)];
             moment(registry.owned_gauge(family::CERTIFICATE_EXPIRY, &labels), expires)
         };
         Self(certificates.into_iter().map(gauge).collect())
     }
 
-    pub(super) fn of_upstream(registry: &Registry, upstream: &str, expires: SystemTime) -> Self {
-        let labels = [("tracegate_upstream", upstream)];
+    pub(super) fn of_upstream(registry: &Registry, upstream: &Configured, expires: SystemTime) -> Self {
+        let labels = [TRACEGATE_UPSTREAM.is(upstream)];
         Self(vec![moment(registry.owned_gauge(family::UPSTREAM_EXPIRY, &labels), expires)])
     }
 }

@@ -4,6 +4,7 @@ use ::metrics::Counter;
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::OUTCOME;
 
 /// How a lookup went: the label `outcome` of `tracegate_dns_lookups_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Lookups {
     pub(super) fn new(registry: &Registry) -> Self {
         Self(
             LookupOutcome::ALL
-                .map(|outcome| registry.counter(family::DNS_LOOKUPS, &[("outcome", outcome.word())])),
+                .map(|outcome| registry.counter(family::DNS_LOOKUPS, &[OUTCOME.is(outcome.word())])),
         )
     }
 

@@ -4,6 +4,7 @@ use ::metrics::{Counter, Gauge};
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::{Configured, OUTCOME, TRACEGATE_ENDPOINT, TRACEGATE_UPSTREAM};
 
 /// What became of a health check: the label `outcome` of `tracegate_endpoint_health_checks_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +72,17 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
-    pub(super) fn new(registry: &Registry, upstream: &str, endpoint: &str, checked: bool) -> Self {
-        let labels = [("tracegate_endpoint", endpoint), ("tracegate_upstream", upstream)];
+    pub(super) fn new(
+        registry: &Registry,
+        upstream: &Configured,
+        endpoint: &Configured,
+        checked: bool,
+    ) -> Self {
+        let labels = [TRACEGATE_ENDPOINT.is(endpoint), TRACEGATE_UPSTREAM.is(upstream)];
         let gauge = |family| registry.owned_gauge(family, &labels);
-        let counter = |family, outcome| {
-            let [endpoint, upstream] = labels;
-            registry.owned_counter(family, &[endpoint, upstream, ("outcome", outcome)])
+        let counter = |family, outcome: &'static str| {
+            let [endpoint, upstream] = labels.clone();
+            registry.owned_counter(family, &[endpoint, upstream, OUTCOME.is(outcome)])
         };
         Self {
             usable: gauge(family::ENDPOINT_USABLE),

@@ -6,6 +6,7 @@ use ::metrics::{Counter, Gauge};
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::{Configured, OUTCOME, TRACEGATE_RULE};
 
 /// The series of one issuer's keys, there for as long as this is held.
 #[derive(Debug)]
@@ -17,15 +18,15 @@ pub struct Fetches {
 }
 
 impl Fetches {
-    pub(super) fn new(registry: &Registry, rule: &str) -> Self {
-        let counter = |outcome: &str| {
-            registry.owned_counter(family::JWKS_FETCHES, &[("tracegate_rule", rule), ("outcome", outcome)])
+    pub(super) fn new(registry: &Registry, rule: &Configured) -> Self {
+        let counter = |outcome: &'static str| {
+            registry.owned_counter(family::JWKS_FETCHES, &[TRACEGATE_RULE.is(rule), OUTCOME.is(outcome)])
         };
         Self {
             fetched: counter("fetched"),
             failed: counter("failed"),
-            keys: registry.owned_gauge(family::JWKS_KEYS, &[("tracegate_rule", rule)]),
-            at: registry.owned_gauge(family::JWKS_FETCHED, &[("tracegate_rule", rule)]),
+            keys: registry.owned_gauge(family::JWKS_KEYS, &[TRACEGATE_RULE.is(rule)]),
+            at: registry.owned_gauge(family::JWKS_FETCHED, &[TRACEGATE_RULE.is(rule)]),
         }
     }
 

@@ -4,6 +4,7 @@ use ::metrics::{Counter, Gauge};
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::{Configured, OUTCOME, TRACEGATE_RULE};
 
 /// What a limit decided: the label `outcome` of `tracegate_rate_limit_decisions_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +55,12 @@ pub struct LimitSeries {
 }
 
 impl LimitSeries {
-    pub(super) fn new(registry: &Registry, rule: &str) -> Self {
+    pub(super) fn new(registry: &Registry, rule: &Configured) -> Self {
         let decisions = LimitOutcome::ALL.map(|outcome| {
-            let labels = [("tracegate_rule", rule), ("outcome", outcome.word())];
+            let labels = [TRACEGATE_RULE.is(rule), OUTCOME.is(outcome.word())];
             registry.owned_counter(family::RATE_LIMIT_DECISIONS, &labels)
         });
-        let labels = [("tracegate_rule", rule)];
+        let labels = [TRACEGATE_RULE.is(rule)];
         Self {
             decisions,
             keys: registry.owned_gauge(family::RATE_LIMIT_KEYS, &labels),

@@ -18,6 +18,7 @@ use super::count::Count;
 use super::family::{self, Family, Kind};
 use super::histogram::{Histogram, Scale};
 use super::page::Page;
+use crate::telemetry::attribute::Label;
 
 /// Every family with its series.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Owned {
     }
 
     /// The counter with these labels, made if it is not there.
-    pub(super) fn counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
+    pub(super) fn counter(&self, family: Family, labels: &[Label<'_>]) -> Counter {
         match self.get(family, labels) {
             Cell::Counter(cell) => Counter::from_arc(cell),
             _ => unreachable!("{} is asked for as a counter", family.name),
@@ -92,7 +93,7 @@ impl Owned {
     }
 
     /// The same, to be read again.
-    pub(super) fn count(&self, family: Family, labels: &[(&'static str, &str)]) -> Count {
+    pub(super) fn count(&self, family: Family, labels: &[Label<'_>]) -> Count {
         match self.get(family, labels) {
             Cell::Counter(cell) => Count::new(cell),
             _ => unreachable!("{} is asked for as a counter", family.name),
@@ -100,7 +101,7 @@ impl Owned {
     }
 
     /// The gauge with these labels, made if it is not there.
-    pub(super) fn gauge(&self, family: Family, labels: &[(&'static str, &str)]) -> Gauge {
+    pub(super) fn gauge(&self, family: Family, labels: &[Label<'_>]) -> Gauge {
         match self.get(family, labels) {
             Cell::Gauge(cell) => Gauge::from_arc(cell),
             _ => unreachable!("{} is asked for as a gauge", family.name),
@@ -108,7 +109,7 @@ impl Owned {
     }
 
     /// The histogram with these labels, made if it is not there.
-    pub(super) fn histogram(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
+    pub(super) fn histogram(&self, family: Family, labels: &[Label<'_>]) -> Histogram {
         match self.get(family, labels) {
             Cell::Histogram(cell) => cell,
             _ => unreachable!("{} is asked for as a histogram", family.name),
@@ -146,14 +147,14 @@ impl Owned {
         }
     }
 
-    fn get(&self, family: Family, labels: &[(&'static str, &str)]) -> Cell {
+    fn get(&self, family: Family, labels: &[Label<'_>]) -> Cell {
         let group = self.0.iter().find(|group| group.family.name == family.name);
         group.expect("only known families are asked for").get(labels)
     }
 }
 
 impl Group {
-    fn get(&self, labels: &[(&'static str, &str)]) -> Cell {
+    fn get(&self, labels: &[Label<'_>]) -> Cell {
         let mut text: Arc<str> = label_text(labels).into();
         let mut kept = self.lock();
         if let Some(known) = kept.series.get(&text) {
@@ -169,7 +170,7 @@ impl Group {
                 );
                 kept.told_full = true;
             }
-            let other: Vec<_> = labels.iter().map(|&(key, _)| (key, OTHER)).collect();
+            let other: Vec<_> = labels.iter().map(|label| label.but(OTHER)).collect();
             text = label_text(&other).into();
         }
         let made = || Series { cell: self.cell(), orphaned: None };
@@ -248,10 +249,11 @@ impl Cell {
 }
 
 /// Labels as on the page, in this order, without braces.
-fn label_text(labels: &[(&'static str, &str)]) -> String {
+fn label_text(labels: &[Label<'_>]) -> String {
     let mut text = String::new();
-    for (key, value) in labels {
+    for label in labels {
         let comma = if text.is_empty() { "" } else { "," };
+        let (key, value) = (label.key(), label.value());
         let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         write!(text, "{comma}{key}=\"{value}\"").expect("writing to memory does not fail");
     }
@@ -272,6 +274,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{EXPIRE_AFTER, Owned, Page, family, label_text};
+    use crate::telemetry::attribute::{Configured, HTTP_ROUTE, Label, OUTCOME, REASON, TRACEGATE_ROUTE};
     use crate::telemetry::metrics::page::Format;
 
     fn text(owned: &Owned) -> String {
@@ -281,14 +284,15 @@ mod tests {
     }
 
     fn retries(owned: &Owned, route: &str) -> ::metrics::Counter {
-        owned.counter(family::RETRIES, &[("tracegate_route", route)])
+        owned.counter(family::RETRIES, &[TRACEGATE_ROUTE.is(&Configured::new(route))])
     }
 
     #[test]
     fn the_same_labels_are_the_same_series() {
         let owned = Owned::new(&[1.0], 100);
         for route in ["/b", "/a", "/c", "/a"] {
-            owned.histogram(family::FIRST_BYTE, &[("http_route", route)]).record_duration(Duration::ZERO);
+            let labels = [HTTP_ROUTE.is(route)];
+            owned.histogram(family::FIRST_BYTE, &labels).record_duration(Duration::ZERO);
         }
         let page = text(&owned);
         let counts: Vec<&str> = page.lines().filter(|line| line.contains("_count")).collect();
@@ -352,11 +356,11 @@ mod tests {
 
     #[test]
     fn labels_keep_their_order_and_hide_no_quote() {
-        let cases: [(&[(&'static str, &str)], &str); 4] = [
+        let cases: [(&[Label<'_>], &str); 4] = [
             (&[], ""),
-            (&[("b", "1"), ("a", "")], r#"b="1",a="""#),
-            (&[("a", r#"say "hi""#)], r#"a="say \"hi\"""#),
-            (&[("a", "back\\slash\nline")], r#"a="back\\slash\nline""#),
+            (&[REASON.is("1"), OUTCOME.is("")], r#"reason="1",outcome="""#),
+            (&[REASON.is(r#"say "hi""#)], r#"reason="say \"hi\"""#),
+            (&[REASON.is("back\\slash\nline")], r#"reason="back\\slash\nline""#),
         ];
         for (labels, text) in cases {
             assert_eq!(label_text(labels), text);

@@ -4,6 +4,7 @@ use ::metrics::Counter;
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::{Configured, OUTCOME, TRACEGATE_RULE};
 
 /// The series of one rule that asks, there for as long as this is held.
 #[derive(Debug)]
@@ -19,9 +20,9 @@ pub struct QuestionSeries {
 }
 
 impl QuestionSeries {
-    pub(super) fn new(registry: &Registry, rule: &str) -> Self {
-        let counter = |outcome: &str| {
-            registry.owned_counter(family::AUTH_CALLS, &[("tracegate_rule", rule), ("outcome", outcome)])
+    pub(super) fn new(registry: &Registry, rule: &Configured) -> Self {
+        let counter = |outcome: &'static str| {
+            registry.owned_counter(family::AUTH_CALLS, &[TRACEGATE_RULE.is(rule), OUTCOME.is(outcome)])
         };
         Self {
             passed: counter("passed"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ::metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder as _};
+use ::metrics::{self as library, Counter, Gauge, Key, KeyName, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::count::Count;
@@ -11,6 +11,7 @@ use super::histogram::Histogram;
 use super::owned::Owned;
 use super::page::{Format, Page};
 use super::process;
+use crate::telemetry::attribute::Label;
 use crate::telemetry::settings;
 
 /// Makes series and renders them.
@@ -42,39 +43,39 @@ impl Registry {
     }
 
     /// The counter with these labels.
-    pub fn counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
+    pub fn counter(&self, family: Family, labels: &[Label<'_>]) -> Counter {
         self.recorder.register_counter(&key(family, labels), &METADATA)
     }
 
     /// The gauge with these labels.
-    pub fn gauge(&self, family: Family, labels: &[(&'static str, &str)]) -> Gauge {
+    pub fn gauge(&self, family: Family, labels: &[Label<'_>]) -> Gauge {
         self.recorder.register_gauge(&key(family, labels), &METADATA)
     }
 
     /// The counter with these labels, there for as long as somebody holds it.
-    pub fn owned_counter(&self, family: Family, labels: &[(&'static str, &str)]) -> Counter {
+    pub fn owned_counter(&self, family: Family, labels: &[Label<'_>]) -> Counter {
         self.owned.counter(family, labels)
     }
 
     /// The same, to be read again.
-    pub fn owned_count(&self, family: Family, labels: &[(&'static str, &str)]) -> Count {
+    pub fn owned_count(&self, family: Family, labels: &[Label<'_>]) -> Count {
         self.owned.count(family, labels)
     }
 
     /// The gauge with these labels, there for as long as somebody holds it.
-    pub fn owned_gauge(&self, family: Family, labels: &[(&'static str, &str)]) -> Gauge {
+    pub fn owned_gauge(&self, family: Family, labels: &[Label<'_>]) -> Gauge {
         self.owned.gauge(family, labels)
     }
 
     /// The histogram with these labels, there for as long as somebody holds it.
-    pub fn histogram(&self, family: Family, labels: &[(&'static str, &str)]) -> Histogram {
+    pub fn histogram(&self, family: Family, labels: &[Label<'_>]) -> Histogram {
         self.owned.histogram(family, labels)
     }
 
     /// A gauge of 1 whose labels are the resource's attributes.
     pub(super) fn target_info<'a>(&self, resource: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let label = |(key, value): (&str, &str)| Label::new(key.replace('.', "_"), value.to_owned());
-        let labels: Vec<Label> = resource.into_iter().map(label).collect();
+        let label = |(key, value): (&str, &str)| library::Label::new(key.replace('.', "_"), value.to_owned());
+        let labels: Vec<_> = resource.into_iter().map(label).collect();
         let key = Key::from_parts(family::TARGET_INFO.name, labels);
         self.recorder.register_gauge(&key, &METADATA).set(1);
     }
@@ -108,8 +109,9 @@ fn copy(text: &str, page: &mut Page) {
     }
 }
 
-fn key(family: Family, labels: &[(&'static str, &str)]) -> Key {
-    let labels: Vec<Label> = labels.iter().map(|&(key, value)| Label::new(key, value.to_owned())).collect();
+fn key(family: Family, labels: &[Label<'_>]) -> Key {
+    let label = |label: &Label<'_>| library::Label::new(label.key(), label.value().into_owned());
+    let labels: Vec<_> = labels.iter().map(label).collect();
     Key::from_parts(family.name, labels)
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::family;
 use super::registry::Registry;
+use crate::telemetry::attribute::OUTCOME;
 
 /// How a reload went: the label `outcome` of `tracegate_reloads_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -63,7 +64,7 @@ impl Reloads {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
             outcomes: ReloadOutcome::ALL
-                .map(|outcome| registry.counter(family::RELOADS, &[("outcome", outcome.word())])),
+                .map(|outcome| registry.counter(family::RELOADS, &[OUTCOME.is(outcome.word())])),
             generation: registry.gauge(family::CONFIG_GENERATION, &[]),
             hash: registry.gauge(family::CONFIG_HASH, &[]),
             successful: registry.gauge(family::CONFIG_SUCCESSFUL, &[]),

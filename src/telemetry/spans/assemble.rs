@@ -9,6 +9,7 @@ use std::iter;
 use std::time::{Duration, SystemTime};
 
 use crate::failure::{Detail, Reason};
+use crate::telemetry::attribute::{self, Key, Word};
 use crate::telemetry::context::SpanId;
 use crate::telemetry::operation::{AttemptRecord, Record};
 use crate::telemetry::outcome::ErrorType;
@@ -29,12 +30,12 @@ pub(super) fn assemble<'a>(record: &'a Record, privacy: &Privacy) -> impl Iterat
 
 fn opened(record: &Record, id: SpanId) -> Span<'_> {
     let mut attributes = Attributes::default();
-    attributes.add("http.request.method", record.exchange.method.word());
-    attributes.add_some("http.response.status_code", record.status());
+    attributes.add(attribute::HTTP_REQUEST_METHOD, record.exchange.method.word());
+    attributes.add_some(attribute::HTTP_RESPONSE_STATUS_CODE, record.status().map(Word::number));
     if let Some(route) = record.route_labels() {
-        attributes.add("http.route", &*route.template);
-        attributes.add("tracegate.route", &*route.route);
-        attributes.add_some("tracegate.upstream", route.upstream());
+        attributes.add(attribute::HTTP_ROUTE, &route.template);
+        attributes.add(attribute::TRACEGATE_ROUTE, &route.route);
+        attributes.add_some(attribute::TRACEGATE_UPSTREAM, route.upstream());
     }
     attributes.add_business(record);
     let own = Own {
@@ -52,43 +53,43 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
     let route = record.route_labels();
     let exchange = record.exchange;
     let mut attributes = Attributes::default();
-    attributes.add("http.request.method", exchange.method.word());
-    attributes.add("url.scheme", exchange.scheme.word());
-    attributes.add("url.path", route.map_or("REDACTED", |route| &route.template));
-    attributes.add_some("http.route", route.map(|route| &*route.template));
-    attributes.add_some("http.response.status_code", record.status());
-    attributes.add("network.protocol.version", exchange.version.word());
-    if let Some(address) = route.and_then(|route| route.server.as_deref()) {
-        attributes.add("server.address", address);
-        attributes.add_some("server.port", record.port);
+    attributes.add(attribute::HTTP_REQUEST_METHOD, exchange.method.word());
+    attributes.add(attribute::URL_SCHEME, exchange.scheme.word());
+    attributes.add(attribute::URL_PATH, route.map_or("REDACTED".into(), |route| Word::from(&route.template)));
+    attributes.add_some(attribute::HTTP_ROUTE, route.map(|route| &route.template));
+    attributes.add_some(attribute::HTTP_RESPONSE_STATUS_CODE, record.status().map(Word::number));
+    attributes.add(attribute::NETWORK_PROTOCOL_VERSION, exchange.version.word());
+    if let Some(address) = route.and_then(|route| route.server.as_ref()) {
+        attributes.add(attribute::SERVER_ADDRESS, address);
+        attributes.add_some(attribute::SERVER_PORT, record.port.map(Word::number));
     }
-    attributes.add_some("network.transport", record.port.is_none().then_some("unix"));
-    let client = privacy.client_address(record.client);
-    attributes.add_some("client.address", client.map(|address| address.to_string()));
-    attributes.add_some("tracegate.client_role", record.client_role.as_deref());
+    attributes.add_some(attribute::NETWORK_TRANSPORT, record.port.is_none().then_some("unix"));
+    let client = privacy.client_address(&record.client);
+    attributes.add_some(attribute::CLIENT_ADDRESS, client.map(|address| address.to_string()));
+    attributes.add_some(attribute::TRACEGATE_CLIENT_ROLE, record.client_role.as_ref());
     if let Some(passed) = record.passed_by() {
-        attributes.add("tracegate.auth_rule", &*passed.rule);
-        attributes.add("tracegate.auth_method", passed.method);
-        attributes.add_some("tracegate.auth_unverified", passed.unverified.map(Detail::word));
+        attributes.add(attribute::TRACEGATE_AUTH_RULE, &passed.rule);
+        attributes.add(attribute::TRACEGATE_AUTH_METHOD, passed.method);
+        attributes.add_some(attribute::TRACEGATE_AUTH_UNVERIFIED, passed.unverified.map(Detail::word));
     }
     if let Some(route) = route {
-        attributes.add("tracegate.route", &*route.route);
-        attributes.add_some("tracegate.upstream", route.upstream());
-        attributes.add_some("tracegate.operation", route.operation.as_deref());
+        attributes.add(attribute::TRACEGATE_ROUTE, &route.route);
+        attributes.add_some(attribute::TRACEGATE_UPSTREAM, route.upstream());
+        attributes.add_some(attribute::TRACEGATE_OPERATION, route.operation.as_ref());
     }
     if let Decision::Sampled { because, .. } = record.verdict() {
-        attributes.add("tracegate.sampled_because", because.word());
+        attributes.add(attribute::TRACEGATE_SAMPLED_BECAUSE, because.word());
     }
-    attributes.add_some("tracegate.stream", record.is_stream().then_some("true"));
+    attributes.add_some(attribute::TRACEGATE_STREAM, record.is_stream().then_some("true"));
     attributes.add_grpc(record.grpc());
     if let Some((side, code)) = record.websocket_close() {
-        attributes.add("tracegate.websocket.close_code", code);
-        attributes.add("tracegate.websocket.closed_by", side.word());
+        attributes.add(attribute::TRACEGATE_WEBSOCKET_CLOSE_CODE, code);
+        attributes.add(attribute::TRACEGATE_WEBSOCKET_CLOSED_BY, side.word());
     }
-    attributes.add_some("tracegate.sticky", record.stickiness().map(Sticky::word));
-    attributes.add_some("tracegate.not_retried", record.why_not_retried().map(NotRetried::word));
+    attributes.add_some(attribute::TRACEGATE_STICKY, record.stickiness().map(Sticky::word));
+    attributes.add_some(attribute::TRACEGATE_NOT_RETRIED, record.why_not_retried().map(NotRetried::word));
     attributes.add_failure(record.failure());
-    attributes.add_some("tracegate.rule", record.rule().map(|rule| &**rule));
+    attributes.add_some(attribute::TRACEGATE_RULE, record.rule());
     let error = attributes.add_error(ErrorType::of_operation(record));
     attributes.add_business(record);
     attributes.add_disclosed(record);
@@ -99,7 +100,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         id: record.context.span_id,
         parent: parent.map(|parent| parent.span_id),
         kind: Kind::Server,
-        name: route.map_or(name.into(), |route| format!("{name} {}", route.template).into()),
+        name: route.map_or(name.into(), |route| format!("{name} {}", &*route.template).into()),
         start: Duration::ZERO,
         end: record.duration(),
     };
@@ -111,48 +112,49 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     let route = record.route_labels();
     let question = attempt.question.as_deref();
     let template = match question {
-        None => route.map_or("", |route| &route.upstream_template),
-        Some(question) => &question.template,
+        None => route.map(|route| &route.upstream_template),
+        Some(question) => Some(&question.template),
     };
+    let path = template.map_or("", |template| template);
     let (method, endpoint) = (attempt.method(record), &attempt.endpoint);
     let mut attributes = Attributes::default();
-    attributes.add("http.request.method", method.word());
-    attributes.add("url.template", template);
-    attributes.add("url.full", format!("{}{template}", endpoint.origin));
-    attributes.add("server.address", &*endpoint.address);
-    attributes.add_some("server.port", endpoint.port);
+    attributes.add(attribute::HTTP_REQUEST_METHOD, method.word());
+    attributes.add(attribute::URL_TEMPLATE, template.map_or("".into(), Word::from));
+    attributes.add(attribute::URL_FULL, format!("{}{path}", &*endpoint.origin));
+    attributes.add(attribute::SERVER_ADDRESS, &endpoint.address);
+    attributes.add_some(attribute::SERVER_PORT, endpoint.port.map(Word::number));
     if endpoint.port.is_none() {
-        attributes.add("network.transport", "unix");
-        attributes.add("network.peer.address", &*endpoint.address);
+        attributes.add(attribute::NETWORK_TRANSPORT, "unix");
+        attributes.add(attribute::NETWORK_PEER_ADDRESS, &*endpoint.address);
     }
-    attributes.add_some("http.response.status_code", attempt.status);
+    attributes.add_some(attribute::HTTP_RESPONSE_STATUS_CODE, attempt.status.map(Word::number));
     attributes.add_grpc(attempt.grpc);
     if attempt.resend_count > 0 {
-        attributes.add("http.request.resend_count", u16::from(attempt.resend_count));
+        attributes.add(attribute::HTTP_REQUEST_RESEND_COUNT, Word::number(attempt.resend_count.into()));
     }
-    if let Some(service) = endpoint.service.as_deref() {
-        attributes.add("service.peer.name", service);
-        attributes.add("peer.service", service);
+    if let Some(service) = endpoint.service.as_ref() {
+        attributes.add(attribute::SERVICE_PEER_NAME, service);
+        attributes.add(attribute::PEER_SERVICE, service);
     }
     if let Some(connection) = attempt.connection {
         if let Some(peer) = connection.peer {
-            attributes.add("network.peer.address", peer.ip().to_string());
-            attributes.add("network.peer.port", peer.port());
+            attributes.add(attribute::NETWORK_PEER_ADDRESS, peer.ip().to_string());
+            attributes.add(attribute::NETWORK_PEER_PORT, peer.port());
         }
-        attributes.add("tracegate.connection", if connection.reused { "reused" } else { "new" });
-        attributes.add_some("tracegate.wait_ms", connection.waited.map(milliseconds));
-        attributes.add_some("tracegate.resolve_ms", connection.resolve.map(milliseconds));
-        attributes.add_some("tracegate.connect_ms", connection.connect.map(milliseconds));
-        attributes.add_some("tracegate.handshake_ms", connection.handshake.map(milliseconds));
+        attributes.add(attribute::TRACEGATE_CONNECTION, if connection.reused { "reused" } else { "new" });
+        attributes.add_some(attribute::TRACEGATE_WAIT_MS, connection.waited.map(milliseconds));
+        attributes.add_some(attribute::TRACEGATE_RESOLVE_MS, connection.resolve.map(milliseconds));
+        attributes.add_some(attribute::TRACEGATE_CONNECT_MS, connection.connect.map(milliseconds));
+        attributes.add_some(attribute::TRACEGATE_HANDSHAKE_MS, connection.handshake.map(milliseconds));
     }
     let since_start = |at: Duration| milliseconds(at.saturating_sub(attempt.started));
-    attributes.add_some("tracegate.request_sent_ms", attempt.request_sent.map(since_start));
-    attributes.add_some("tracegate.first_byte_ms", attempt.first_byte.map(since_start));
-    attributes.add_some("tracegate.last_byte_ms", attempt.last_byte.map(since_start));
-    attributes.add("http.request.body.size", size(attempt.request_bytes));
-    attributes.add("http.response.body.size", size(attempt.response_bytes));
-    attributes.add("tracegate.upstream", &*endpoint.upstream);
-    attributes.add_some("tracegate.rule", question.map(|question| &*question.rule));
+    attributes.add_some(attribute::TRACEGATE_REQUEST_SENT_MS, attempt.request_sent.map(since_start));
+    attributes.add_some(attribute::TRACEGATE_FIRST_BYTE_MS, attempt.first_byte.map(since_start));
+    attributes.add_some(attribute::TRACEGATE_LAST_BYTE_MS, attempt.last_byte.map(since_start));
+    attributes.add(attribute::HTTP_REQUEST_BODY_SIZE, size(attempt.request_bytes));
+    attributes.add(attribute::HTTP_RESPONSE_BODY_SIZE, size(attempt.response_bytes));
+    attributes.add(attribute::TRACEGATE_UPSTREAM, &endpoint.upstream);
+    attributes.add_some(attribute::TRACEGATE_RULE, question.map(|question| &question.rule));
     attributes.add_failure(attempt.failure);
     let error = attributes.add_error(ErrorType::of_attempt(attempt));
     attributes.add_business(record);
@@ -162,7 +164,7 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
         id: attempt.span_id,
         parent: Some(record.context.span_id),
         kind: Kind::Client,
-        name: route.map_or(name.into(), |_| format!("{name} {template}").into()),
+        name: route.map_or(name.into(), |_| format!("{name} {path}").into()),
         start: attempt.started,
         end: attempt.ended,
     };
@@ -209,11 +211,11 @@ impl Default for Attributes<'_> {
 }
 
 impl<'a> Attributes<'a> {
-    fn add(&mut self, key: &'static str, value: impl Into<Value<'a>>) {
-        self.0.push((key, value.into()));
+    fn add<K: Key>(&mut self, key: K, value: impl Into<K::Value<'a>>) {
+        self.0.push((key.attribute(), value.into().into()));
     }
 
-    fn add_some(&mut self, key: &'static str, value: Option<impl Into<Value<'a>>>) {
+    fn add_some<K: Key>(&mut self, key: K, value: Option<impl Into<K::Value<'a>>>) {
         if let Some(value) = value {
             self.add(key, value);
         }
@@ -221,16 +223,16 @@ impl<'a> Attributes<'a> {
 
     fn add_failure(&mut self, failure: Option<(Reason, Option<Detail>)>) {
         if let Some((reason, detail)) = failure {
-            self.add("tracegate.reason", reason.word());
-            self.add("tracegate.blame", reason.blame().word());
-            self.add_some("tracegate.detail", detail.map(Detail::word));
+            self.add(attribute::TRACEGATE_REASON, reason.word());
+            self.add(attribute::TRACEGATE_BLAME, reason.blame().word());
+            self.add_some(attribute::TRACEGATE_DETAIL, detail.map(Detail::word));
         }
     }
 
     fn add_grpc(&mut self, status: Option<u8>) {
         if let Some(status) = status {
-            self.add("rpc.system", "grpc");
-            self.add("rpc.grpc.status_code", u16::from(status));
+            self.add(attribute::RPC_SYSTEM, "grpc");
+            self.add(attribute::RPC_GRPC_STATUS_CODE, Word::number(status.into()));
         }
     }
 
@@ -238,8 +240,8 @@ impl<'a> Attributes<'a> {
     fn add_error(&mut self, error: Option<ErrorType>) -> bool {
         match error {
             None => return false,
-            Some(ErrorType::Reason(reason)) => self.add("error.type", reason.word()),
-            Some(ErrorType::Status(status)) => self.add("error.type", status.to_string()),
+            Some(ErrorType::Reason(reason)) => self.add(attribute::ERROR_TYPE, reason.word()),
+            Some(ErrorType::Status(status)) => self.add(attribute::ERROR_TYPE, Word::digits(status)),
         }
         true
     }
@@ -250,7 +252,7 @@ impl<'a> Attributes<'a> {
 
     fn add_disclosed(&mut self, record: &'a Record) {
         let Some(disclosed) = record.disclosed() else { return };
-        self.add_some("url.query", disclosed.query());
+        self.add_some(attribute::URL_QUERY, disclosed.query());
         let headers = disclosed.headers();
         self.0.extend(headers.map(|(key, value)| (key, value.into())));
     }
