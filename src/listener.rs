@@ -7,7 +7,7 @@ pub mod bound;
 pub mod connection;
 pub mod drain;
 pub mod file;
-mod frames;
+pub mod frames;
 pub mod inherited;
 pub mod per_client;
 pub mod proxy;

@@ -3,7 +3,7 @@
 use http::header::{self, HeaderMap, HeaderValue};
 
 /// Whether the client asks for a page for people: `text/html` by name, before JSON.
-pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
+pub fn prefers_html(headers: &HeaderMap) -> bool {
     let mut best = (0, false);
     for (media_type, quality) in elements(headers.get_all(header::ACCEPT).iter()) {
         let is_html = media_type.eq_ignore_ascii_case("text/html")
@@ -19,7 +19,7 @@ pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
 
 /// How much the client wants a content coding, in thousandths: what it says of it by name, else of any, else
 /// nothing.
-pub(super) fn coding_quality(headers: &HeaderMap, coding: &str) -> u16 {
+pub fn coding_quality(headers: &HeaderMap, coding: &str) -> u16 {
     let (mut any, mut named) = (0, None);
     for (element, quality) in elements(headers.get_all(header::ACCEPT_ENCODING).iter()) {
         if element.eq_ignore_ascii_case(coding) {

@@ -53,8 +53,8 @@ impl Call {
     }
 }
 
-/// At most eight digits and a unit.
-fn parse_timeout(value: &[u8]) -> Option<Duration> {
+/// `grpc-timeout`: at most eight digits and a unit.
+pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -71,8 +71,8 @@ fn parse_timeout(value: &[u8]) -> Option<Duration> {
     }
 }
 
-/// The finest unit that takes no more than eight digits, from microseconds on.
-fn timeout_value(left: Duration) -> HeaderValue {
+/// The same as it is written: the finest unit that takes no more than eight digits, from microseconds on.
+pub fn timeout_value(left: Duration) -> HeaderValue {
     let units = [(left.as_micros().max(1), 'u'), (left.as_millis(), 'm'), (u128::from(left.as_secs()), 'S')];
     let fitting = units.into_iter().find(|(count, _)| *count < 100_000_000);
     let (count, unit) = fitting.unwrap_or((u128::from(left.as_secs() / 3600).min(99_999_999), 'H'));

@@ -260,7 +260,7 @@ pub(super) fn is_loop(headers: &HeaderMap) -> bool {
 
 /// Who is at the other end of the connection, in the forms in which the upstream is told.
 #[derive(Debug, Clone)]
-pub(super) struct Peer {
+pub struct Peer {
     /// The address of the connection.
     pub(super) address: IpAddr,
     /// With or without TLS.
@@ -277,7 +277,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// The peer at this address.
-    pub(super) fn new(address: IpAddr, scheme: Scheme, trusted: bool) -> Self {
+    pub fn new(address: IpAddr, scheme: Scheme, trusted: bool) -> Self {
         let text = address.to_string();
         let quoted = if address.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
         let value = |text: String| {
@@ -301,7 +301,7 @@ impl Peer {
 
     /// The client: the connection's peer, or what a trusted proxy says, from the right, up to the first
     /// address that is not itself a trusted proxy.
-    pub(super) fn client(&self, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
+    pub fn client(&self, headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
         if !self.trusted {
             return self.address;
         }

@@ -25,7 +25,7 @@ const HEADER: usize = 9;
 
 /// Reads over the frames of one client.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub struct Guard {
     header: [u8; HEADER],
     read: usize,
     payload: usize,
@@ -35,13 +35,20 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new() -> Self {
+    /// Nothing has come.
+    #[expect(clippy::new_without_default, reason = "it begins now")]
+    pub fn new() -> Self {
         Self { header: [0; HEADER], read: 0, payload: 0, left: MOST, progress: 0, filled: Instant::now() }
+    }
+
+    /// What may still be spent at once.
+    pub fn left(&self) -> u64 {
+        self.left
     }
 
     /// These bytes come next, while answers have made this progress. `false`: it is a flood.
     #[must_use]
-    pub(super) fn admits(&mut self, mut bytes: &[u8], progress: u64) -> bool {
+    pub fn admits(&mut self, mut bytes: &[u8], progress: u64) -> bool {
         while !bytes.is_empty() {
             let skipped = self.payload.min(bytes.len());
             self.payload -= skipped;

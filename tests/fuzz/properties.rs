@@ -1,7 +1,11 @@
-//! What holds of the parsers of trace context, whatever bytes they are given.
+//! What holds of the parsers that are ours, whatever bytes they are given.
 //!
 //! They agree with a plain reading of the specification, what they understand survives being written, and
-//! nothing they send on breaks a field. An input has one field value a line.
+//! nothing they send on breaks a field. Here stand those of trace context, of which an input has one field value a
+//! line; beside it those of other `traffic`, and of what operators write, the `settings`.
+
+mod settings;
+mod traffic;
 
 use std::collections::HashSet;
 
@@ -9,6 +13,9 @@ use tracegate::telemetry::context::threshold::Threshold;
 use tracegate::telemetry::context::{
     Context, Received, Remote, Single, State, Wish, b3, jaeger, traceparent,
 };
+
+pub use settings::*;
+pub use traffic::*;
 
 /// `traceparent`, and what becomes of it.
 pub fn traceparent(input: &[u8]) {

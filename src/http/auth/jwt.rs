@@ -174,7 +174,7 @@ impl From<Refusal> for Refused {
 }
 
 /// A token in pieces (RFC 7515 section 7.1).
-struct Token<'a> {
+pub struct Token<'a> {
     header: Header,
     claims: &'a str,
     signed: &'a str,
@@ -189,7 +189,8 @@ struct Header {
 }
 
 impl<'a> Token<'a> {
-    fn read(token: &'a str) -> Result<Self, Refusal> {
+    /// Takes one to pieces. Of its claims nothing is read.
+    pub fn read(token: &'a str) -> Result<Self, Refusal> {
         let pieces = || {
             let (signed, signature) = token.rsplit_once('.')?;
             let (header, claims) = signed.split_once('.')?;

@@ -3,7 +3,7 @@
 //! gRPC is one unary call here: a message with five bytes before it, posted by HTTP/2, and a status in the
 //! trailers (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-mod answer;
+pub mod answer;
 mod encode;
 mod metrics;
 mod protobuf;

@@ -14,7 +14,7 @@ use super::super::client::Reply;
 /// The answer to a post by HTTP (OTLP specification, "OTLP/HTTP Response").
 pub(super) fn http(reply: &Reply) -> Answer {
     let said = || Status::decode(reply.body.clone()).unwrap_or_default().message;
-    reply.refusal(said).unwrap_or_else(|| partly(&reply.body))
+    reply.refusal(said).unwrap_or_else(|| partial_success(&reply.body))
 }
 
 /// The answer to a call by gRPC (OTLP specification, "OTLP/gRPC Response").
@@ -26,7 +26,7 @@ pub(super) fn grpc(reply: &Reply) -> Answer {
     };
     if code == OK {
         // one byte for compression, which was not asked for, and four for the length
-        return partly(reply.body.get(5..).unwrap_or_default());
+        return partial_success(reply.body.get(5..).unwrap_or_default());
     }
     let message = field("grpc-message").map(HeaderValue::as_bytes).unwrap_or_default();
     let message = percent_decode(message).decode_utf8_lossy();
@@ -42,7 +42,7 @@ pub(super) fn grpc(reply: &Reply) -> Answer {
 }
 
 /// What an `ExportTraceServiceResponse` says.
-fn partly(message: &[u8]) -> Answer {
+pub fn partial_success(message: &[u8]) -> Answer {
     let Ok(response) = ExportTraceServiceResponse::decode(message) else {
         return Answer::Partly { rejected: 0, why: "the answer is not OTLP's".to_owned() };
     };

@@ -1,0 +1,9 @@
+//! Fuzzes the parser of retry.
+
+#![no_main]
+
+#[path = "../properties.rs"]
+#[allow(dead_code, reason = "each target checks one parser")]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| properties::retry(input));
