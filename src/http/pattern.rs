@@ -95,7 +95,7 @@ impl Pattern {
                 Piece::Path => text.push_str(facts.path),
                 Piece::Host => text.push_str(facts.host),
                 Piece::RequestId => {
-                    text.push_str(facts.handle.request_id.for_exchange().to_str().unwrap_or_default())
+                    text.push_str(facts.handle.request_id.for_exchange().to_str().unwrap_or_default());
                 }
                 Piece::TraceId => text.push_str(&facts.handle.context.trace_id.to_string()),
             }

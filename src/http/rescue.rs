@@ -114,15 +114,12 @@ fn told(
     let trace_id = handle.context.trace_id.to_string();
     let request_id = handle.request_id.for_exchange().to_str().unwrap_or_default();
     let page = manner.page(reason);
-    let (kind, body) = match page {
-        Some(page) => (
-            "text/html; charset=utf-8",
-            page.render(Told { status, reason, trace_id: &trace_id, request_id }),
-        ),
-        None => {
-            let rule = handle.rule().map(|rule| &**rule);
-            ("application/problem+json", problem_json(status, reason, detail, rule, &trace_id))
-        }
+    let (kind, body) = if let Some(page) = page {
+        let told = Told { status, reason, trace_id: &trace_id, request_id };
+        ("text/html; charset=utf-8", page.render(told))
+    } else {
+        let rule = handle.rule().map(|rule| &**rule);
+        ("application/problem+json", problem_json(status, reason, detail, rule, &trace_id))
     };
     let mut answer = Response::new(Body::Full(Some(body)));
     *answer.status_mut() = status;
