@@ -117,7 +117,8 @@
 //! on to Jaeger, `demo::command` is its command line.
 //!
 //! **Lint.** `lint` runs the gateway on a `lint::stage` with an upstream of its own (`lint::origin`), pays
-//! `lint::visit`s that carry secrets (`lint::canary`), takes what telemetry says to pieces (`lint::signals`) and
+//! `lint::visit`s by a `lint::client` that carry secrets (`lint::canary`) and have `lint::credentials`, in every
+//! `lint::mood` of the upstream, takes what telemetry says to pieces (`lint::signals`) and
 //! does a `lint::search` for them; `lint::command` is its command line. Its spans come by `net::collect`, as the
 //! demo's do.
 //!

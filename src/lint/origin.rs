@@ -46,14 +46,25 @@ async fn answer(mut stream: TcpStream) -> io::Result<()> {
             .map(|(_, value)| value.trim().to_owned())
     };
     let body = field("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_usize);
-    while read.len() < head + body {
+    let chunked = field("transfer-encoding").is_some();
+    while read.len() < head + body || chunked && !ends(&read[head..]) {
         if stream.read_buf(&mut read).await? == 0 {
             return Ok(());
         }
     }
     let bytes = field(ANSWER).map(|digits| from_digits(&digits)).unwrap_or_default();
     stream.write_all(&bytes).await?;
+    if field("upgrade").is_some() {
+        // until the client has said what it had to say
+        let _ = timeout(TUNNEL, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
+    }
     stream.shutdown().await
+}
+
+/// Whether a body in chunks is whole: its last chunk is there, and the empty line behind the trailers.
+fn ends(body: &[u8]) -> bool {
+    let last = body.windows(3).rposition(|end| end == b"0\r\n");
+    body.ends_with(b"\r\n\r\n") && last.is_some()
 }
 
 /// Bytes as a field's value may hold them.
@@ -68,6 +79,8 @@ fn from_digits(digits: &str) -> Vec<u8> {
 
 /// How long one exchange may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a tunnel is open.
+const TUNNEL: Duration = Duration::from_millis(500);
 /// The most bytes of a head.
 const MAX_HEAD: usize = 256 << 10;
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 
 use super::canary::{Canaries, Place};
 
@@ -61,14 +62,17 @@ impl Form {
 #[derive(Debug)]
 pub struct Search<'a> {
     pieces: [(Form, usize, Pieces<'a>); 3],
+    hasher: RandomState,
 }
 
-/// Pieces of canaries as they are written in one form.
-type Pieces<'a> = HashMap<Vec<u8>, &'a Place>;
+/// Pieces of canaries as they are written in one form, by their hashes: of the millions that there are, no two have
+/// the same by chance.
+type Pieces<'a> = HashMap<u64, &'a Place>;
 
 impl<'a> Search<'a> {
     /// Looks for these.
     pub fn new(canaries: &'a Canaries) -> Self {
+        let hasher = RandomState::new();
         let mut pieces = [
             (Form::Plain, CUT, HashMap::new()),
             (Form::Hexadecimal, 2 * CUT, HashMap::new()),
@@ -77,11 +81,11 @@ impl<'a> Search<'a> {
         for (text, place) in canaries.iter() {
             for (form, length, known) in &mut pieces {
                 for written in written(*form, text) {
-                    known.extend(written.windows(*length).map(|piece| (piece.to_vec(), place)));
+                    known.extend(written.windows(*length).map(|piece| (hasher.hash_one(piece), place)));
                 }
             }
         }
-        Self { pieces }
+        Self { pieces, hasher }
     }
 
     /// The leaks in these fields, each once.
@@ -100,7 +104,7 @@ impl<'a> Search<'a> {
         let mut found = BTreeSet::new();
         for (form, length, known) in &self.pieces {
             let read = read(*form, text);
-            let places = read.windows(*length).filter_map(|piece| known.get(piece));
+            let places = read.windows(*length).filter_map(|piece| known.get(&self.hasher.hash_one(piece)));
             found.extend(places.map(|&place| (*form, place.clone())));
         }
         found

@@ -12,26 +12,23 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use ipnet::IpNet;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::canary::Canaries;
+use super::credentials::Credentials;
 use super::search::Field;
-use super::visit::{Visit, visits};
-use super::{origin, signals};
+use super::visit::visits;
+use super::{client, origin, signals};
 use crate::admin::ways;
 use crate::gateway::{Gateway, Settings, StartError};
-use crate::http::auth::Kind;
-use crate::http::auth::issuer::Source;
 use crate::http::route::Settings as Route;
+use crate::listener::proxy::Versions;
 use crate::net::{collect, once};
 use crate::telemetry::settings::OtlpProtocol;
 use crate::upstream::{Address, Protocol};
@@ -40,6 +37,7 @@ use crate::upstream::{Address, Protocol};
 pub(super) struct Stage {
     gateway: Gateway,
     listeners: Vec<Served>,
+    credentials: Credentials,
     exports: Exports,
     records: Records,
     access_log: PathBuf,
@@ -52,6 +50,7 @@ pub(super) struct Stage {
 struct Served {
     address: SocketAddr,
     tls: bool,
+    proxy: Option<Versions>,
     routes: Vec<Route>,
 }
 
@@ -77,7 +76,11 @@ pub struct Said(Arc<Mutex<Vec<u8>>>);
 impl Stage {
     /// Starts everybody. What is configured of the world outside is replaced, and so that everything is
     /// recorded, every trace is sampled.
-    pub(super) async fn start(mut settings: Settings, said: &Said) -> Result<Self, LintError> {
+    pub(super) async fn start(
+        mut settings: Settings,
+        said: &Said,
+        canaries: &mut Canaries,
+    ) -> Result<Self, LintError> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let upstream = origin::start(&tasks, stop.clone()).await?;
         let exports = Exports::default();
@@ -88,7 +91,10 @@ impl Stage {
 
         for listener in &mut settings.listeners {
             listener.address = LOOPBACK.into();
-            listener.proxy_protocol = None;
+            if listener.proxy_protocol.is_some() {
+                // the lint is the proxy, too
+                listener.trusted_proxies.push(IpNet::from(LOOPBACK.ip()));
+            }
             listener.limits.connections_per_client = None;
             listener.timeouts.head = HEAD;
             if let Some(tls) = &mut listener.tls {
@@ -105,12 +111,11 @@ impl Stage {
                 vec![Address { https: false, host: upstream.ip().to_string().into(), port: upstream.port() }];
             known.protocol = Protocol::Http1;
         }
-        for rule in &mut settings.auth {
-            if let Kind::Jwt(_, Source::Url(keys)) = &mut rule.kind {
-                keys.url = format!("http://{upstream}/").parse().expect("a URL");
-                keys.tls = None;
-            }
+        settings.redis.clear();
+        for limit in &mut settings.rate_limits {
+            limit.redis = None;
         }
+        let credentials = Credentials::plant(&mut settings, canaries);
         let telemetry = &mut settings.telemetry;
         telemetry.sampling.ratio = 1.0;
         telemetry.sampling.max_spans_per_second = None;
@@ -143,31 +148,33 @@ impl Stage {
                     route.listeners.as_ref().is_none_or(|names| names.contains(&listener.name))
                 };
                 let routes = settings.routes.iter().filter(serves).cloned().collect();
-                (Arc::clone(&listener.name), listener.tls.is_some(), routes)
+                (Arc::clone(&listener.name), listener.tls.is_some(), listener.proxy_protocol, routes)
             })
             .collect();
         let gateway = Gateway::start(settings, Vec::new()).await.map_err(LintError::Start)?;
         let listeners = described
             .into_iter()
-            .map(|(name, tls, routes)| {
+            .map(|(name, tls, proxy, routes)| {
                 let address = gateway.listener_address(&name).expect("it has just been started");
-                Served { address, tls, routes }
+                Served { address, tls, proxy, routes }
             })
             .collect();
-        Ok(Self { gateway, listeners, exports, records, access_log, said: said.clone(), tasks, stop })
+        let said = said.clone();
+        Ok(Self { gateway, listeners, credentials, exports, records, access_log, said, tasks, stop })
     }
 
     /// Pays every visit to every listener, and tells how many there were.
     pub(super) async fn visit(&self, canaries: &mut Canaries) -> usize {
         let mut all = Vec::new();
         for served in &self.listeners {
-            all.extend(visits(&served.routes, canaries).into_iter().map(|visit| (served, visit)));
+            let visits = visits(&served.routes, served.proxy, &self.credentials, canaries);
+            all.extend(visits.into_iter().map(|visit| (served, visit)));
         }
         let count = all.len();
         // whatever the answer is: what counts is what is said of it
         stream::iter(all)
             .for_each_concurrent(AT_ONCE, |(served, visit)| async move {
-                let _ = timeout(PATIENCE, pay(served, &visit)).await;
+                let _ = timeout(PATIENCE, client::pay(served.address, served.tls, &visit)).await;
             })
             .await;
         count
@@ -257,62 +264,6 @@ async fn read_lines(
         }
     });
     Ok(address)
-}
-
-/// Sends a visit's bytes and reads until the gateway closes.
-async fn pay(served: &Served, visit: &Visit) -> io::Result<()> {
-    let stream = TcpStream::connect(served.address).await?;
-    if !served.tls {
-        return exchange(stream, &visit.bytes).await;
-    }
-    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody));
-    let name = ServerName::try_from(visit.server_name.clone()).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
-    exchange(connector.connect(name, stream).await?, &visit.bytes).await
-}
-
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).await?;
-    stream.read_to_end(&mut Vec::new()).await.map(drop)
-}
-
-/// Whoever answers is the gateway on its stage: the certificate does not matter.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 impl Said {

@@ -59,7 +59,10 @@ pub struct Counts {
 
 impl Counts {
     /// Counts in what `tally` makes for `kept` alone, and for it with a reason to be displaced.
-    pub fn new(kept: impl Fn(&'static str) -> Tally, displaced: impl Fn(&'static str, &'static str) -> Tally) -> Self {
+    pub fn new(
+        kept: impl Fn(&'static str) -> Tally,
+        displaced: impl Fn(&'static str, &'static str) -> Tally,
+    ) -> Self {
         Self {
             kept: Kept::ALL.map(|kind| kept(kind.word())),
             displaced: Kept::ALL
