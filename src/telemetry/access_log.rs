@@ -53,7 +53,8 @@ impl AccessLog {
         let shared =
             Arc::new(Shared { backlog: Backlog::new(QUEUE, BATCH), balance, reopen: AtomicBool::new(false) });
         let (finished, done) = oneshot::channel();
-        let writer = Writer { shared: Arc::clone(&shared), out: Box::new(out), path, privacy, broken: false };
+        let (out, shared_too) = (Box::new(out), Arc::clone(&shared));
+        let writer = Writer { shared: shared_too, out, path, privacy, broken: false, cut: false };
         std::thread::Builder::new().name("tracegate-log".to_owned()).spawn(move || {
             runtime.block_on(writer.run());
             let _ = finished.send(());
@@ -108,6 +109,8 @@ struct Writer {
     path: Option<PathBuf>,
     privacy: Privacy,
     broken: bool,
+    /// The last line that was begun is not whole.
+    cut: bool,
 }
 
 impl Writer {
@@ -125,19 +128,27 @@ impl Writer {
         }
     }
 
+    /// Writes so many lines, or as many of them as find room: each is one that was written or one that was dropped.
     fn write(&mut self, text: &[u8], lines: usize) {
-        let balance = &self.shared.balance;
-        match self.out.write_all(text).and_then(|()| self.out.flush()) {
-            Ok(()) => {
-                balance.written.add(lines);
-                self.broken = false;
+        let (mut written, mut outcome) = (0, Ok(()));
+        if self.cut {
+            // what comes next is not to be read as the rest of it
+            outcome = put(&mut *self.out, b"\n").1;
+            self.cut = outcome.is_err();
+        }
+        if outcome.is_ok() {
+            (written, outcome) = put(&mut *self.out, text);
+            self.cut = text[..written].last().is_some_and(|last| *last != b'\n');
+        }
+        let whole = text[..written].split(|byte| *byte == b'\n').count() - 1;
+        self.shared.balance.written.add(whole);
+        self.shared.balance.dropped.add(lines - whole);
+        match outcome {
+            Ok(()) => self.broken = false,
+            Err(error) if !std::mem::replace(&mut self.broken, true) => {
+                tracing::error!(%error, "the access log cannot be written");
             }
-            Err(error) => {
-                balance.dropped.add(lines);
-                if !std::mem::replace(&mut self.broken, true) {
-                    tracing::error!(%error, "the access log cannot be written");
-                }
-            }
+            Err(_) => {}
         }
     }
 
@@ -145,13 +156,27 @@ impl Writer {
         let asked = self.shared.reopen.swap(false, Ordering::Acquire);
         let Some(path) = self.path.as_ref().filter(|_| asked) else { return };
         match open(path) {
-            Ok(file) => self.out = Box::new(file),
+            Ok(file) => (self.out, self.cut) = (Box::new(file), false),
             Err(error) => {
                 let path = path.display();
                 tracing::error!(%path, %error, "the access log cannot be reopened, the old file goes on");
             }
         }
     }
+}
+
+/// Writes as much as there is room for, and tells how much that was.
+fn put(out: &mut dyn Write, text: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < text.len() {
+        match out.write(&text[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, out.flush())
 }
 
 fn open(path: &PathBuf) -> io::Result<File> {
@@ -171,7 +196,7 @@ const DELAY: Duration = Duration::from_millis(50);
 mod tests {
     use std::fs;
     use std::io::{self, Write};
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
     use super::AccessLog;
@@ -214,19 +239,56 @@ mod tests {
         assert_eq!(fs::read_to_string(directory.path().join("access.log.1")).unwrap(), "");
     }
 
+    /// A disk on which there is room for so many bytes.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (written, room) = &mut *self.0.lock().unwrap();
+            let count = bytes.len().min(*room);
+            *room -= count;
+            written.extend(&bytes[..count]);
+            if count > 0 { Ok(count) } else { Err(io::ErrorKind::StorageFull.into()) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn on_a_full_disk_each_line_is_written_whole_or_dropped_and_none_is_glued_to_another() {
+        let disk = Disk::default();
+        let room = |bytes| disk.0.lock().unwrap().1 = bytes;
+        let balance = Metrics::new(&settings::Metrics::default()).line_balance();
+        let log = Arc::new(AccessLog::spawn(disk.clone(), None, Privacy::default(), balance).unwrap());
+        let bench = Bench::new(Arc::clone(&log) as _);
+        let settled = async |lines| {
+            while log.balance().written.get() + log.balance().dropped.get() < lines {
+                tokio::task::yield_now().await;
+            }
+        };
+        room(usize::MAX);
+        testing::answer(bench.start("GET"), 200);
+        settled(1).await;
+        let line = disk.0.lock().unwrap().0.len();
+        room(line + line / 2);
+        (0..3).for_each(|_| testing::answer(bench.start("GET"), 200));
+        settled(4).await;
+        room(usize::MAX);
+        testing::answer(bench.start("GET"), 200);
+        log.shutdown(soon()).await;
+
+        assert_eq!((log.balance().written.get(), log.balance().dropped.get()), (3, 2));
+        let text = String::from_utf8(disk.0.lock().unwrap().0.clone()).unwrap();
+        let whole = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        assert_eq!((text.lines().count(), text.lines().filter(whole).count()), (4, 3), "{text}");
+    }
+
     #[tokio::test]
     async fn lines_that_cannot_be_written_are_counted() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let balance = Metrics::new(&settings::Metrics::default()).line_balance();
-        let log = Arc::new(AccessLog::spawn(Full, None, Privacy::default(), balance).unwrap());
+        let log = Arc::new(AccessLog::spawn(Disk::default(), None, Privacy::default(), balance).unwrap());
         testing::answer(Bench::new(Arc::clone(&log) as _).start("GET"), 200);
         log.shutdown(soon()).await;
         assert_eq!((log.balance().written.get(), log.balance().dropped.get()), (0, 1));

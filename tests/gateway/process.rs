@@ -1,9 +1,11 @@
 //! The binary as the system sees it: signals, exit codes, memory, open files.
 
 use http::Method;
+use tokio::sync::watch;
 
 use crate::support::client::{get, get_admin, request};
 use crate::support::gateway::{all_to, route, upstream};
+use crate::support::load::load;
 use crate::support::process::Process;
 use crate::support::{Answer, Client, Collector, Gate, Metrics, Origin, Raw, body, within};
 
@@ -112,6 +114,35 @@ async fn the_access_log_goes_on_in_a_new_file_after_it_was_moved_away() {
         }
     };
     within("a line in the new file", written).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_of_the_access_log_is_lost_while_it_is_moved_away_under_load() {
+    let origin = Origin::start(Answer::ok()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("access.log");
+    let text = format!("[telemetry.access_log]\nfile = '{}'\n", log.display());
+    let mut process = Process::start(&(all_to(origin.address) + &text), None).await;
+    let (stop, stopped) = watch::channel(false);
+    let asking = load(process.address, 2, &[], move |_| !*stopped.borrow());
+    for number in 0..5 {
+        let used = async {
+            while std::fs::metadata(&log).map_or(0, |file| file.len()) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("lines in the new file", used).await;
+        std::fs::rename(&log, directory.path().join(format!("access.log.{number}"))).unwrap();
+        process.signal("USR1");
+    }
+    stop.send_replace(true);
+    let answers: u64 = within("the clients' end", asking.join_all()).await.into_iter().sum();
+    process.signal("TERM");
+    assert_eq!(process.ended().await, Some(0));
+    let files = std::fs::read_dir(directory.path()).unwrap();
+    let text: String = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    assert_eq!(text.lines().count() as u64, answers);
 }
 
 #[tokio::test]
