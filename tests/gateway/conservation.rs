@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::support::client::request;
@@ -176,6 +178,45 @@ async fn what_a_collector_rejects_is_counted_as_that_and_never_sent_again() {
             assert_eq!(balance.exported, 3 * (10 - rejected), "{protocol:?} {mode:?}");
             assert_eq!(scene.collector.accepted(), balance.exported);
             assert_eq!(scene.collector.batches().len(), 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_answers_garbage_or_a_page_for_people_has_taken_nothing() {
+    for answer in [
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 12\r\n\r\n<p>login</p>",
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n",
+        "",
+    ] {
+        for protocol in Protocol::ALL {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut read = [0; 1024];
+                    let _ = stream.read(&mut read).await;
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            });
+            let origin = Origin::start(Answer::ok()).await;
+            let receiver = match protocol {
+                Protocol::Grpc => format!("[telemetry.otlp]\nendpoint = 'http://{address}'\n"),
+                Protocol::Http => {
+                    format!("[telemetry.otlp]\nendpoint = 'http://{address}'\nprotocol = 'http/protobuf'\n")
+                }
+                Protocol::Zipkin => {
+                    format!("[telemetry.zipkin]\nendpoint = 'http://{address}/api/v2/spans'\n")
+                }
+            };
+            let receiver = format!("{receiver}give_up_after = '300ms'\n");
+            let gateway = Gateway::start(&[&all_to(origin.address), &receiver]).await;
+            assert_eq!(gateway.get("/").await.status, 200);
+            let given_up = |balance: &Balance| balance.dropped_as("gave_up") == 2;
+            let what = format!("two spans given up, {protocol:?} {answer:?}");
+            let balance = gateway.balance_when(&what, protocol.receiver(), given_up).await;
+            assert_eq!((balance.made, balance.exported, balance.queued), (2, 0, 0), "{what}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{HOST, USER_AGENT};
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
@@ -195,11 +195,13 @@ impl Connection {
 
 impl Reply {
     /// What a status other than 2xx means for a batch, with what the body says of it (OTLP specification,
-    /// "OTLP/HTTP Response"; Zipkin has no rule of its own).
+    /// "OTLP/HTTP Response"; Zipkin has no rule of its own). Whoever answers with a page for people, a login or a
+    /// notice, has taken nothing, whatever the status.
     pub(super) fn refusal(&self, said: impl FnOnce() -> String) -> Option<Answer> {
         let status = self.status.as_u16();
         if self.status.is_success() {
-            return None;
+            let why = || Answer::Later { wait: None, why: "the answer is a page for people".to_owned() };
+            return self.is_page().then(why);
         }
         let why = match said() {
             said if said.is_empty() => format!("status {status}"),
@@ -210,7 +212,14 @@ impl Reply {
             _ => Answer::Refused(why),
         })
     }
+
+    fn is_page(&self) -> bool {
+        let kind = self.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        kind.get(..PAGE.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(PAGE))
+    }
 }
+
+const PAGE: &[u8] = b"text/html";
 
 /// The body as gzip has it.
 pub(super) fn gzip(body: &[u8]) -> Vec<u8> {

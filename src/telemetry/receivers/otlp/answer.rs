@@ -228,6 +228,11 @@ mod tests {
             let fields: Vec<_> = seconds.map(|seconds| ("retry-after", seconds)).into_iter().collect();
             assert_eq!(http(&reply(status, &fields, message.clone())), expected, "{status}");
         }
+        let page =
+            |body: &[u8]| http(&reply(200, &[("content-type", "Text/HTML; charset=utf-8")], body.to_vec()));
+        for body in [&b"<html>"[..], b""] {
+            assert_eq!(page(body), later(None, "the answer is a page for people"));
+        }
         let plain = http(&reply(503, &[], b"<html>".to_vec()));
         assert_eq!(plain, later(None, "status 503"));
     }
