@@ -112,6 +112,73 @@ async fn every_odd_traceparent_of_the_specification_is_read_as_it_says() {
     }
 }
 
+/// The cases of the W3C's own suite for `tracestate`, in level 2.
+#[tokio::test]
+async fn every_odd_tracestate_of_the_specification_goes_on_whole_or_not_at_all() {
+    let stage = Stage::new(Answer::ok()).await;
+    let valid = "00-12345678901234567890123456789012-1234567890123456-00";
+    let (key, value) = ("k".repeat(256), "v".repeat(256));
+    let tenant = format!("{}@{}", "t".repeat(241), "v".repeat(14));
+    let most = |count: usize| (1..=count).map(|n| format!("bar{n:02}={n:02}")).collect::<Vec<_>>().join(",");
+    let named = |name: &'static str, value: &str| (name, value.to_owned());
+    let state = |value: &str| vec![named("tracestate", value)];
+    let cases = [
+        // names: in any case, but no others
+        (vec![named("TraceState", "foo=1")], "foo=1"),
+        (vec![named("TRACESTATE", "foo=1")], "foo=1"),
+        (vec![named("trace-state", "foo=1")], ""),
+        (vec![named("trace.state", "foo=1")], ""),
+        // empty ones, several
+        (state(""), ""),
+        ([state("foo=1"), state("")].concat(), "foo=1"),
+        ([state(""), state("foo=1")].concat(), "foo=1"),
+        (
+            [state("foo=1,bar=2"), state("rojo=1,congo=2"), state("baz=3")].concat(),
+            "foo=1,bar=2,rojo=1,congo=2,baz=3",
+        ),
+        // one key twice: the latest, which is the first
+        (state("foo=1,foo=1"), "foo=1"),
+        (state("foo=1,foo=2"), "foo=1"),
+        ([state("foo=1"), state("foo=2")].concat(), "foo=1"),
+        // white space
+        (state("foo=1 \t , \t bar=2, \t baz=3"), "foo=1,bar=2,baz=3"),
+        (state(" foo=1"), "foo=1"),
+        (state("\tfoo=1\t"), "foo=1"),
+        (state("foo=1, "), "foo=1"),
+        // keys
+        (state("foo =1"), ""),
+        (state("FOO=1"), ""),
+        (state("foo.bar=1"), ""),
+        (state("foo@=1,bar=2"), "foo@=1,bar=2"),
+        (state("@foo=1,bar=2"), ""),
+        (state("foo@@bar=1,bar=2"), "foo@@bar=1,bar=2"),
+        (state("foo@bar@baz=1,bar=2"), "foo@bar@baz=1,bar=2"),
+        (state(&format!("foo=1,{key}=1")), &format!("foo=1,{key}=1")),
+        (state(&format!("foo=1,{key}k=1")), ""),
+        (state(&format!("foo=1,{tenant}=1")), &format!("foo=1,{tenant}=1")),
+        // values
+        (state("foo=bar=baz"), ""),
+        (state("foo=,bar=3"), ""),
+        (state(&format!("foo={value}")), &format!("foo={value}")),
+        (state(&format!("foo={value}v")), ""),
+        // members
+        (state(&most(32)), &most(32)),
+        (state(&most(33)), ""),
+    ];
+    for (fields, expected) in &cases {
+        let mut fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        // without a parent there is nothing that it is the state of
+        let (_, alone) = seen(&stage, &fields).await;
+        let told = alone.headers.all("tracestate").concat();
+        assert!(told.is_empty() || told == "ot=th:0", "{fields:?}: {told}");
+        fields.push(("traceparent", valid));
+        let (_, seen) = seen(&stage, &fields).await;
+        assert_eq!(seen.headers.all("tracestate").join(" | "), *expected, "{fields:?}");
+        assert_eq!(seen.traceparent().0, valid[3..35], "a bad state does not end the trace: {fields:?}");
+    }
+    assert_eq!(contexts(&stage, "malformed").await, 0);
+}
+
 #[tokio::test]
 async fn a_callers_trace_goes_on_from_each_format_that_is_read() {
     let stage = Stage::and(Answer::ok(), &reading("['jaeger', 'b3', 'w3c']")).await;
