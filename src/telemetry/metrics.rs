@@ -404,6 +404,7 @@ impl Sink for Metrics {
             span_id,
             duration,
             at: record.started_at + ended,
+            taken: record.started + ended,
         };
         if !record.is_stream() {
             let duration = record.duration();

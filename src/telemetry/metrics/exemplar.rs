@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::telemetry::context::{SpanId, TraceId};
 
@@ -20,19 +20,21 @@ pub struct Exemplar {
     pub duration: Duration,
     /// When it was taken.
     pub at: SystemTime,
+    /// The same moment on the clock that is never set: of two samples it says which is the later one.
+    pub taken: Instant,
 }
 
 /// OpenMetrics 1.0, "Exemplars"; to be written after a bucket's count.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { trace_id, span_id, duration, at } = self;
+        let Self { trace_id, span_id, duration, at, taken: _ } = self;
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let seconds = duration.as_secs_f64();
         write!(f, " # {{trace_id=\"{trace_id}\",span_id=\"{span_id}\"}} {seconds} {at:.3}")
     }
 }
 
-/// The exemplars of one series, by bucket: one each, about 1 KiB in all once there is one.
+/// The exemplars of one series, by bucket: one each, about 1.5 KiB in all once there is one.
 #[derive(Debug, Default)]
 pub(super) struct Exemplars(Mutex<Box<[Option<Exemplar>]>>);
 
@@ -43,7 +45,7 @@ impl Exemplars {
         if all.is_empty() {
             *all = vec![None; buckets].into();
         }
-        if all[bucket].as_ref().is_none_or(|kept| kept.at <= exemplar.at) {
+        if all[bucket].as_ref().is_none_or(|kept| kept.taken <= exemplar.taken) {
             all[bucket] = Some(exemplar);
         }
     }
@@ -56,26 +58,28 @@ impl Exemplars {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::{Duration, Instant, UNIX_EPOCH};
 
     use super::{Exemplar, Exemplars};
     use crate::telemetry::context::{SpanId, TraceId};
 
-    fn exemplar(second: u64) -> Exemplar {
+    /// Taken so many seconds after 1970, and so many after the beginning of the test.
+    fn exemplar(second: u64, begun: Instant, after: u64) -> Exemplar {
         Exemplar {
             trace_id: TraceId([0xab; 16]),
             span_id: SpanId([0x1; 8]),
             duration: Duration::from_micros(1500),
             at: UNIX_EPOCH + Duration::from_secs(second),
+            taken: begun + Duration::from_secs(after),
         }
     }
 
     #[test]
-    fn the_latest_sample_of_each_bucket_is_kept() {
-        let exemplars = Exemplars::default();
+    fn the_latest_sample_of_each_bucket_is_kept_though_the_clock_is_set_back() {
+        let (exemplars, begun) = (Exemplars::default(), Instant::now());
         assert!(exemplars.get().is_empty());
-        for (bucket, second) in [(0, 5), (0, 7), (0, 6), (2, 1)] {
-            exemplars.keep(bucket, 3, exemplar(second));
+        for (bucket, second, after) in [(0, 5, 0), (0, 7, 2), (0, 6, 1), (2, 9, 4), (2, 1, 5)] {
+            exemplars.keep(bucket, 3, exemplar(second, begun, after));
         }
         let kept = exemplars.get();
         let seconds = kept.iter().map(|kept| kept.as_ref().map(|kept| kept.at));
@@ -86,7 +90,7 @@ mod tests {
     #[test]
     fn it_is_written_as_openmetrics_has_it() {
         assert_eq!(
-            exemplar(1_700_000_000).to_string(),
+            exemplar(1_700_000_000, Instant::now(), 0).to_string(),
             " # {trace_id=\"abababababababababababababababab\",span_id=\"0101010101010101\"} \
              0.0015 1700000000.000"
         );
