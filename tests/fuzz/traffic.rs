@@ -1,5 +1,6 @@
 //! What holds of the parsers of what clients, proxies, upstreams and receivers send.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -42,7 +43,9 @@ fn plain_path(text: &str) -> Option<String> {
         match u8::from_str_radix(digits, 16).ok()? {
             byte if byte < 0x20 || matches!(byte, 0x7f | b'/' | b'\\') => return None,
             byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => decoded.push(byte.into()),
-            byte => decoded.push_str(&format!("%{byte:02X}")),
+            byte => {
+                let _ = write!(decoded, "%{byte:02X}");
+            }
         }
         decoded.push_str(rest);
     }
@@ -58,8 +61,13 @@ fn plain_path(text: &str) -> Option<String> {
             segment => kept.push(segment.to_owned()),
         }
     }
+    let mut path = String::new();
+    for segment in &kept {
+        path.push('/');
+        path.push_str(segment);
+    }
     let end = if kept.is_empty() || matches!(last, "" | "." | "..") { "/" } else { "" };
-    Some(kept.iter().map(|segment| format!("/{segment}")).collect::<String>() + end)
+    Some(path + end)
 }
 
 /// `X-Forwarded-For`, one field a line, as a trusted proxy sends it and as anybody does.
@@ -115,7 +123,7 @@ pub fn proxy(input: &[u8]) {
     } else {
         let told = usize::from(u16::from_be_bytes([input[14], input[15]]));
         assert!(length == of_two && length == 16 + told, "{input:?}");
-        assert_eq!(client.is_none(), input[12] & 0xf == 0, "{input:?}");
+        assert_eq!(client.is_none(), input[12] % 16 == 0, "{input:?}");
     }
 }
 
@@ -231,7 +239,7 @@ pub fn retry(input: &[u8]) {
     match text.trim_start_matches('+').parse() {
         Ok(seconds) => assert_eq!(wait, Duration::from_secs(seconds), "{text:?}"),
         // no date is later than the year 9999
-        Err(_) => assert!(wait < Duration::from_secs(8000 * 366 * 86_400), "{text:?}"),
+        Err(_) => assert!(wait < Duration::from_hours(8000 * 366 * 24), "{text:?}"),
     }
 }
 
@@ -292,10 +300,10 @@ pub fn otlp(input: &[u8]) {
 fn varint(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 127 {
-        bytes.push(number as u8 | 128);
+        bytes.push(number.to_le_bytes()[0] | 128);
         number >>= 7;
     }
-    bytes.push(number as u8);
+    bytes.push(number.to_le_bytes()[0]);
     bytes
 }
 

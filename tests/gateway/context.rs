@@ -121,7 +121,7 @@ async fn every_odd_tracestate_of_the_specification_goes_on_whole_or_not_at_all()
     let tenant = format!("{}@{}", "t".repeat(241), "v".repeat(14));
     let most = |count: usize| (1..=count).map(|n| format!("bar{n:02}={n:02}")).collect::<Vec<_>>().join(",");
     let named = |name: &'static str, value: &str| (name, value.to_owned());
-    let state = |value: &str| vec![named("tracestate", value)];
+    let sent = |value: &str| vec![named("tracestate", value)];
     let cases = [
         // names: in any case, but no others
         (vec![named("TraceState", "foo=1")], "foo=1"),
@@ -129,41 +129,41 @@ async fn every_odd_tracestate_of_the_specification_goes_on_whole_or_not_at_all()
         (vec![named("trace-state", "foo=1")], ""),
         (vec![named("trace.state", "foo=1")], ""),
         // empty ones, several
-        (state(""), ""),
-        ([state("foo=1"), state("")].concat(), "foo=1"),
-        ([state(""), state("foo=1")].concat(), "foo=1"),
+        (sent(""), ""),
+        ([sent("foo=1"), sent("")].concat(), "foo=1"),
+        ([sent(""), sent("foo=1")].concat(), "foo=1"),
         (
-            [state("foo=1,bar=2"), state("rojo=1,congo=2"), state("baz=3")].concat(),
+            [sent("foo=1,bar=2"), sent("rojo=1,congo=2"), sent("baz=3")].concat(),
             "foo=1,bar=2,rojo=1,congo=2,baz=3",
         ),
         // one key twice: the latest, which is the first
-        (state("foo=1,foo=1"), "foo=1"),
-        (state("foo=1,foo=2"), "foo=1"),
-        ([state("foo=1"), state("foo=2")].concat(), "foo=1"),
+        (sent("foo=1,foo=1"), "foo=1"),
+        (sent("foo=1,foo=2"), "foo=1"),
+        ([sent("foo=1"), sent("foo=2")].concat(), "foo=1"),
         // white space
-        (state("foo=1 \t , \t bar=2, \t baz=3"), "foo=1,bar=2,baz=3"),
-        (state(" foo=1"), "foo=1"),
-        (state("\tfoo=1\t"), "foo=1"),
-        (state("foo=1, "), "foo=1"),
+        (sent("foo=1 \t , \t bar=2, \t baz=3"), "foo=1,bar=2,baz=3"),
+        (sent(" foo=1"), "foo=1"),
+        (sent("\tfoo=1\t"), "foo=1"),
+        (sent("foo=1, "), "foo=1"),
         // keys
-        (state("foo =1"), ""),
-        (state("FOO=1"), ""),
-        (state("foo.bar=1"), ""),
-        (state("foo@=1,bar=2"), "foo@=1,bar=2"),
-        (state("@foo=1,bar=2"), ""),
-        (state("foo@@bar=1,bar=2"), "foo@@bar=1,bar=2"),
-        (state("foo@bar@baz=1,bar=2"), "foo@bar@baz=1,bar=2"),
-        (state(&format!("foo=1,{key}=1")), &format!("foo=1,{key}=1")),
-        (state(&format!("foo=1,{key}k=1")), ""),
-        (state(&format!("foo=1,{tenant}=1")), &format!("foo=1,{tenant}=1")),
+        (sent("foo =1"), ""),
+        (sent("FOO=1"), ""),
+        (sent("foo.bar=1"), ""),
+        (sent("foo@=1,bar=2"), "foo@=1,bar=2"),
+        (sent("@foo=1,bar=2"), ""),
+        (sent("foo@@bar=1,bar=2"), "foo@@bar=1,bar=2"),
+        (sent("foo@bar@baz=1,bar=2"), "foo@bar@baz=1,bar=2"),
+        (sent(&format!("foo=1,{key}=1")), &format!("foo=1,{key}=1")),
+        (sent(&format!("foo=1,{key}k=1")), ""),
+        (sent(&format!("foo=1,{tenant}=1")), &format!("foo=1,{tenant}=1")),
         // values
-        (state("foo=bar=baz"), ""),
-        (state("foo=,bar=3"), ""),
-        (state(&format!("foo={value}")), &format!("foo={value}")),
-        (state(&format!("foo={value}v")), ""),
+        (sent("foo=bar=baz"), ""),
+        (sent("foo=,bar=3"), ""),
+        (sent(&format!("foo={value}")), &format!("foo={value}")),
+        (sent(&format!("foo={value}v")), ""),
         // members
-        (state(&most(32)), &most(32)),
-        (state(&most(33)), ""),
+        (sent(&most(32)), &most(32)),
+        (sent(&most(33)), ""),
     ];
     for (fields, expected) in &cases {
         let mut fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
