@@ -10,6 +10,7 @@ mod event;
 mod forward;
 mod mes;
 mod otlp;
+pub mod sample;
 mod service;
 mod shop;
 mod span;
@@ -37,6 +38,7 @@ use self::customer::Customer;
 use self::event::Event;
 use self::forward::{Balance, Forward};
 use self::mes::Mes;
+use self::service::ANYWHERE;
 use self::shop::Shop;
 use self::tracer::Tracer;
 pub use self::traces::Summary;
@@ -134,17 +136,18 @@ impl Stage {
         let receiver = Collector { events: events.clone(), forward };
         let (otlp, _) = receiver.start(collector.clone()).await?;
 
-        let (shop_tracer, shop_export) = Tracer::start("shop-api", otlp);
-        let (mes_tracer, mes_export) = Tracer::start("mes-api", otlp);
+        let (shop_tracer, shop_export) = Tracer::start("shop-api", otlp.to_string());
+        let (mes_tracer, mes_export) = Tracer::start("mes-api", otlp.to_string());
         let shop = Arc::new(Shop::default());
         let (shop_address, shop_task) =
-            service::start(Arc::clone(&shop), shop_tracer, services.clone()).await?;
-        let (mes_address, mes_task) = service::start(Arc::new(Mes), mes_tracer, services.clone()).await?;
+            service::start(ANYWHERE, Arc::clone(&shop), shop_tracer, services.clone()).await?;
+        let (mes_address, mes_task) =
+            service::start(ANYWHERE, Arc::new(Mes), mes_tracer, services.clone()).await?;
 
         let settings = settings(shop_address, mes_address, otlp).map_err(DemoError::Settings)?;
         let gateway = Gateway::start(settings, Vec::new()).await.map_err(DemoError::Start)?;
         let public = gateway.listener_address("public").expect("the shipped routes have a public listener");
-        shop.gateway.set(public).expect("set here alone");
+        shop.gateway.set(public.to_string()).expect("set here alone");
 
         Ok(Self {
             customer: Customer::new(public, events, over, options.requests, options.pause),

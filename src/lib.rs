@@ -114,7 +114,7 @@
 //! **Demo.** `demo` runs the real gateway between a `demo::customer` and the services `demo::shop` and
 //! `demo::mes` (`demo::service`, `demo::tracer`), receives spans in `demo::collector` (`demo::otlp`) as `demo::span`s, gathers
 //! them in `demo::traces` and draws them with `demo::tree`; `demo::event` joins its parts, `demo::forward` sends
-//! on to Jaeger, `demo::command` is its command line.
+//! on to Jaeger, `demo::command` is its command line; `demo::sample` plays one part alone, in a container.
 //!
 //! **Lint.** `lint` runs the gateway on a `lint::stage` with an upstream of its own (`lint::origin`), pays
 //! `lint::visit`s by a `lint::client` that carry secrets (`lint::canary`) and have `lint::credentials`, in every

@@ -25,6 +25,12 @@ fn main() -> ExitCode {
             };
             foreground::run(None, "warn", Box::new(work))
         }
+        Command::Sample { part } => {
+            let work = |mut signals: Signals| {
+                demo::sample::sample(part, Box::pin(async move { signals.stop().await }))
+            };
+            foreground::run(Some(1), "warn", Box::new(work))
+        }
         Command::Check(configuration) => check::check(&configuration.config),
         Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Token { command } => token::token(&command),
@@ -65,6 +71,13 @@ enum Command {
     /// after --requests, with a summary: exit code 1 if a request has no trace or a span is missing.
     #[command(verbatim_doc_comment)]
     Demo(demo::command::Arguments),
+    /// One part of the demo alone, for containers: see deploy/compose.yaml
+    #[command(hide = true)]
+    Sample {
+        /// Which part
+        #[command(subcommand)]
+        part: demo::sample::Part,
+    },
     /// Check the configuration and tell every problem at once
     ///
     /// Each with file, line, key and what to write instead. Certificates and keys are loaded as

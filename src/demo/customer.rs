@@ -179,10 +179,11 @@ mod tests {
 
     async fn seen(requests: Option<u64>, stop: CancellationToken) -> Vec<String> {
         let till = Arc::new(Till::default());
-        let (tracer, _) = Tracer::start("till", ([127, 0, 0, 1], 1).into());
+        let (tracer, _) = Tracer::start("till", "127.0.0.1:1".to_owned());
         let serving = CancellationToken::new();
         let _guard = serving.clone().drop_guard();
-        let (address, _) = service::start(Arc::clone(&till), tracer, serving).await.unwrap();
+        let (address, _) =
+            service::start(service::ANYWHERE, Arc::clone(&till), tracer, serving).await.unwrap();
         let (events, mut news) = mpsc::channel(100);
         Customer::new(address, events, stop, requests, Duration::from_millis(1)).run().await;
         let seen = till.0.lock().unwrap().clone();

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,13 +80,14 @@ impl Answer {
     }
 }
 
-/// Serves on a free loopback port until told to stop.
+/// Serves on this address until told to stop.
 pub(super) async fn start<S: Service>(
+    address: SocketAddr,
     service: Arc<S>,
     tracer: Tracer,
     stop: CancellationToken,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
     let serving = service_fn(move |request| exchange(Arc::clone(&service), tracer.clone(), request));
     Ok((address, tokio::spawn(serve(listener, serving, BOUNDS, stop))))
@@ -98,6 +99,9 @@ async fn exchange<S: Service>(
     request: Request<Incoming>,
 ) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
+    if head.uri.path() == HEALTH {
+        return Ok(Response::new(Full::from("ok")));
+    }
     let mut span = tracer.server(&head.headers, head.method.as_str());
     span.set("http.request.method", head.method.as_str().to_owned());
     span.set("url.scheme", "http");
@@ -129,6 +133,10 @@ async fn exchange<S: Service>(
     Ok(response)
 }
 
+/// A free port of the loopback interface.
+pub(super) const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Where a service says that it is there, untraced.
+const HEALTH: &str = "/healthz";
 /// What the clients of a service may take up. Idle connections outlive those of the gateway's pool.
 pub(super) const BOUNDS: Bounds = Bounds {
     connections: 256,

@@ -1,7 +1,6 @@
 //! The embedded Shop: orders are created, read, paid and cancelled; prices come from the MES, through the gateway.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use opentelemetry::trace::SpanKind;
 use serde_json::{Value, json};
+use tokio::net::lookup_host;
 use tokio::time::sleep;
 
 use super::service::{Answer, Break, Call, Service};
@@ -18,8 +18,8 @@ use crate::net::once;
 /// The Shop API.
 #[derive(Debug, Default)]
 pub(super) struct Shop {
-    /// Where the gateway listens, once it does.
-    pub(super) gateway: OnceLock<SocketAddr>,
+    /// Where the gateway listens, once it does: host and port.
+    pub(super) gateway: OnceLock<String>,
     orders: Mutex<Orders>,
 }
 
@@ -91,7 +91,9 @@ impl Shop {
     /// Asks the MES for the order's price, as any client would: through the gateway, under this trace.
     async fn price(&self, call: &Call, id: &str) -> Result<u64, Answer> {
         let unavailable = || Answer::error(StatusCode::BAD_GATEWAY, "no price can be had");
-        let gateway = *self.gateway.get().ok_or_else(unavailable)?;
+        let name = self.gateway.get().ok_or_else(unavailable)?;
+        let found = lookup_host(name).await.ok().and_then(|mut addresses| addresses.next());
+        let gateway = found.ok_or_else(unavailable)?;
         let mut span = call.span.child(SpanKind::Client, "POST /mes/orders/{order_id}/price");
         span.set("http.request.method", "POST");
         span.set("url.template", "/mes/orders/{order_id}/price");
@@ -205,7 +207,7 @@ mod tests {
     use crate::demo::collector::Collector;
     use crate::demo::event::Event;
     use crate::demo::mes::Mes;
-    use crate::demo::service::{self, Answer, Break, Call, Service};
+    use crate::demo::service::{self, ANYWHERE, Answer, Break, Call, Service};
     use crate::demo::span::{Kind, Span};
     use crate::demo::tracer::Tracer;
     use crate::net::once;
@@ -231,16 +233,17 @@ mod tests {
         let (events, news) = mpsc::channel(100);
         let collected = CancellationToken::new();
         let (collector, _) = Collector { events, forward: None }.start(collected.clone()).await.unwrap();
-        let (shop_tracer, shop_export) = Tracer::start("shop-api", collector);
-        let (mes_tracer, mes_export) = Tracer::start("mes-api", collector);
+        let (shop_tracer, shop_export) = Tracer::start("shop-api", collector.to_string());
+        let (mes_tracer, mes_export) = Tracer::start("mes-api", collector.to_string());
         tokio::spawn(async move {
             let _ = tokio::join!(shop_export, mes_export);
             collected.cancel();
         });
-        let mes = service::start(Arc::new(Prefixed(Mes)), mes_tracer, ending.clone()).await.unwrap().0;
+        let mes =
+            service::start(ANYWHERE, Arc::new(Prefixed(Mes)), mes_tracer, ending.clone()).await.unwrap().0;
         let shop = Arc::new(Shop::default());
-        shop.gateway.set(mes).unwrap();
-        let shop = service::start(shop, shop_tracer, ending.clone()).await.unwrap().0;
+        shop.gateway.set(mes.to_string()).unwrap();
+        let shop = service::start(ANYWHERE, shop, shop_tracer, ending.clone()).await.unwrap().0;
         Running { shop, news, stop: ending.drop_guard() }
     }
 

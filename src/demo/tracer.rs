@@ -1,7 +1,7 @@
 //! How an embedded service is traced: by OpenTelemetry's own SDK, as a real one would be. What it makes of the
 //! context that the gateway sends, and what the gateway makes of its, is seen in the demo's trees.
 
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span};
+use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,11 +43,11 @@ pub(super) struct ActiveSpan {
 impl Tracer {
     /// A tracer for this service. The task ends when the tracer, its clones and its spans are gone and the
     /// last span has been sent.
-    pub(super) fn start(service: &'static str, collector: SocketAddr) -> (Self, JoinHandle<()>) {
+    pub(super) fn start(service: &'static str, collector: String) -> (Self, JoinHandle<()>) {
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client { collector, runtime: Handle::current() })
             .with_endpoint(format!("http://{collector}/v1/traces"))
+            .with_http_client(Client { collector: collector.into(), runtime: Handle::current() })
             .with_timeout(TIMEOUT)
             .build()
             .expect("a client is there and the endpoint is a URL");
@@ -137,14 +138,20 @@ impl Drop for ActiveSpan {
 /// Sends exports to the collector. The SDK asks from a thread of its own, which knows no runtime.
 #[derive(Debug)]
 struct Client {
-    collector: SocketAddr,
+    /// Its host and port; the name is looked up anew for each export.
+    collector: Arc<str>,
     runtime: Handle,
 }
 
 #[async_trait]
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        Ok(self.runtime.spawn(once::send(self.collector, request.map(Full::new), TIMEOUT)).await??)
+        let collector = Arc::clone(&self.collector);
+        let export = async move {
+            let address = lookup_host(&*collector).await?.next().ok_or(io::ErrorKind::NotFound)?;
+            once::send(address, request.map(Full::new), TIMEOUT).await
+        };
+        Ok(self.runtime.spawn(export).await??)
     }
 }
 
