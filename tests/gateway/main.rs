@@ -10,6 +10,7 @@ mod clients;
 mod compression;
 mod conservation;
 mod context;
+mod documents;
 mod errors;
 mod forward_auth;
 mod forwarding;
