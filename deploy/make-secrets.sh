@@ -28,7 +28,7 @@ certificate() {
 
 certificate gateway serverAuth "DNS:localhost,DNS:gateway,IP:127.0.0.1"
 for role in developer support; do
-    certificate "$role" clientAuth "URI:urn:tracegate:role:$role"
+    certificate "$role" clientAuth "URI:spiffe://tracegate.example/$role"
     [ -e "$role.p12" ] || openssl pkcs12 -export -in "$role.pem" -inkey "$role-key.pem" -certfile ca.pem \
         -name "tracegate $role" -passout pass:tracegate -out "$role.p12"
 done

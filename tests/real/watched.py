@@ -40,14 +40,17 @@ SHORTER = {"5m": "5s", "10m": "6s", "30m": "8s", "1h": "10s", "2h": "12s", "6h":
 class Service:
     """An origin that does what the path says: /ok, /fail, /reset, /wait, /events; or takes spans. Ill, it says 503."""
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, heard=None):
         service = self
         self.ill = False
+        heard = [] if heard is None else heard
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
+                heard.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                del heard[:-100]
                 if self.path == "/reset":
                     self.close_connection = True
                 elif self.path == "/events":
@@ -182,7 +185,7 @@ class Prometheus(Process):
     scheme: https
     tls_config: {{ ca_file: {CERTIFICATE}, server_name: localhost }}
     static_configs: [{{ targets: ["127.0.0.1:{gateway.admin}"] }}]"""
-        configuration = home / "prometheus.yml"
+        configuration = self.configuration = home / "prometheus.yml"
         configuration.write_text(f"""
 global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }}
 rule_files: [rules.yml]
@@ -461,10 +464,64 @@ rewrite_path = "/ok"
     return "; ".join(told)
 
 
+def the_door_of_the_stage_lets_people_in_by_their_role(stage):
+    """deploy/routes.toml and deploy/make-secrets.sh as containers have them, but for addresses and paths."""
+    home = stage.directory / "door"
+    home.mkdir()
+    run(DEPLOY / "make-secrets.sh", home / "secrets")
+    seen = []
+    service = stage.keep(Service(heard=seen))
+    metrics = free_port()
+    behind = stage.keep(Process("prometheus-door", [
+        "prometheus", "--config.file", stage.prometheus.configuration, "--storage.tsdb.path", home / "data",
+        "--web.listen-address", f"127.0.0.1:{metrics}", "--web.route-prefix=/prometheus",
+        "--web.external-url=https://localhost:8443/prometheus/",
+    ], home))
+    behind.listens(metrics)
+    text = (DEPLOY / "routes.toml").read_text().replace('"/secrets/', f'"{home}/secrets/').replace('"/audit/', f'"{home}/')
+    ports = {name: free_port() for name in ("0.0.0.0:8443", "0.0.0.0:8080", "0.0.0.0:9901", "127.0.0.1:9902")}
+    for name, port in ports.items():
+        text = text.replace(f'"{name}"', f'"127.0.0.1:{port}"')
+    text = text.replace("http://prometheus:9090", f"http://127.0.0.1:{metrics}")
+    text = text.replace("http://jaeger:4317", f"http://127.0.0.1:{free_port()}")
+    text = re.sub(r"http://(shop|mes|jaeger|grafana|kibana):\d+", f"http://127.0.0.1:{service.port}", text)
+    (home / "routes.toml").write_text(text)
+    gateway = stage.keep(Process("gateway-door", [
+        stage.binary, "--config", home / "routes.toml", "--config", home / "secrets" / "tokens.toml"], home))
+    gateway.listens(ports["0.0.0.0:8443"])
+
+    def asked(path, role=None, port="0.0.0.0:8443", **fields):
+        trust = ssl.create_default_context(cafile=home / "secrets" / "ca.pem")
+        if role:
+            trust.load_cert_chain(home / "secrets" / f"{role}.pem", home / "secrets" / f"{role}-key.pem")
+        connection = http.client.HTTPSConnection("localhost", ports[port], timeout=10, context=trust)
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status
+
+    query = "/prometheus/api/v1/query?query=up"
+    for path, expected in [(query, (401, 403, 200)), ("/grafana/ok", (401, 200, 200)), ("/jaeger/ok", (401, 200, 200)),
+                           ("/kibana/ok", (401, 200, 200)), ("/shop/ok", (200, 200, 200)),
+                           ("/mes/orders/o-1/price", (404, 404, 404))]:
+        got = tuple(asked(path, role, x_webauth_user="admin") for role in (None, "support", "developer"))
+        expect(got == expected, f"{path}: nobody, support and developer get {got}, expected {expected}")
+    users = {fields.get("x-webauth-user") for path, fields in seen if path == "/grafana/ok"}
+    expect(users == {"support", "developer"}, f"Grafana is told {users}")
+    expect(not any("x-webauth-user" in fields for path, fields in seen if path == "/ok"), "the Shop is told a user")
+    for name, expected in [("prometheus", (200, 403)), ("support", (403, 200)), ("developer", (200, 200))]:
+        token = (home / "secrets" / f"{name}-token").read_text()
+        got = tuple(asked(path, port="0.0.0.0:9901", authorization=f"Bearer {token}") for path in ("/metrics", "/status"))
+        expect(got == expected, f"{name}: /metrics and /status answer {got}, expected {expected}")
+    return "nobody, support and developer before four tools; Grafana is told the role, whatever a client says"
+
+
 SENTENCES = [
     promtool_lets_every_alert_fire_and_stay_silent,
     prometheus_scrapes_with_a_token_and_not_without,
     every_query_of_the_dashboard_has_something_to_show,
+    the_door_of_the_stage_lets_people_in_by_their_role,
     what_is_provoked_fires_its_own_alert_and_nothing_else,
 ]
 
