@@ -84,6 +84,7 @@ class Service:
         self.over = threading.Event()
         self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # connections that the gateway or a client has broken off
         self.port = self.http.server_port
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
