@@ -74,9 +74,9 @@ pub fn sample(part: Part, stop: LocalBoxFuture<'static, ()>) -> LocalBoxFuture<'
 async fn play(part: Part, stop: impl Future<Output = ()>) -> io::Result<()> {
     match part {
         Part::Shop { place, gateway } => {
-            let shop = Shop::default();
-            shop.gateway.set(gateway).expect("set here alone");
-            serve(place, "shop-api", shop, stop).await
+            let service = Shop::default();
+            service.gateway.set(gateway).expect("set here alone");
+            serve(place, "shop-api", service, stop).await
         }
         Part::Mes { place } => serve(place, "mes-api", Mes, stop).await,
         Part::Customer { gateway, rate } => {
