@@ -25,14 +25,14 @@ fn main() -> ExitCode {
             };
             foreground::run(None, "warn", Box::new(work))
         }
+        Command::Check(configuration) => check::check(&configuration.config),
+        Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Sample { part } => {
             let work = |mut signals: Signals| {
                 demo::sample::sample(part, Box::pin(async move { signals.stop().await }))
             };
             foreground::run(Some(1), "warn", Box::new(work))
         }
-        Command::Check(configuration) => check::check(&configuration.config),
-        Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Token { command } => token::token(&command),
         Command::Healthcheck(options) => healthcheck::healthcheck(&options),
     }
