@@ -128,7 +128,7 @@ fn tokens() -> String {
 fn scalar(yaml: &str, key: &str) -> String {
     let behind = &yaml[yaml.find(key).unwrap() + key.len() + 1..];
     let inside = behind.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
-    inside.map(|line| format!("{}\n", line.get(4..).unwrap_or_default())).collect()
+    inside.map(|line| line.get(4..).unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 fn blocks(page: &str) -> Vec<Block> {
