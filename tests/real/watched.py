@@ -257,6 +257,14 @@ outliers = {{ ejection = "1s" }}
 endpoints = ["http://127.0.0.1:{free_port()}"]
 health = {{ path = "/ok", interval = "500ms", fall = 1 }}
 
+[upstreams.certified]
+endpoints = ["https://127.0.0.1:1"]
+tls = {{ ca_file = "{CERTIFICATE}", certificate_file = "{CERTIFICATE}", key_file = "{KEY}" }}
+
+[routes.certified]
+match = {{ path = "/certified" }}
+upstream = "certified"
+
 [upstreams.narrow]
 endpoints = ["http://127.0.0.1:{self.well.port}"]
 breaker.requests = 1
