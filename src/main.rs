@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Command::Check(configuration) => check::check(&configuration.config),
         Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Sample { part } => {
-            let work = |mut signals: Signals| {
+            let work = |mut signals: Signals, _| {
                 demo::sample::sample(part, Box::pin(async move { signals.stop().await }))
             };
             foreground::run(Some(1), "warn", Box::new(work))
