@@ -3,7 +3,7 @@
 //! The order matters. Fields of the client's connection are stripped first and trace context is injected
 //! last, so that a client cannot cut the trace with `Connection: traceparent`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use http_body::Body as _;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -32,6 +31,9 @@ use crate::upstream::InFlight;
 
 /// How many fields a request gets on its way to an upstream, so that its header grows at most once.
 const ADDED_FIELDS: usize = 8;
+
+/// From so many requests in flight to one endpoint on, writing waits for company; with fewer there is seldom any.
+const COMPANY: usize = 8;
 
 /// How much of an answer that nobody gets is read, so that its connection can be used again.
 const DISCARDED: usize = 64 << 10;
@@ -78,7 +80,9 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
         let is_elsewhere = returning.endpoint.is_some_and(|endpoint| endpoint != picked.index);
         request.handle.sticky(if is_elsewhere { Sticky::MovedUnusable } else { returning.went });
     }
+    await_company(&picked.in_flight).await;
     let tried = try_once(&plan, &mut request, asked, picked, false).await;
+    await_company(&tried.picked.in_flight).await;
     if let Some(rule) = &plan.retry {
         if let Some(budget) = plan.upstream.budget() {
             budget.request(tried.attempt.started());
@@ -89,6 +93,14 @@ async fn forward(plan: Arc<Plan>, mut request: Request) -> Result<Response, Fail
         }
     }
     finish(&plan, &request, asked, tried)
+}
+
+/// Where many exchanges are under way, those that are ready come as far as this before any of them writes: what wakes
+/// the process at the other end for one wakes it for all. (Woken for each, it cost an eighth of the gateway's time.)
+async fn await_company(in_flight: &InFlight) {
+    if in_flight.count() >= COMPANY {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Tries until it succeeds, or until the rule has had enough. What came last is what the client gets.
@@ -230,10 +242,10 @@ async fn give_up(tried: Tried, until: Instant) {
 }
 
 /// Reads what is left of an answer until then, so that its connection can be used again.
-async fn discard(mut body: Incoming, mut attempt: Attempt, lease: Lease, until: Instant) {
+async fn discard(mut body: Incoming, mut attempt: Attempt, mut lease: Lease, until: Instant) {
     let mut read = 0;
     while read < DISCARDED {
-        match timeout_at(until, body.frame()).await {
+        match timeout_at(until, poll_fn(|cx| lease.poll_frame(&mut body, cx))).await {
             Ok(None) => return lease.give_back(attempt.complete()),
             Ok(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, bytes::Bytes::len);

@@ -1,15 +1,21 @@
 //! One endpoint's connections: kept, lent, counted and capped.
 //!
 //! The pool holds hyper's senders itself: it knows what was sent, gets back what was not, and never sends
-//! anything twice. An HTTP/1.1 connection is lent to one request at a time; an HTTP/2 connection is shared.
+//! anything twice. An HTTP/1.1 connection is lent to one request at a time, whose task drives it meanwhile: a task of
+//! its own would be woken three times a request. An HTTP/2 connection is shared, and has a task.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::Either;
+use http::StatusCode;
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -84,17 +90,71 @@ impl Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     headroom: Headroom,
-    _driven: Driven,
-    _counted: Option<Counted>,
+    driven: Driven,
 }
 
-/// An HTTP/1.1 connection's task. It ends with this: what an early answer left of a request is not sent any more.
-#[derive(Debug)]
-struct Driven(AbortHandle);
+/// Who drives an HTTP/1.1 connection. It ends with this: what an early answer left of a request is not sent any more.
+enum Driven {
+    /// Whoever waits for something that comes over it; nobody while it is kept.
+    Here(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// A task of its own.
+    Apart { _task: Task },
+    /// It is over.
+    Over,
+}
 
-impl Drop for Driven {
+impl fmt::Debug for Driven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Here(_) => "Here",
+            Self::Apart { .. } => "Apart",
+            Self::Over => "Over",
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+impl Http1 {
+    /// Lets the connection go on, if that is the caller's to do.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Driven::Here(here) = &mut self.driven
+            && here.as_mut().poll(cx).is_ready()
+        {
+            self.driven = Driven::Over;
+        }
+    }
+
+    /// Lets it go on by itself from now on.
+    fn set_apart(&mut self) {
+        match std::mem::replace(&mut self.driven, Driven::Over) {
+            Driven::Here(here) => {
+                self.driven = Driven::Apart { _task: Task(tokio::spawn(here).abort_handle()) }
+            }
+            driven => self.driven = driven,
+        }
+    }
+
+    /// Can be used now.
+    async fn ready(&mut self) -> hyper::Result<()> {
+        poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await
+    }
+
+    /// Whether it is over, as far as can be seen without waiting.
+    fn is_closed(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.sender.is_closed()
     }
 }
 
@@ -227,7 +287,7 @@ impl Pool {
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        idle.retain(|kept| self.is_usable(kept, now));
+        idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
         drop(idle);
         if let Ok(mut shared) = self.shared.try_lock() {
             // one without requests is enough
@@ -257,7 +317,7 @@ impl Pool {
     /// A kept connection that can be used at once, else the last one given back once it can be.
     async fn kept(&self) -> Option<(Sender, ConnectionFacts)> {
         while let Some(mut kept) = self.take() {
-            if kept.connection.sender.ready().await.is_ok() {
+            if kept.connection.ready().await.is_ok() {
                 return Some(kept.reused());
             }
         }
@@ -279,7 +339,7 @@ impl Pool {
             return Some(ready);
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| self.is_usable(kept, now));
+        idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
         idle.pop()
     }
 
@@ -316,8 +376,8 @@ impl Pool {
             .max_header_size(self.header_bytes)
             .handshake(TokioIo::new(Bounded::new(connected.stream, headroom.clone())));
         let (sender, connection) = handshake.await.map_err(broken)?;
-        let driven = Driven(self.drive(connection.with_upgrades(), None));
-        let connection = Http1 { sender, headroom, _driven: driven, _counted: counted };
+        let driven = Box::pin(self.driven(connection.with_upgrades(), counted));
+        let connection = Http1 { sender, headroom, driven: Driven::Here(driven) };
         Ok((Sender::Http1(connection), connected.facts))
     }
 
@@ -381,24 +441,24 @@ impl Pool {
             stated.store(connection.current_max_send_streams().clamp(1, ours), Ordering::Relaxed);
             end
         });
-        self.drive(driven, counted);
+        // for as long as the pool or an exchange holds a sender
+        tokio::spawn(self.driven(driven, counted));
         Ok(Http2 { sender, uses: Arc::default(), most })
     }
 
-    /// Runs a connection for as long as the pool or an exchange holds its sender.
-    fn drive(
+    /// A connection on its way, counted until it is over.
+    fn driven(
         &self,
         connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
         counted: Option<Counted>,
-    ) -> AbortHandle {
+    ) -> impl Future<Output = ()> + Send + 'static {
         let open = self.metrics.endpoint_connection(&self.endpoint.labels);
-        tokio::spawn(async move {
+        async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }
             drop((open, counted));
-        })
-        .abort_handle()
+        }
     }
 }
 
@@ -425,31 +485,92 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// The body of an answer, which comes by being asked for.
+#[derive(Debug)]
+pub struct Coming<'a> {
+    lease: &'a mut Lease,
+    answer: Incoming,
+}
+
+impl http_body::Body for Coming<'_> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        this.lease.poll_frame(&mut this.answer, cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
+    }
+}
+
 impl Lease {
     /// How the connection came to be.
     pub fn facts(&self) -> ConnectionFacts {
         self.facts
     }
 
-    /// Sends a request. What was not sent, because the connection had been closed meanwhile, comes back.
+    /// Sends a request and waits for the answer's head. What was not sent, because the connection had been closed
+    /// meanwhile, comes back.
     pub fn send(
         &mut self,
         request: http::Request<RequestBody>,
-    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>>> + use<>
+    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<http::Request<RequestBody>>>>
     {
-        self.request = Some(Wanted::new(request.body().progress()));
+        let request_body = &*self.request.insert(Wanted::new(request.body().progress()));
         match &mut self.sender {
-            Sender::Http1(Http1 { sender, headroom, .. }) => {
-                headroom.await_head(self.pool.header_bytes + INFORMATIONAL_BYTES);
-                let (sent, headroom) = (sender.try_send_request(request), headroom.clone());
+            Sender::Http1(connection) => {
+                connection.headroom.await_head(self.pool.header_bytes + INFORMATIONAL_BYTES);
+                let sent = connection.sender.try_send_request(request);
                 Either::Left(async move {
-                    let answer = sent.await;
-                    headroom.head_came();
+                    let mut sent = pin!(sent);
+                    let answer = poll_fn(|cx| {
+                        connection.drive(cx);
+                        sent.as_mut().poll(cx)
+                    })
+                    .await;
+                    connection.headroom.head_came();
+                    let switches =
+                        |answer: &http::Response<_>| answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    // the rest of a request, or a tunnel, goes on whether or not somebody wants the answer's body now
+                    if answer.as_ref().is_ok_and(switches) || !request_body.is_sent() {
+                        connection.set_apart();
+                    }
                     answer
                 })
             }
             Sender::Http2(stream) => Either::Right(stream.sender.try_send_request(request)),
         }
+    }
+
+    /// What comes next of the body of the answer that came over this connection.
+    pub fn poll_frame(
+        &mut self,
+        answer: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let come = Pin::new(&mut *answer).poll_frame(cx);
+        match &mut self.sender {
+            Sender::Http1(connection) if come.is_pending() => {
+                connection.drive(cx);
+                Pin::new(answer).poll_frame(cx)
+            }
+            _ => come,
+        }
+    }
+
+    /// The body of the answer that came over this connection, for who reads it whole.
+    pub fn body(&mut self, answer: Incoming) -> Coming<'_> {
+        Coming { lease: self, answer }
     }
 
     /// Counts an open connection: one that has become a tunnel is no longer counted by its task.
@@ -459,9 +580,13 @@ impl Lease {
 
     /// Gives the connection back after the answer's last byte, now. It is kept if the request had been sent whole.
     pub fn give_back(self, now: Instant) {
-        let Sender::Http1(connection) = self.sender else { return };
+        let Sender::Http1(mut connection) = self.sender else { return };
         let sent = self.request.as_ref().is_none_or(Wanted::is_sent);
         if sent && !connection.sender.is_closed() {
+            if !connection.sender.is_ready() {
+                // the request's last bytes are still on their way
+                connection.set_apart();
+            }
             let kept = Idle { connection, facts: self.facts, since: now };
             let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if !self.pool.retired.load(Ordering::Relaxed) {

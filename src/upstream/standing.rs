@@ -447,6 +447,11 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// How many requests are in flight to the endpoint, this one included.
+    pub fn count(&self) -> usize {
+        self.standings.endpoints[self.index].endpoint.counts.in_flight.load(Ordering::Relaxed)
+    }
+
     /// The endpoint did what was asked of it.
     pub fn succeeded(&mut self) {
         if self.standings.rules.outliers.is_some() && !std::mem::replace(&mut self.told, true) {

@@ -25,7 +25,7 @@ use crate::http::exchange::{Response as Answer, Routed};
 use crate::http::forward::X_REQUEST_ID;
 use crate::http::headers::{self, Fields};
 use crate::http::identity::{self, Identity};
-use crate::http::pool::{Lease, Pool};
+use crate::http::pool::{Coming, Lease, Pool};
 use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::questions::QuestionSeries;
 use crate::telemetry::trouble::Trouble;
@@ -293,7 +293,7 @@ impl Asking {
     async fn take(
         &self,
         answer: Response<Incoming>,
-        lease: Lease,
+        mut lease: Lease,
         mut attempt: Attempt,
         until: Until,
     ) -> Said {
@@ -301,7 +301,8 @@ impl Asking {
         let refused = !head.status.is_success() && !head.status.is_server_error();
         let within = if refused { until.at } else { until.at.min(Instant::now() + DRAIN_TIME) };
         let most = if refused { self.settings.body_bytes } else { DRAINED };
-        let body = match timeout_at(within, read(incoming, most)).await {
+        let read = timeout_at(within, read(lease.body(incoming), most)).await;
+        let body = match read {
             Ok(Ok(body)) => {
                 attempt.response_bytes(body.len());
                 lease.give_back(attempt.complete());
@@ -404,7 +405,7 @@ enum Unread {
     Broken(Failure),
 }
 
-async fn read(incoming: Incoming, most: usize) -> Result<Bytes, Unread> {
+async fn read(incoming: Coming<'_>, most: usize) -> Result<Bytes, Unread> {
     if incoming.is_end_stream() {
         return Ok(Bytes::new());
     }

@@ -207,7 +207,12 @@ impl http_body::Body for UpstreamBody {
         {
             return self.too_long(cx);
         }
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let this = &mut *self;
+        let came = match &mut this.lease {
+            Some(lease) => lease.poll_frame(&mut this.incoming, cx),
+            None => Pin::new(&mut this.incoming).poll_frame(cx),
+        };
+        let frame = match came {
             Poll::Pending if self.is_stalled(cx) => {
                 let mut failure = Failure::new(Reason::StreamIdleTimeout);
                 if self.stall.is_in_drops() {
