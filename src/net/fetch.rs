@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, HOST, USER_AGENT};
+use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +25,18 @@ pub struct Page {
     name: Name,
     port: u16,
     tls: Option<ClientTls>,
+    authorization: Option<HeaderValue>,
+}
+
+/// A page whose body is still to come. Dropped, it closes the connection.
+#[derive(Debug)]
+pub struct Coming {
+    /// The answer's head.
+    pub head: Parts,
+    /// The answer's body.
+    pub body: Incoming,
+    _sender: SendRequest<Empty<Bytes>>,
+    _driven: AbortOnDropHandle<hyper::Result<()>>,
 }
 
 impl Page {
@@ -37,7 +51,14 @@ impl Page {
             name: resolver.name(host.trim_matches(['[', ']'])),
             port,
             tls,
+            authorization: None,
         }
+    }
+
+    /// The same page, asked for with this in `Authorization`.
+    #[must_use]
+    pub fn with_authorization(self, authorization: HeaderValue) -> Self {
+        Self { authorization: Some(authorization), ..self }
     }
 
     /// Fetches it within this time, if it has at most so many bytes. The error is a sentence for the operator.
@@ -47,7 +68,21 @@ impl Page {
         fetched.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
     }
 
+    /// Asks for it and waits this long for the head; the body takes the time it takes. The error is a sentence for
+    /// the operator.
+    pub async fn open(&self, within: Duration) -> Result<Coming, String> {
+        let deadline = Instant::now() + within;
+        let opened = timeout_at(deadline, self.begin(deadline)).await;
+        opened.unwrap_or_else(|_| Err(format!("no answer within {within:?}")))
+    }
+
     async fn exchange(&self, most: usize, deadline: Instant) -> Result<Response<Bytes>, String> {
+        let Coming { head, body, _sender, _driven } = self.begin(deadline).await?;
+        let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?;
+        Ok(Response::from_parts(head, body.to_bytes()))
+    }
+
+    async fn begin(&self, deadline: Instant) -> Result<Coming, String> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let told = |failure: crate::failure::Failure| {
             let source = std::error::Error::source(&failure).map(|source| format!(": {source}"));
@@ -65,15 +100,17 @@ impl Page {
         };
         let broken = |error: hyper::Error| error.to_string();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let _driven = AbortOnDropHandle::new(tokio::spawn(connection));
-        let request = Request::get(Uri::from(self.target.clone()))
+        let driven = AbortOnDropHandle::new(tokio::spawn(connection));
+        let mut request = Request::get(Uri::from(self.target.clone()))
             .header(HOST, &self.host)
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("tracegate/", env!("CARGO_PKG_VERSION")))
             .body(Empty::<Bytes>::new())
             .expect("a target and plain fields");
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
         let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-        let body = Limited::new(body, most).collect().await.map_err(|error| error.to_string())?;
-        Ok(Response::from_parts(head, body.to_bytes()))
+        Ok(Coming { head, body, _sender: sender, _driven: driven })
     }
 }
