@@ -1,4 +1,4 @@
-//! The commands of the binary, but for the demo: run, check, healthcheck, token, and what those in the foreground share.
+//! The commands of the binary, but for the demo: run, check, top, healthcheck, token, and what those in the foreground share.
 
 pub mod check;
 pub mod foreground;
@@ -7,3 +7,4 @@ pub mod run;
 mod runtime;
 pub mod signals;
 pub mod token;
+pub mod top;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tracegate::commands::signals::Signals;
-use tracegate::commands::{check, foreground, healthcheck, run, token};
+use tracegate::commands::{check, foreground, healthcheck, run, token, top};
 use tracegate::{demo, lint};
 
 /// Half the instructions of the system's allocator, and no growth by arenas of many threads.
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
             };
             foreground::run(Some(1), "warn", Box::new(work))
         }
+        Command::Top(options) => top::top(&options),
         Command::Token { command } => token::token(&command),
         Command::Healthcheck(options) => healthcheck::healthcheck(&options),
     }
@@ -92,6 +93,14 @@ enum Command {
     /// for them, in whatever encoding. Exit code 1 if one came out: signal, field and place are told.
     #[command(verbatim_doc_comment)]
     LintTelemetry(Configuration),
+    /// Look at a running gateway: its routes, upstreams, traces and telemetry, live
+    ///
+    /// The live page of the admin address for a terminal: the route in trouble first, with the reason and where
+    /// its time goes; endpoints and breakers; traces as they come, each with its attempts; whether telemetry
+    /// adds up. `?` tells the keys. A token comes from --token-file or the variable `TRACEGATE_TOKEN`, never from
+    /// the command line. With --once, or where standard output is no terminal, everything is printed once.
+    #[command(verbatim_doc_comment)]
+    Top(top::Options),
     /// Tokens for the admin address
     Token {
         /// What to do
@@ -132,11 +141,13 @@ Examples:
   tracegate --config base.toml --config site.toml    the second file wins
   TRACEGATE_LISTENERS__PUBLIC__ADDRESS=127.0.0.1:8081 tracegate
   tracegate check --config routes.toml
+  tracegate top                                      look at the gateway that runs here
 
 Environment:
   TRACEGATE_SECTION__KEY    overrides a key of the configuration
   OTEL_*                    OpenTelemetry's standard variables, where the configuration is silent
   TOKIO_WORKER_THREADS      worker threads, where the key `workers` is silent
+  TRACEGATE_TOKEN           the token with which `top` asks the admin address
   RUST_LOG                  which diagnostics are told
 
 Exit codes:
@@ -183,7 +194,7 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
         }
         let help = whole.render_long_help().to_string();
-        for part in ["demo", "check", "healthcheck", "Exit codes:", "78", "--config"] {
+        for part in ["demo", "check", "top", "healthcheck", "Exit codes:", "78", "--config"] {
             assert!(help.contains(part), "{part}");
         }
     }

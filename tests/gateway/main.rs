@@ -44,6 +44,7 @@ mod structure;
 mod support;
 mod timing;
 mod tls;
+mod top;
 mod tracing;
 mod upstreams;
 mod websocket;
