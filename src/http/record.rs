@@ -239,6 +239,8 @@ pub(super) struct Recorded {
     complete: bool,
     /// What has come of the body and is still to be handed out.
     rest: Bytes,
+    /// What the body broke with.
+    broken: Option<BodyError>,
 }
 
 impl RecordedBody {
@@ -246,7 +248,8 @@ impl RecordedBody {
         if let Some(ends) = body.ends() {
             activity.end_by(ends);
         }
-        let mut recorded = Recorded { body, operation, activity, complete: false, rest: Bytes::new() };
+        let mut recorded =
+            Recorded { body, operation, activity, complete: false, rest: Bytes::new(), broken: None };
         if recorded.is_end_stream() {
             recorded.end();
         }
@@ -303,6 +306,9 @@ impl Recorded {
         if let Some(taking) = &self.activity.taking {
             taking.asks();
         }
+        if let Some(error) = self.broken {
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = if self.rest.is_empty() {
             ready!(Pin::new(&mut self.body).poll_frame(cx))
         } else {
@@ -321,7 +327,14 @@ impl Recorded {
                     self.end();
                 }
             }
-            Some(Err(error)) => self.operation.handle().fail(&(*error).into()),
+            Some(Err(error)) => {
+                self.operation.handle().fail(&(*error).into());
+                // it breaks at the next poll: what came before is written meanwhile, the head above all, which hyper
+                // would otherwise drop unwritten
+                self.broken = Some(*error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         Poll::Ready(frame)
     }

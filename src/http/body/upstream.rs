@@ -32,7 +32,6 @@ pub struct UpstreamBody {
     handle: Handle,
     attempt: Option<Attempt>,
     lease: Option<Lease>,
-    broken: Option<BodyError>,
     /// When the exchange is over, if it has to be.
     ends: Option<Pin<Box<Sleep>>>,
     call: Option<Box<Called>>,
@@ -63,9 +62,8 @@ impl UpstreamBody {
     ) -> Self {
         let (attempt, lease) = (Some(attempt), Some(lease));
         let stall = Stall::at(pace);
-        let (broken, ends, call, removal) = (None, None, None, Watched::new(removal));
-        let mut body =
-            Self { incoming, stall, handle, attempt, lease, broken, ends, call, removal, in_flight };
+        let (ends, call, removal) = (None, None, Watched::new(removal));
+        let mut body = Self { incoming, stall, handle, attempt, lease, ends, call, removal, in_flight };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -138,21 +136,21 @@ impl UpstreamBody {
     }
 
     /// The route has been removed, and the grace is over.
-    fn removed(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn removed(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let failure = Failure::from(Reason::RouteRemoved);
         if self.call.is_some() {
             return Poll::Ready(Some(Ok(self.end_call(&failure))));
         }
-        self.broken(&failure, cx)
+        self.broken(&failure)
     }
 
     /// The time for the whole exchange is over.
-    fn too_long(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn too_long(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let failure = Failure::new(Reason::UpstreamTimeout).detail(Detail::Total);
         if self.call.is_some() {
             return Poll::Ready(Some(Ok(self.end_call(&failure))));
         }
-        self.broken(&failure, cx)
+        self.broken(&failure)
     }
 
     fn is_over(&self) -> bool {
@@ -166,22 +164,15 @@ impl UpstreamBody {
         }
     }
 
-    /// The body breaks at the next poll: what came before it is written to the client meanwhile, the head
-    /// above all, which hyper would otherwise drop unwritten.
-    fn broken(
-        &mut self,
-        failure: &Failure,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// The body breaks here.
+    fn broken(&mut self, failure: &Failure) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.handle.fail(failure);
         self.in_flight.failed(failure);
         if let Some(mut attempt) = self.attempt.take() {
             attempt.fail(failure);
         }
         self.lease = None;
-        self.broken = Some(failure.into());
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Some(Err(failure.into())))
     }
 }
 
@@ -193,19 +184,16 @@ impl http_body::Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(error) = self.broken {
-            return Poll::Ready(Some(Err(error)));
-        }
         if self.is_over() {
             return Poll::Ready(None);
         }
         if self.removal.is_over() {
-            return self.removed(cx);
+            return self.removed();
         }
         if let Some(ends) = &mut self.ends
             && ends.as_mut().poll(cx).is_ready()
         {
-            return self.too_long(cx);
+            return self.too_long();
         }
         let this = &mut *self;
         let came = match &mut this.lease {
@@ -218,10 +206,10 @@ impl http_body::Body for UpstreamBody {
                 if self.stall.is_in_drops() {
                     failure = failure.detail(Detail::SlowBody);
                 }
-                return self.broken(&failure, cx);
+                return self.broken(&failure);
             }
             Poll::Pending if self.stall.is_long() && self.removal.poll_over(cx) => {
-                return self.removed(cx);
+                return self.removed();
             }
             Poll::Pending => return self.poll_deadline(cx).map(|trailers| Some(Ok(trailers))),
             Poll::Ready(frame) => frame,
@@ -251,7 +239,7 @@ impl http_body::Body for UpstreamBody {
                 // a stated failure of the request's body (too large, too slow) is the cause, not the effect
                 let failure =
                     Failure::from(self.handle.failure().unwrap_or((Reason::UpstreamTruncated, None)));
-                self.broken(&failure.because(error), cx)
+                self.broken(&failure.because(error))
             }
         }
     }
