@@ -123,7 +123,7 @@ pub fn proxy(input: &[u8]) {
     } else {
         let told = usize::from(u16::from_be_bytes([input[14], input[15]]));
         assert!(length == of_two && length == 16 + told, "{input:?}");
-        assert_eq!(client.is_none(), input[12] % 16 == 0, "{input:?}");
+        assert_eq!(client.is_none(), input[12].is_multiple_of(16), "{input:?}");
     }
 }
 
