@@ -6,6 +6,7 @@ pub mod file;
 pub mod kept;
 pub mod last_good;
 pub mod overrides;
+pub mod reach;
 pub mod reload;
 mod restart;
 pub mod settings;

@@ -9,7 +9,7 @@
 //! others where [`retry`] says so. Each `attempt` injects [`context`] ([`headers`], [`expect`]) and sends over the
 //! endpoint's [`pool`], within the time of [`timers`] and the [`headroom`] of a connection; what the [`probe`] asks beside
 //! all that is no request. Or the route [`respond`]s itself. What a route changes of what passes is its [`shaping`],
-//! with [`pattern`]s for texts and [`compression`] for bodies; [`maintenance`] puts it out of service. The answer comes back through the same
+//! which [`explain`] tells before anything is sent, with [`pattern`]s for texts and [`compression`] for bodies; [`maintenance`] puts it out of service. The answer comes back through the same
 //! stages, its [`body`] last; a call of [`grpc`] is judged by its trailers. Where both sides agree on an [`upgrade`], the connection becomes a [`tunnel`].
 
 pub mod accept;
@@ -22,6 +22,7 @@ pub mod cors;
 pub mod dispatch;
 pub mod exchange;
 pub mod expect;
+pub mod explain;
 pub mod face;
 pub mod file;
 pub mod forward;

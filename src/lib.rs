@@ -9,13 +9,18 @@
 //!
 //! In the order in which a request meets the files; each stands here once.
 //!
-//! **Start.** `main` reads the command line. `commands` has `commands::run`, `commands::check` and
-//! `commands::healthcheck`, and `commands::token`; what goes on until a signal ends it shares `commands::foreground`, with its
+//! **Start.** `main` reads the command line. `commands` has `commands::run`, `commands::check` (problems
+//! by `commands::report`, values by `commands::toml`, who can be reached by `commands::connect`), `commands::explain`
+//! (`commands::explain::answer` of a request, `commands::explain::reasons`), `commands::schema`, `commands::reference`,
+//! `commands::completions`, `commands::healthcheck` and `commands::token`; what goes on until a signal ends it shares `commands::foreground`, with its
 //! threads (`commands::runtime`) and signals (`commands::signals`).
 //!
 //! **Configuration.** `gateway::file` checks what `gateway::file::source` gathers: each file
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`), its
-//! old names brought up to date by `gateway::file::renamed`, is a layer (`gateway::file::layer`), `gateway::file::merge` puts one over the other, and
+//! old names brought up to date by `gateway::file::renamed`, is a layer (`gateway::file::layer`),
+//! `gateway::file::merge` puts one over the other,
+//! `gateway::file::effective` tells what is in force and where it was written, `gateway::file::schema` what may be,
+//! and
 //! `gateway::file::tree` reads the shapes over the merged values. The shapes live with their components:
 //! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which
 //! has `http::file::fields`, `http::file::cors`, `http::file::compression` and `http::file::answers`, `http::file::ties` and
@@ -32,7 +37,7 @@
 //! `gateway::kept`, keeps what was good as the `gateway::last_good`, tells the `gateway::difference`, and names
 //! what waits for a `gateway::restart`; until then `gateway::overrides` may hold; what people see of it is
 //! `gateway::shown`; files are watched by
-//! `net::watch`.
+//! `net::watch`. `gateway::reach` tries who can be reached.
 //!
 //! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps
 //! `listener::inherited`, asks a trusted `listener::proxy` who the client is, counts it `listener::per_client`, where configured makes a `listener::tls::handshake` as `listener::tls` and
@@ -46,7 +51,7 @@
 //! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2,
 //! `http::retirement` of old connections, and `http::refuse` for heads that
 //! cannot be read), `http::record`, `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes`
-//! (by `http::shape`), the `http::route`, which an `http::split` may draw an upstream for or an `http::sticky` cookie bring back to an endpoint, its `http::policy` layers `http::policy::compression` (of `http::compression`), `http::policy::attributes`,
+//! (by `http::shape`), which `http::explain` asks beforehand, the `http::route`, which an `http::split` may draw an upstream for or an `http::sticky` cookie bring back to an endpoint, its `http::policy` layers `http::policy::compression` (of `http::compression`), `http::policy::attributes`,
 //! `http::policy::preflight` (by its `http::cors`), `http::policy::maintenance` (of `http::maintenance`),
 //! `http::policy::https`, `http::policy::addresses`, `http::policy::auth`, `http::policy::rate_limit` by the `http::rate_limit`s it names (as written in
 //! `http::rate_limit::file`; each an `http::rate_limit::bucket` a client in its own `http::rate_limit::table` or a shared
@@ -90,7 +95,7 @@
 //! `telemetry::recent::rings`, to be found by a `telemetry::recent::filter`, and tells where the time went by
 //! `telemetry::recent::phase`;
 //! `telemetry::spans`, which has a `telemetry::spans::delivery` to each receiver, where
-//! `telemetry::spans::export` sends what `telemetry::spans::assemble` makes of records, each a
+//! `telemetry::spans::export` (`telemetry::spans::attributes` lists what they say) sends what `telemetry::spans::assemble` makes of records, each a
 //! `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client`:
 //! `telemetry::receivers::otlp` writes spans (`telemetry::receivers::otlp::encode`,
 //! `telemetry::receivers::otlp::protobuf`) and metrics (`telemetry::receivers::otlp::metrics`, at the interval of

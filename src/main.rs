@@ -5,9 +5,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tracegate::commands::signals::Signals;
-use tracegate::commands::{check, foreground, healthcheck, run, token, top};
+use tracegate::commands::{
+    check, completions, explain, foreground, healthcheck, reference, run, schema, token, top,
+};
 use tracegate::{demo, lint};
 
 /// Half the instructions of the system's allocator, and no growth by arenas of many threads.
@@ -25,7 +27,11 @@ fn main() -> ExitCode {
             };
             foreground::run(None, "warn", Box::new(work))
         }
-        Command::Check(configuration) => check::check(&configuration.config),
+        Command::Check(options) => check::check(&options),
+        Command::Explain(options) => explain::explain(&options),
+        Command::Schema => schema::print(),
+        Command::Reference(options) => reference::print(&options),
+        Command::Completions(options) => completions::completions(&options, CommandLine::command()),
         Command::LintTelemetry(configuration) => lint::command::lint(&configuration.config),
         Command::Sample { part } => {
             let work = |mut signals: Signals, _| {
@@ -60,9 +66,11 @@ enum Command {
     ///
     /// SIGTERM or SIGINT: /readyz turns 503, connections are asked to close, requests in flight
     /// finish, telemetry is flushed; a second signal ends it at once. SIGHUP reads the configuration
-    /// again, which also happens when one of its files changes. SIGUSR1 reopens the access log's file. Diagnostics go to standard error, the access log to standard output or the
-    /// configured file.
-    #[command(verbatim_doc_comment)]
+    /// again, which also happens when one of its files changes. SIGUSR1 reopens the access log's
+    /// file. Diagnostics go to standard error, the access log to standard output or the configured
+    /// file. Soon after the start one line for each upstream tells how many of its endpoints take
+    /// connections.
+    #[command(verbatim_doc_comment, after_long_help = RUN_HELP)]
     Run(Run),
     /// See it at work: embedded services, traffic, and each trace as a tree
     ///
@@ -82,9 +90,26 @@ enum Command {
     /// Check the configuration and tell every problem at once
     ///
     /// Each with file, line, key and what to write instead. Certificates and keys are loaded as
-    /// `run` loads them. Exit code 78 if there is a problem.
-    #[command(verbatim_doc_comment)]
-    Check(Configuration),
+    /// `run` loads them, unless --without-secrets says that they need not be there.
+    #[command(verbatim_doc_comment, after_long_help = CHECK_HELP)]
+    Check(check::Options),
+    /// Explain what becomes of a request, or what a reason means
+    ///
+    /// Of a URL as pasted: the route that it gets and why not the others, what normalisation does to
+    /// its path, the policies in order, timeouts, retries, the upstream; whether its trace is sampled,
+    /// what is exported of it attribute by attribute, and what is redacted. Nothing is sent.
+    /// Of a reason: what it means, whose fault it is, what usually leads to it, and what to ask
+    /// Prometheus, Jaeger and the access log.
+    #[command(verbatim_doc_comment, after_long_help = EXPLAIN_HELP)]
+    Explain(explain::Options),
+    /// Print the JSON Schema of routes.toml, for editors
+    ///
+    /// With it, editors complete keys and show what they mean (taplo, Even Better TOML).
+    #[command(verbatim_doc_comment, after_long_help = SCHEMA_HELP)]
+    Schema,
+    /// Print a page of the reference as Markdown
+    #[command(hide = true)]
+    Reference(reference::Options),
     /// Send secrets through every route and look for them in the telemetry
     ///
     /// Starts the configured gateway on free loopback ports, before an upstream and receivers of
@@ -113,6 +138,9 @@ enum Command {
     /// Exit code 0 if it answers ok, else 1: made for a container's HEALTHCHECK.
     #[command(verbatim_doc_comment)]
     Healthcheck(healthcheck::Options),
+    /// Print what a shell needs to complete this command line
+    #[command(after_long_help = COMPLETIONS_HELP)]
+    Completions(completions::Options),
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +162,49 @@ struct Configuration {
     config: Vec<PathBuf>,
 }
 
+const RUN_HELP: &str = "\
+Examples:
+  tracegate run --config routes.toml
+  tracegate run --config base.toml --config site.toml
+  tracegate run --last-good last-good.toml           starts from it, should routes.toml be broken
+
+Exit codes: 0 ended as asked, 1 could not start, 78 the configuration is wrong
+Environment: TRACEGATE_SECTION__KEY, OTEL_*, TOKIO_WORKER_THREADS, RUST_LOG, NO_COLOR (see tracegate --help)";
+
+const CHECK_HELP: &str = "\
+Examples:
+  tracegate check                                    every problem, as a compiler tells it
+  tracegate check --without-secrets --format json    in CI: { ok, problems: [{ key, message, help, origin, line, column }] }
+  tracegate check --effective                        every value in force, and where it was written
+  tracegate check --connect                          who can be reached, and how fast
+
+Exit codes: 0 fine, 1 somebody cannot be reached (--connect), 78 the configuration is wrong
+Environment: what configures the gateway; NO_COLOR turns colours off";
+
+const EXPLAIN_HELP: &str = "\
+Examples:
+  tracegate explain https://shop.example/shop/orders/42
+  tracegate explain -X POST -H 'x-canary: 1' /shop/orders
+  tracegate explain upstream_timeout
+
+Exit codes: 0 explained (refused requests, too), 1 not a URL or a reason, 78 the configuration is wrong
+Environment: what configures the gateway; secrets need not be there";
+
+const SCHEMA_HELP: &str = "\
+Example:
+  tracegate schema > routes.schema.json              then, as the first line of routes.toml:
+  #:schema ./routes.schema.json
+
+Exit codes: 0";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  source <(tracegate completions bash)
+  tracegate completions zsh > ~/.zfunc/_tracegate
+  tracegate completions fish > ~/.config/fish/completions/tracegate.fish
+
+Exit codes: 0";
+
 const AFTER_HELP: &str = "\
 Examples:
   tracegate demo                                     see it at work, nothing needed
@@ -141,6 +212,7 @@ Examples:
   tracegate --config base.toml --config site.toml    the second file wins
   TRACEGATE_LISTENERS__PUBLIC__ADDRESS=127.0.0.1:8081 tracegate
   tracegate check --config routes.toml
+  tracegate explain https://shop.example/shop/orders/42
   tracegate top                                      look at the gateway that runs here
 
 Environment:
@@ -149,6 +221,7 @@ Environment:
   TOKIO_WORKER_THREADS      worker threads, where the key `workers` is silent
   TRACEGATE_TOKEN           the token with which `top` asks the admin address
   RUST_LOG                  which diagnostics are told
+  NO_COLOR                  no colours
 
 Exit codes:
   0   ended as asked

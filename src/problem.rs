@@ -78,6 +78,8 @@ pub struct Place {
     pub source: usize,
     /// A file's line and column, both counted from 1, the column in characters.
     pub position: Option<(usize, usize)>,
+    /// From which byte to which it stands in the file.
+    pub span: Option<(usize, usize)>,
     /// The file's path, or what else the value came from.
     pub origin: String,
 }
@@ -183,6 +185,7 @@ mod tests {
         let place = |line, column| Place {
             source: 0,
             position: Some((line, column)),
+            span: None,
             origin: "routes.toml".to_owned(),
         };
         let key = Key::root().child("workers");

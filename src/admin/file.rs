@@ -8,7 +8,8 @@ use http::header;
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::role::Role;
 use super::ways::{self, Certificate, Signed, Token};
@@ -19,91 +20,135 @@ use crate::http::auth::jwk::Algorithm;
 use crate::listener::tls::clients::Clients;
 use crate::net::{pem, tls};
 use crate::problem::Key;
-use crate::setting::leaf::word;
+use crate::setting::leaf::words;
 use crate::setting::one_or_many::OneOrMany;
 use crate::setting::{Address, Check, Count, Duration, Hash, Moment, OrOff, Size, Written};
 
 /// The admin listener as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Admin {
+    /// Where it listens. Loopback only, while there are no tokens. Default: `"127.0.0.1:9901"`.
     address: Written<Address>,
+    /// TLS towards those who ask.
     tls: Option<WrittenTls>,
+    /// Whether tokens may pass in clear text beyond loopback. Default: `false`.
     plaintext: Written<bool>,
+    /// Who may ask, by the name that the audit knows: `tracegate token new` makes them.
     tokens: BTreeMap<String, WrittenToken>,
+    /// Whose signed tokens open it as well.
     jwt: Option<WrittenJwt>,
+    /// Whose client certificates open it as well, by the name that the audit knows.
     certificates: BTreeMap<String, WrittenCertificate>,
+    /// Who has read or changed what.
     audit: WrittenAudit,
+    /// Of people on the live page, who have shown a token.
     sessions: WrittenSessions,
+    /// Where Jaeger's page is, to which the live page links traces.
     jaeger_url: Written<String>,
 }
 
 /// The probes' listener as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Probes {
+    /// Where `/healthz` and `/readyz` are answered alone, if anywhere.
     address: Written<Address>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ certificate_file = \"…\", key_file = \"…\" }")]
 #[expect(clippy::struct_field_names, reason = "the keys of the file")]
 struct WrittenTls {
+    /// The certificate chain in PEM, the server's own first.
     certificate_file: Written<String>,
+    /// Its private key in PEM.
     key_file: Written<String>,
+    /// The authorities in PEM that sign clients' certificates; those without one may still have a token.
     client_ca_file: Written<String>,
+    /// Certificates that their authorities have taken back, in PEM.
     client_crl_file: Written<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A token, by its hash.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ role = \"metrics\", sha256 = \"…\" }")]
 struct WrittenToken {
+    /// What the bearer may do.
     role: Written<Role>,
+    /// The SHA-256 of the token.
     sha256: Written<Hash>,
+    /// From when on it opens nothing.
     expires: Written<Moment>,
+    /// The token that this one replaces, and until when it still opens.
     previous: Option<Previous>,
 }
 
 /// The token that the one beside it replaces.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ sha256 = \"…\", expires = \"2030-01-31\" }")]
 struct Previous {
+    /// The SHA-256 of the token that is being replaced.
     sha256: Written<Hash>,
+    /// Until when it still opens.
     expires: Written<Moment>,
 }
 
-#[derive(Debug, Deserialize)]
+/// An issuer's tokens, as `Authorization: Bearer`.
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenJwt {
+    /// Who makes the tokens, as they have it.
     issuer: Written<String>,
+    /// For whom they must be: one of these, and none that a rule of `[auth]` takes.
     audience: Written<OrOff<OneOrMany>>,
+    /// How they may be signed.
     algorithms: Written<Vec<Written<Algorithm>>>,
+    /// The claim that roles are read of, a list or words of a text: its name, or a JSON pointer. Default:
+    /// `"roles"`.
     role_claim: Written<String>,
+    /// The roles that its values stand for; of several, the one that may do most.
     roles: BTreeMap<String, Written<Role>>,
+    /// How far clocks may differ. Default: `"1m"`.
     clock_skew: Written<OrOff<Duration>>,
+    /// What they must say beside, by claim.
     claims: BTreeMap<String, WrittenCondition>,
+    /// Of a token. Default: `"8KiB"`.
     token_bytes: Written<Size>,
+    /// Verified tokens that are remembered. Default: `1024`.
     cache: Written<OrOff<Count>>,
+    /// The issuer's public keys, a JSON Web Key Set.
     jwks_file: Written<String>,
+    /// Where the issuer's public keys are.
     jwks_url: Written<Url>,
+    /// How they are fetched.
     jwks: WrittenJwks,
 }
 
-#[derive(Debug, Deserialize)]
+/// A client certificate, by a name in it.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ san = \"spiffe://shop.example/ops\", role = \"operator\" }")]
 struct WrittenCertificate {
+    /// One URI, e-mail address or DNS name that is an alternative in the certificate.
     san: Written<String>,
+    /// What the bearer may do.
     role: Written<Role>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenAudit {
+    /// A file to append to; without it the last records are in memory alone.
     file: Written<String>,
+    /// From which size on it is moved aside. Default: `"64MiB"`.
     max_bytes: Written<Size>,
+    /// How many that were moved aside are kept. Default: `10`.
     keep: Written<OrOff<Count>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenSessions {
+    /// At once. Default: `64`.
     most: Written<Count>,
+    /// How long one lasts, used or not. Default: `"12h"`.
     age: Written<Duration>,
+    /// How long one lasts unused. Default: `"1h"`.
     idle: Written<Duration>,
 }
 
@@ -306,6 +351,9 @@ impl WrittenTls {
             }
         };
         let asks = verifier.is_some();
+        if check.does_without(&chain) || check.does_without(&private) {
+            return None;
+        }
         let config = move || {
             let (certificates, private_key) = (pem::certificates(&chain)?, pem::private_key(&private)?);
             let builder = ServerConfig::builder_with_provider(tls::provider())
@@ -383,10 +431,6 @@ impl Probes {
     }
 }
 
-impl<'de> Deserialize<'de> for Role {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &Self::ALL)
-    }
-}
+words!(Role, Self::ALL);
 
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);

@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use futures_util::FutureExt;
 use sd_notify::NotifyState;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::check;
 use super::foreground::{self, failed};
 use super::signals::{Signal, Signals};
+use super::{check, report};
+use crate::gateway::file::{self, Sources};
 use crate::gateway::last_good::LastGood;
 use crate::gateway::reload::Trigger;
-use crate::gateway::{Gateway, Settings, file};
+use crate::gateway::{Gateway, Settings, reach};
 use crate::listener::Inherited;
-use crate::problem::Problems;
 use crate::telemetry::diagnostics::Levels;
 
 /// Runs the gateway until a signal ends it.
@@ -28,30 +29,44 @@ pub fn run(paths: &[PathBuf], last_good: Option<PathBuf>) -> ExitCode {
                 |signals, levels| serve(settings, paths, last_good, inherited, signals, levels).boxed_local();
             foreground::run(workers, "info", Box::new(work))
         }
-        Err(problems) => {
-            eprintln!("{problems}");
+        Err(shown) => {
+            eprint!("{shown}");
             ExitCode::from(check::CONFIGURATION)
         }
     }
 }
 
-/// What these files say; what was good the last time, if they are broken and it has been kept.
-fn read(paths: &[PathBuf], last_good: Option<&LastGood>) -> Result<Settings, Problems> {
-    let broken = match file::read(paths) {
+/// What these files say; what was good the last time, if they are broken and it has been kept. An error is the
+/// problems, as they are shown.
+fn read(paths: &[PathBuf], last_good: Option<&LastGood>) -> Result<Settings, String> {
+    let (sources, read) = match Sources::read(paths) {
+        Ok(sources) => {
+            let read = file::read_from(&sources, paths);
+            (sources, read)
+        }
+        Err(problems) => (Sources::default(), Err(problems)),
+    };
+    let broken = match read {
         Ok(settings) => return Ok(settings),
         Err(broken) => broken,
     };
+    let shown = report::shown(&broken, &sources, report::is_colourful());
     let Some(last_good) = last_good.filter(|last_good| last_good.path().exists()) else {
-        return Err(broken);
+        return Err(shown);
     };
-    eprintln!("{broken}");
+    eprint!("{shown}");
     let kept = last_good.path().display();
-    let settings = last_good.read(paths, broken);
-    match &settings {
-        Ok(_) => eprintln!("warning: the configuration is broken; starting from the last good one, {kept}"),
-        Err(_) => eprintln!("error: the last good configuration, {kept}, will not do either:"),
+    match last_good.read(paths, broken) {
+        Ok(settings) => {
+            eprintln!("warning: the configuration is broken; starting from the last good one, {kept}");
+            Ok(settings)
+        }
+        Err(problems) => {
+            eprintln!("error: the last good configuration, {kept}, will not do either:");
+            let sources = Sources::read(&[last_good.path()]).unwrap_or_default();
+            Err(report::shown(&problems, &sources, report::is_colourful()))
+        }
     }
-    settings
 }
 
 async fn serve(
@@ -63,6 +78,7 @@ async fn serve(
     levels: Levels,
 ) -> ExitCode {
     raise_file_limit();
+    let known = settings.clone();
     let gateway = match Gateway::start_on(settings, Vec::new(), inherited).await {
         Ok(gateway) => gateway,
         Err(error) => return failed(error),
@@ -73,6 +89,8 @@ async fn serve(
     gateway.diagnostics_by(levels);
     gateway.reload_by(Box::new(move || file::read(&paths)));
     tell_service_manager(NotifyState::Ready);
+    // beside what is served already: each try has its bound, and ends with the process
+    let _told = AbortOnDropHandle::new(tokio::spawn(async move { reach::tell_upstreams(&known).await }));
     loop {
         match signals.next().await {
             Signal::Stop => break,

@@ -1,11 +1,13 @@
 //! routes.toml: its shape, how its sources are merged, and the check that makes it [`Settings`].
 
 mod document;
+pub mod effective;
 mod environment;
 mod layer;
 mod merge;
 mod otel;
 mod renamed;
+pub mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::merge::Merged;
@@ -23,12 +26,23 @@ pub use self::source::Sources;
 use super::configuration::Configuration;
 use super::settings::{Reload, Settings, Shutdown};
 use crate::problem::{Key, Problems};
+use crate::setting::check::Secrecy;
 use crate::setting::{Check, Count, Digest, Duration, OrOff, Written, name};
 use crate::{admin, http, listener, net, telemetry, upstream};
 
 /// Merges the sources key by key and checks all that they say: files in order, then `TRACEGATE_…` overrides;
 /// `OTEL_*` variables count where these are silent.
 pub fn load(sources: &Sources) -> Result<Settings, Problems> {
+    load_with(sources, Secrecy::Needed)
+}
+
+/// The same where secrets, and the files of certificates with their keys, need not be there. The settings are not to
+/// be used: what needs one that is not there is missing in them.
+pub fn load_without_secrets(sources: &Sources) -> Result<Settings, Problems> {
+    load_with(sources, Secrecy::Waived)
+}
+
+fn load_with(sources: &Sources, secrecy: Secrecy) -> Result<Settings, Problems> {
     let merged = Merged::new(sources);
     let environment: Vec<_> = merged.secrets.iter().chain(&sources.environment).cloned().collect();
     let found = RefCell::new(Problems::default());
@@ -38,7 +52,7 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
     let mut files = BTreeSet::new();
     // What a file that cannot be read would have said is not known: nothing is missing because of it.
     if let (Some(file), true) = (file, merged.complete) {
-        let check = Check::new(&sources.directory, &environment);
+        let check = Check::new(&sources.directory, &environment).secrecy(secrecy);
         let checked = file.check(&check);
         let mut configuration = Configuration::new(Arc::clone(&merged.written), check.files());
         configuration.warnings = merged.warnings();
@@ -54,13 +68,17 @@ pub fn load(sources: &Sources) -> Result<Settings, Problems> {
 
 /// Reads these files and what they name, and the process's environment.
 pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Settings, Problems> {
-    let sources = Sources::read(paths)?;
-    let mut settings = load(&sources)?;
+    read_from(&Sources::read(paths)?, paths)
+}
+
+/// The same of what has been read of them.
+pub fn read_from<P: AsRef<Path>>(sources: &Sources, paths: &[P]) -> Result<Settings, Problems> {
+    let mut settings = load(sources)?;
     for (path, (_, text)) in paths.iter().zip(&sources.files) {
         let digest = Digest::of([text.as_bytes()]);
         settings.configuration.files.insert(path.as_ref().to_owned(), Some(digest));
     }
-    settings.configuration.texts = sources.files.into_iter().map(|(_, text)| text).collect();
+    settings.configuration.texts = sources.files.iter().map(|(_, text)| text.clone()).collect();
     Ok(settings)
 }
 
@@ -70,51 +88,80 @@ pub fn as_one(texts: &[String]) -> Result<String, Problems> {
 }
 
 /// The shape of routes.toml.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct File {
+    /// Worker threads; without it `TOKIO_WORKER_THREADS` counts, else what the CPU limit allows.
     workers: Written<Count>,
+    /// What bounds the gateway as a whole.
     limits: WrittenLimits,
+    /// Where clients come in, by name. At least one; each serves every route that does not name others.
+    #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
     listeners: BTreeMap<String, listener::file::Listener>,
+    /// Metrics, status and health, apart from the traffic.
     admin: admin::file::Admin,
+    /// `/healthz` and `/readyz` alone, for containers.
     probes: admin::file::Probes,
+    /// How names of endpoints are resolved.
     dns: net::file::Dns,
+    /// What is recorded and where it goes.
     telemetry: telemetry::file::Telemetry,
+    /// What Prometheus reads.
     metrics: telemetry::file::Metrics,
     /// What routes inherit has been merged into them; it is read here so that what is wrong with it is found
     /// even if no route inherits it.
     #[serde(rename = "defaults")]
     _defaults: Defaults,
+    /// What several gateways share, by name.
+    #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
     redis: BTreeMap<String, http::rate_limit::file::Redis>,
+    /// How often a client may ask, by name: token buckets, which routes name in `rate_limit`.
+    #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
     rate_limits: BTreeMap<String, http::rate_limit::file::RateLimit>,
+    /// Who may call, by name: rules that routes name in `auth`. Each verifies one kind of credentials.
+    #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
     auth: BTreeMap<String, http::auth::file::Auth>,
+    /// Where requests go, by name: a set of servers that answer alike.
+    #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
     upstreams: BTreeMap<String, upstream::file::Upstream>,
+    /// Which request goes where, by name. The most specific route wins.
+    #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
     routes: BTreeMap<String, http::file::Route>,
+    /// How the gateway goes down on SIGTERM and SIGINT.
     shutdown: WrittenShutdown,
+    /// When and how the configuration is read again.
     reload: WrittenReload,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct Defaults {
+    /// What routes inherit, key by key.
     #[serde(rename = "route")]
     _route: http::file::Route,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenLimits {
+    /// Requests in the whole gateway at once; more are answered 503. Default: `10000`.
     in_flight: Written<OrOff<Count>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenShutdown {
+    /// How long it still accepts while /readyz says 503. Default: `"2s"`.
     drain_delay: Written<OrOff<Duration>>,
+    /// How long requests in flight may take after that. Default: `"20s"`.
     deadline: Written<Duration>,
+    /// How long telemetry may take to be flushed. Default: `"5s"`.
     flush: Written<Duration>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenReload {
+    /// How often the files are looked at. Default: `"1s"`.
     watch: Written<OrOff<Duration>>,
+    /// How long a file that is written again and again is waited for. Default: `"10s"`.
     max_wait: Written<Duration>,
+    /// How long streams on a removed route may still go on. Default: `"30s"`.
     grace: Written<OrOff<Duration>>,
 }
 

@@ -67,6 +67,21 @@ impl Settings {
         format!("auth.{}", self.name)
     }
 
+    /// Its name, and what it goes by, for people.
+    pub fn told(&self) -> String {
+        let what = match &self.kind {
+            Kind::ApiKeys(settings) => format!("an API key in {}", settings.header),
+            Kind::Jwt(settings, _) => format!("a token in {}", settings.header),
+            Kind::Mtls(roles) if roles.is_empty() => "a client certificate".to_owned(),
+            Kind::Mtls(roles) => format!("a client certificate for {}", roles.join(" or ")),
+            // without its query, which may hold a secret
+            Kind::Forward(settings) => {
+                format!("upstream {} is asked for {}", settings.upstream.name, settings.target.path())
+            }
+        };
+        format!("{} ({what})", self.name)
+    }
+
     /// The field in which its credentials are sent, if they are sent in one.
     pub fn credentials(&self) -> Option<&HeaderName> {
         match &self.kind {

@@ -19,6 +19,14 @@ pub struct Compression {
     pub at_once: usize,
 }
 
+impl Compression {
+    /// What is done, in words.
+    pub fn told(&self) -> String {
+        let codings: Vec<&str> = self.codings.iter().map(|coding| coding.word()).collect();
+        format!("{} from {} bytes on, {} answers at once", codings.join(", "), self.min_size, self.at_once)
+    }
+}
+
 /// A content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {

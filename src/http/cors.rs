@@ -65,6 +65,21 @@ pub enum Names {
 }
 
 impl Cors {
+    /// Who may do what, in words.
+    pub fn told(&self) -> String {
+        let origin = |origin: &Origin| match origin {
+            Origin::Exact(origin) => String::from_utf8_lossy(origin.as_bytes()).into_owned(),
+            Origin::Under { scheme, suffix } => format!("{scheme}*{suffix}"),
+        };
+        let origins = match &self.origins {
+            Origins::Any => "any origin".to_owned(),
+            Origins::Listed(listed) => listed.iter().map(origin).collect::<Vec<_>>().join(", "),
+        };
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        let credentials = if self.credentials { ", with credentials" } else { "" };
+        format!("pages of {origins} may use {}{credentials}", methods.join(", "))
+    }
+
     /// What `Access-Control-Allow-Origin` says to this origin; `None` if it may not call.
     pub(super) fn allows(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         match &self.origins {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::body::RequestBody;
 use super::cors;
-use super::exchange::{Request, Routed};
+use super::exchange::{Parameters, Request, Routed};
 use super::headers::{self, Fields, Peer};
 use super::path;
 use super::route::Route;
@@ -37,29 +37,8 @@ pub(super) fn dispatch(
     body: RequestBody,
     handle: &Handle,
 ) -> Result<Dispatched, Failure> {
-    if peer.plain_on_tls {
-        return Err(Failure::new(Reason::BadRequest).detail(Detail::PlainHttp));
-    }
-    check_size(&head, limits)?;
-    check_method(&head.method)?;
-    if fields.have(Fields::TRANSFER_ENCODING) {
-        check_length(&head)?;
-    }
-    let host = take_host(&mut head)?;
-    if peer.session.as_ref().is_some_and(|session| session.is_misdirected(&host)) {
-        return Err(Reason::Misdirected.into());
-    }
-    take_path(&mut head)?;
-    if fields.have(Fields::VIA) && headers::is_loop(&head.headers) {
-        return Err(Reason::LoopDetected.into());
-    }
-    let (route, parameters) = match find(routes, &host, &head) {
-        Found::Route(route, parameters) => (route, parameters),
-        Found::OtherMethods(methods) => {
-            return Err(Failure::new(Reason::MethodNotAllowed).field(header::ALLOW, headers::allow(&methods)));
-        }
-        Found::Nothing => return Err(Reason::NoRoute.into()),
-    };
+    let host = admit(limits, peer, &mut head, fields)?;
+    let (route, parameters) = route(routes, &host, &head)?;
     let chosen = route.choice.as_ref().map(|choice| choice.choose(&mut head.headers, peer));
     let Chosen { upstream, returning } = chosen.unwrap_or_default();
     handle.route(&route.target(upstream).labels);
@@ -72,6 +51,47 @@ pub(super) fn dispatch(
     let request =
         Routed { head, fields, host, body, handle, peer, parameters, identity, deadline, ends, returning };
     Ok(Dispatched { route, upstream, request: Box::new(request) })
+}
+
+/// The checks that no route may skip. The head goes on with one host, which is told, and its path normalised.
+pub(super) fn admit(
+    limits: &Limits,
+    peer: &Peer,
+    head: &mut request::Parts,
+    fields: Fields,
+) -> Result<String, Failure> {
+    if peer.plain_on_tls {
+        return Err(Failure::new(Reason::BadRequest).detail(Detail::PlainHttp));
+    }
+    check_size(head, limits)?;
+    check_method(&head.method)?;
+    if fields.have(Fields::TRANSFER_ENCODING) {
+        check_length(head)?;
+    }
+    let host = take_host(head)?;
+    if peer.session.as_ref().is_some_and(|session| session.is_misdirected(&host)) {
+        return Err(Reason::Misdirected.into());
+    }
+    take_path(head)?;
+    if fields.have(Fields::VIA) && headers::is_loop(&head.headers) {
+        return Err(Reason::LoopDetected.into());
+    }
+    Ok(host)
+}
+
+/// The route of a request that has been admitted, and the parameters of its path.
+pub(super) fn route(
+    routes: &Routes,
+    host: &str,
+    head: &request::Parts,
+) -> Result<(Arc<Route>, Parameters), Failure> {
+    match find(routes, host, head) {
+        Found::Route(route, parameters) => Ok((route, parameters)),
+        Found::OtherMethods(methods) => {
+            Err(Failure::new(Reason::MethodNotAllowed).field(header::ALLOW, headers::allow(&methods)))
+        }
+        Found::Nothing => Err(Reason::NoRoute.into()),
+    }
 }
 
 /// The route of a request; a preflight's is that of the request it asks about, unless a route names `OPTIONS`.

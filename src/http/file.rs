@@ -17,6 +17,7 @@ pub mod ties;
 use std::collections::BTreeMap;
 use std::time::Duration as Time;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::answers::{WrittenOrigin, WrittenRedirect, WrittenRespond};
@@ -39,76 +40,123 @@ use crate::telemetry::privacy;
 use crate::telemetry::sampling::RouteSampling;
 
 /// A route as written, what it inherits included.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Route {
+    /// What a request must look like.
     #[serde(rename = "match")]
     matches: WrittenMatch,
+    /// The listeners that it is served on; all without it.
     listeners: Written<Vec<Written<String>>>,
+    /// Where its requests go: one upstream, or several by weight.
     upstream: Written<Upstreams>,
+    /// What brings a client back to its endpoint. Default: `"off"`.
     sticky: Option<OrOff<sticky::Sticky>>,
+    /// Whole segments that the path loses on its way to the upstream.
     strip_prefix: Written<Prefix>,
+    /// The path that goes upstream, with the parameters of the route's path.
     rewrite_path: Written<Template>,
+    /// What goes upstream as Host: what the client sent, or the endpoint's own name. Default: `"keep"`.
     host: Written<UpstreamHost>,
+    /// How long an exchange may take.
     timeouts: WrittenTimeouts,
+    /// What a client may make of its connection. Default: `["websocket"]`.
     upgrade: Written<Vec<Written<Upgrade>>>,
+    /// What is sent again. Default: `{}`.
     retry: Option<OrOff<retry::Retry>>,
+    /// What bounds its requests.
     limits: WrittenLimits,
+    /// The rate limits that count, by name, in the order in which they are asked.
     rate_limit: Written<Names>,
+    /// The business operation, on spans and metrics: "order.create".
     operation: Written<Operation>,
+    /// Business attributes, by key, and where their values are read: "order.id".
     attributes: BTreeMap<String, WrittenAttribute>,
+    /// Whose requests are let in, by address; everybody's without it.
     addresses: WrittenAddresses,
+    /// The rules of [auth], any of which lets a request pass. Default: `"off"`.
     auth: Written<OrOff<OneOrMany>>,
+    /// Which of its traces are kept.
     sampling: WrittenSampling,
+    /// Until the answer's head: what takes longer is kept. Default: `"1s"`.
     slow_after: Written<OrOff<Duration>>,
+    /// What becomes of header fields.
     headers: WrittenHeaders,
+    /// Which other origins' pages may call from browsers. Default: `"off"`.
     cors: Option<OrOff<WrittenCors>>,
+    /// Strict-Transport-Security, told with TLS. Default: `"off"`.
     hsts: Option<OrOff<WrittenHsts>>,
+    /// Where clients without TLS are sent. Default: `"off"`.
     https_redirect: Written<OrOff<WrittenOrigin>>,
+    /// Sends clients elsewhere, without an upstream.
     redirect: Option<WrittenRedirect>,
+    /// Answers by itself, without an upstream.
     respond: Option<WrittenRespond>,
+    /// Which answers are compressed. Not where they hold secrets beside what a client sent (BREACH). Default:
+    /// `"off"`.
     compression: Option<OrOff<WrittenCompression>>,
+    /// What people see of failures.
     error_page: WrittenErrorPage,
+    /// Whether it is out of service, and what is said meanwhile.
     maintenance: WrittenMaintenance,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenMatch {
+    /// Hosts without scheme and port, "shop.example" or "*.shop.example"; any if there is none. Default: `[]`.
     hosts: Written<Vec<Written<Host>>>,
+    /// The path, with parameters in braces: `/shop/orders/{order_id}`, `/shop/{*rest}`.
     path: Written<Template>,
+    /// Methods; any if there is none. GET serves HEAD, too. Default: `[]`.
     methods: Written<Vec<Written<WrittenMethod>>>,
+    /// Header fields that must be there: with this value, or with any where it is true.
     headers: BTreeMap<String, Written<HeaderMatch>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenTimeouts {
+    /// From the request's head to the answer's. Default: `"60s"`.
     request: Written<OrOff<Duration>>,
+    /// From the request's head to the answer's last byte, streams included, tunnels not. Default: `"off"`.
     exchange: Written<OrOff<Duration>>,
+    /// From the start of one attempt to the head of its answer. Default: `"off"`.
     attempt: Written<OrOff<Duration>>,
+    /// An answer's body that stands still. Default: `"60s"`.
     stream_idle: Written<OrOff<Duration>>,
+    /// A WebSocket through which nothing passes. Default: `"5m"`.
     tunnel_idle: Written<OrOff<Duration>>,
+    /// The header field that tells the upstream how many milliseconds it has left.
     field: Written<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenLimits {
+    /// Of a request's body. Default: `"off"`.
     body: Written<OrOff<Size>>,
+    /// The least that must come, within each `timeouts.stream_idle`, of an answer whose length is known. Default:
+    /// `"1KiB"`.
     answer_progress: Written<OrOff<Size>>,
+    /// Requests of this route at once. Default: `"off"`.
     in_flight: Written<OrOff<Count>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenSampling {
+    /// The share of its new traces; that of [telemetry.sampling] without it.
     ratio: Written<Ratio>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     expecting = "{ path = \"order_id\" }, { request_header = … }, { response_header = … } or { response_json = \"/id\" }"
 )]
 struct WrittenAttribute {
+    /// A parameter of the path.
     path: Written<String>,
+    /// A field of the request's header.
     request_header: Written<String>,
+    /// A field of the answer's header.
     response_header: Written<String>,
+    /// A JSON pointer into the answer's body: in its first 16 KiB, unencoded.
     response_json: Written<Pointer>,
 }
 

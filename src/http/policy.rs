@@ -14,15 +14,17 @@ mod rewrite;
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tower::Layer;
 use tower::util::{BoxCloneSyncService, Either};
 
-use super::auth::Access;
+use super::auth::{Access, Settings as Rule};
 use super::forward::Forward;
 use super::maintenance::Switched;
-use super::rate_limit::Limiter;
+use super::rate_limit::{self as limits, Limiter};
 use super::respond::Respond;
 use super::route::{AttributeSource, Rewrite, Settings, Stack};
+use crate::telemetry::Handle;
 
 /// The stack of a route, outermost first. An absent policy is not in it. Each layer holds one `Arc`, is
 /// always ready and boxes nothing.
@@ -69,6 +71,54 @@ pub fn stack(
     let service = optional(preflight, service);
     let service = optional(attributes, service);
     BoxCloneSyncService::new(optional(compression, service))
+}
+
+/// The policies of a route in the order of [`stack`], outermost first: the key of each that is in it, and what it does.
+pub fn told(settings: &Settings, limits: &[limits::Settings], rules: &[Rule]) -> Vec<(&'static str, String)> {
+    let shaping = &settings.shaping;
+    let limit = |after_auth: bool| {
+        let named = |name: &str| limits.iter().find(|limit| *limit.name == *name);
+        let asked = settings.rate_limits.iter().filter_map(|name| named(name));
+        let asked = asked.filter(move |limit| limit.needs_identity() == after_auth);
+        asked.map(|limit| ("rate_limit", limit.told())).collect::<Vec<_>>()
+    };
+    let mut told = Vec::new();
+    told.extend(shaping.compression.as_ref().map(|compression| ("compression", compression.told())));
+    let attributes = settings.attributes.iter();
+    told.extend(attributes.map(|(key, source)| ("attributes", format!("{key} from {}", source.told()))));
+    told.extend(shaping.cors.as_ref().map(|cors| ("cors", cors.told())));
+    let retry_after = shaping.maintenance.retry_after;
+    let maintenance = format!("every request is answered 503, Retry-After {retry_after}");
+    told.extend(shaping.maintenance.enabled.then_some(("maintenance", maintenance)));
+    let https = "clients without TLS are sent to the same with it".to_owned();
+    told.extend(shaping.https_redirect.as_ref().map(|_| ("https_redirect", https)));
+    told.extend(settings.addresses.as_ref().map(|addresses| ("addresses", addresses.told())));
+    told.extend(limit(false));
+    let named = settings.auth.iter().filter_map(|name| rules.iter().find(|rule| rule.name == *name));
+    let named = named.map(Rule::told).collect::<Vec<_>>().join(", ");
+    told.extend((!named.is_empty()).then(|| ("auth", format!("any of {named} lets it pass"))));
+    told.extend(limit(true));
+    told.extend(settings.body_bytes.map(|bytes| ("limits.body", format!("at most {bytes} bytes"))));
+    let rules = &shaping.request_rules;
+    told.extend((!rules.is_empty()).then(|| ("headers.request", rules.told())));
+    told.extend(match &settings.rewrite {
+        Rewrite::Keep => None,
+        Rewrite::StripPrefix(prefix) => Some(("strip_prefix", prefix.to_string())),
+        Rewrite::Template(template) => Some(("rewrite_path", template.to_string())),
+    });
+    told
+}
+
+/// States the business attributes that the request tells, as their layer does.
+pub(super) fn state_attributes(
+    settings: &Settings,
+    parameters: &[Box<str>],
+    headers: &HeaderMap,
+    handle: &Handle,
+) {
+    if let Some(layer) = attributes::Layer::new(settings) {
+        layer.read_request(parameters, headers, handle);
+    }
 }
 
 /// What stands below the layers.

@@ -54,6 +54,29 @@ pub struct Settings {
     pub on_failure: OnFailure,
 }
 
+impl Settings {
+    /// Whether it can be asked only when somebody has been verified.
+    pub fn needs_identity(&self) -> bool {
+        matches!(self.key, Key::Identity | Key::Claim(_))
+    }
+
+    /// What it does, in words.
+    pub fn told(&self) -> String {
+        let key = match &self.key {
+            Key::Address => "client address".to_owned(),
+            Key::Route => "route".to_owned(),
+            Key::Header(name) => format!("value of {name}"),
+            Key::Identity => "identity".to_owned(),
+            Key::Claim(claim) => format!("value of the claim {claim}"),
+        };
+        let (burst, interval) = (self.rate.burst(), self.rate.interval());
+        let place =
+            self.redis.as_ref().map_or_else(String::new, |redis| format!(", in redis {}", redis.name));
+        let dry_run = if self.dry_run { ", counted only" } else { "" };
+        format!("{}: {burst} at once and one each {interval:?} by {key}{place}{dry_run}", self.name)
+    }
+}
+
 /// Whose requests share a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
@@ -142,7 +165,7 @@ impl Limiter {
 
     /// Whether it has to be asked after somebody has been verified.
     pub fn needs_identity(&self) -> bool {
-        matches!(self.settings.key, Key::Identity | Key::Claim(_))
+        self.settings.needs_identity()
     }
 
     /// Whether several gateways share its buckets.

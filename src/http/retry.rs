@@ -71,6 +71,20 @@ impl On {
     pub const RESET: Self = Self(1 << 4);
     /// The time for the attempt was over.
     pub const TIMEOUT: Self = Self(1 << 5);
+    /// Each of them with its word in the file.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("failover", Self::FAILOVER),
+        ("connect", Self::CONNECT),
+        ("reused", Self::REUSED),
+        ("refused", Self::REFUSED),
+        ("reset", Self::RESET),
+        ("timeout", Self::TIMEOUT),
+    ];
+
+    /// The words of these.
+    pub fn words(self) -> Vec<&'static str> {
+        Self::ALL.into_iter().filter(|(_, one)| self.has(*one)).map(|(word, _)| word).collect()
+    }
 
     fn has(self, any: Self) -> bool {
         self.0 & any.0 != 0

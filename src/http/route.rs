@@ -16,9 +16,7 @@ use super::retry::Rule;
 use super::shaping::Shaping;
 use super::split::Choice;
 use super::sticky;
-use crate::failure::Failure;
-#[cfg(test)]
-use crate::failure::Reason;
+use crate::failure::{Failure, Reason};
 use crate::listener::addresses::Addresses;
 use crate::telemetry::attribute::Configured;
 use crate::telemetry::operation::RouteLabels;
@@ -103,6 +101,29 @@ impl Route {
         }
     }
 
+    /// A route by these settings that is found as any other, and serves nothing: what it would do is asked of it,
+    /// and nothing is sent.
+    pub(super) fn unserved(settings: &Settings) -> Self {
+        let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
+        let upstream = settings.upstreams.first().map_or("", |(name, _)| &**name);
+        Self {
+            matches: settings.matches.clone(),
+            target: Target {
+                labels: Arc::new(Self::labels(settings, upstream)),
+                stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
+            },
+            others: Box::default(),
+            choice: None,
+            in_flight: None,
+            reads_parameters: true,
+            request_timeout: None,
+            exchange_timeout: None,
+            removal: Arc::default(),
+            maintenance: Switched::default(),
+            face: Face::new(&settings.shaping),
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn for_tests(name: &str, matches: Match) -> Self {
         let settings = Settings {
@@ -134,23 +155,7 @@ impl Route {
             sampling: RouteSampling::default(),
             shaping: Shaping::default(),
         };
-        let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
-        Self {
-            target: Target {
-                labels: Arc::new(Self::labels(&settings, "none")),
-                stack: BoxCloneSyncService::new(tower::service_fn(refuse)),
-            },
-            others: Box::default(),
-            choice: None,
-            matches: settings.matches,
-            in_flight: None,
-            reads_parameters: true,
-            request_timeout: None,
-            exchange_timeout: None,
-            removal: Arc::default(),
-            maintenance: Switched::default(),
-            face: None,
-        }
+        Self::unserved(&settings)
     }
 }
 
@@ -286,6 +291,18 @@ pub struct Timeouts {
 pub enum Upgrade {
     /// A WebSocket.
     Websocket,
+}
+
+impl AttributeSource {
+    /// Where it is read, in words.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Path(name) => format!("the path's {{{name}}}"),
+            Self::RequestHeader(name) => format!("the request's {name}"),
+            Self::ResponseHeader(name) => format!("the answer's {name}"),
+            Self::ResponseJson(pointer) => format!("the answer's JSON, {pointer}"),
+        }
+    }
 }
 
 /// Where a business attribute's value is read.

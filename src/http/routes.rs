@@ -273,7 +273,7 @@ fn conditions_hold(conditions: &[(http::HeaderName, HeaderMatch)], headers: &Hea
 
 /// How specific a route is among those of its host that match the same request: segment by segment, then
 /// methods, then header conditions. Greater is more specific; equal is a tie.
-fn specificity(matches: &Match) -> (Vec<u8>, bool, usize) {
+pub(super) fn specificity(matches: &Match) -> (Vec<u8>, bool, usize) {
     (kinds(&matches.path), !matches.methods.is_empty(), matches.headers.len())
 }
 

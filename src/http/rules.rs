@@ -38,6 +38,17 @@ impl Value {
 }
 
 impl Rules {
+    /// Which fields are removed, set and added, in words; their values may be secrets.
+    pub fn told(&self) -> String {
+        let names = |rules: &[(HeaderName, Value)]| {
+            rules.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let removed = self.remove.iter().map(HeaderName::to_string).collect::<Vec<_>>().join(", ");
+        let parts = [("removes", removed), ("sets", names(&self.set)), ("adds", names(&self.add))];
+        let told = parts.into_iter().filter(|(_, names)| !names.is_empty());
+        told.map(|(word, names)| format!("{word} {names}")).collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::setting::network::Network;
@@ -18,6 +19,14 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// Whose requests are let in, in words.
+    pub fn told(&self) -> String {
+        let listed =
+            |networks: &[IpNet]| networks.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ");
+        let allowed = if self.allow.is_empty() { "everybody".to_owned() } else { listed(&self.allow) };
+        if self.deny.is_empty() { allowed } else { format!("{allowed}, but not {}", listed(&self.deny)) }
+    }
+
     /// Whether this one is let in.
     pub fn admit(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -27,10 +36,12 @@ impl Addresses {
 }
 
 /// Addresses as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ allow = [\"10.0.0.0/8\"], deny = [\"10.6.6.6\"] }")]
 pub struct WrittenAddresses {
+    /// Networks that are let in; everybody without it.
     allow: Written<Vec<Written<Network>>>,
+    /// Networks that are not, even if they are allowed; nobody without it.
     deny: Written<Vec<Written<Network>>>,
 }
 

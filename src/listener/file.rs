@@ -4,6 +4,7 @@ mod tls;
 
 use std::time;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use self::tls::WrittenTls;
@@ -11,53 +12,81 @@ use super::addresses::WrittenAddresses;
 use super::proxy::Versions;
 use super::timeouts::Pace;
 use super::{Address, Limits, Settings, Timeouts};
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::network::Network;
 use crate::setting::{Check, Count, Duration, OrOff, Size, Written};
 use crate::telemetry::context::Inbound;
 use crate::telemetry::context::format::{Format, Trust};
 
 /// A listener as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Listener {
+    /// Where it listens: an IP address and a port, or the path of a Unix socket.
     address: Written<Address>,
+    /// Whether other processes may listen on the same port. Default: `false`.
     reuse_port: Written<bool>,
+    /// Who may open the Unix socket, in octal. Default: `"0660"`.
     socket_mode: Written<Mode>,
+    /// What the trusted proxies begin their connections with. Default: `"off"`.
     proxy_protocol: Written<OrOff<Versions>>,
+    /// TLS towards clients; plain without it.
     tls: Option<WrittenTls>,
+    /// Whose X-Forwarded-* is believed. Default: `[]`.
     trusted_proxies: Written<Vec<Written<Network>>>,
+    /// Whose requests are let in, by address; everybody's without it.
     addresses: WrittenAddresses,
+    /// What of the trace context of clients is taken.
     context: WrittenContext,
+    /// What bounds its clients.
     limits: WrittenLimits,
+    /// How long its clients may take.
     timeouts: WrittenTimeouts,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ inbound = \"continue\", formats = [\"w3c\"] }")]
 struct WrittenContext {
+    /// Whether a client's trace goes on: always, never, or if it comes by a trusted proxy. Default:
+    /// `"continue"`.
     inbound: Written<Trust>,
+    /// The formats that are read, the one that goes first first. Default: `["w3c"]`.
     formats: Written<Vec<Written<Format>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenLimits {
+    /// Connections open at once. Default: `10000`.
     connections: Written<Count>,
+    /// The same of one address, or one /64 of IPv6. Default: `"off"`.
     connections_per_client: Written<OrOff<Count>>,
+    /// Requests that came by this listener, at once. Default: `"off"`.
     in_flight: Written<OrOff<Count>>,
+    /// Of a request's header, names and values. Default: `"64KiB"`.
     header_bytes: Written<Size>,
+    /// Fields of a request's header. Default: `100`.
     header_count: Written<Count>,
+    /// Of a request's target. Default: `"8KiB"`.
     uri_bytes: Written<Size>,
+    /// Requests at once on one HTTP/2 connection. Default: `128`.
     http2_streams: Written<Count>,
+    /// Of one connection, which is ended gracefully after them. Default: `"off"`.
     requests_per_connection: Written<OrOff<Count>>,
+    /// The least that must come of a request's body, or be taken of an answer, within each `timeouts.body` in which
+    /// it is waited for. Default: `"1KiB"`.
     body_progress: Written<OrOff<Size>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenTimeouts {
+    /// The TLS handshake, from accept on. Default: `"10s"`.
     handshake: Written<Duration>,
+    /// A head, from its first byte to its last. Default: `"10s"`.
     head: Written<Duration>,
+    /// A connection without a request. Default: `"60s"`.
     idle: Written<Duration>,
+    /// A request's body that stands still, an answer that is not taken. Default: `"30s"`.
     body: Written<Duration>,
+    /// A connection that is older, by up to a tenth more, is ended gracefully. Default: `"off"`.
     connection_age: Written<OrOff<Duration>>,
 }
 
@@ -193,28 +222,21 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
+schema!(Address, { "type": "string", "examples": ["0.0.0.0:8080", "[::]:8080", "unix:/run/tracegate.sock"], "pattern": "^(unix:/.+|.+:[0-9]{1,5})$" });
+
 impl<'de> Deserialize<'de> for Mode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a text such as \"0660\"", Mode::parse)
     }
 }
 
-impl<'de> Deserialize<'de> for Versions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("v1", Self::V1), ("v2", Self::V2), ("any", Self::Any)])
-    }
-}
+schema!(Mode, { "type": "string", "examples": ["0660"], "pattern": "^[0-7]{3,4}$" });
 
-impl<'de> Deserialize<'de> for Trust {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let words =
-            [("continue", Self::Continue), ("restart", Self::Restart), ("trusted-only", Self::TrustedOnly)];
-        word(deserializer, &words)
-    }
-}
+words!(Versions, [("v1", Self::V1), ("v2", Self::V2), ("any", Self::Any)]);
 
-impl<'de> Deserialize<'de> for Format {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("w3c", Self::W3c), ("b3", Self::B3), ("jaeger", Self::Jaeger)])
-    }
-}
+words!(
+    Trust,
+    [("continue", Self::Continue), ("restart", Self::Restart), ("trusted-only", Self::TrustedOnly)]
+);
+
+words!(Format, [("w3c", Self::W3c), ("b3", Self::B3), ("jaeger", Self::Jaeger)]);

@@ -4,19 +4,23 @@ use std::net::{IpAddr, SocketAddr};
 use std::time;
 
 use rustls::pki_types::ServerName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::tls::{ClientTls, client_config};
 use super::{DnsSettings, pem};
 use crate::problem::Key;
-use crate::setting::leaf::text;
+use crate::setting::leaf::{schema, text};
 use crate::setting::{Check, Duration, Written};
 
 /// How names are resolved, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Dns {
+    /// Name servers, on port 53 unless another one is written; the system's without it. Default: `[]`.
     servers: Written<Vec<Written<Server>>>,
+    /// The shortest time that an answer is kept. Default: `"1s"`.
     min_ttl: Written<Duration>,
+    /// The longest. Default: `"5m"`.
     max_ttl: Written<Duration>,
 }
 
@@ -58,13 +62,19 @@ impl<'de> Deserialize<'de> for Server {
     }
 }
 
+schema!(Server, { "type": "string", "examples": ["10.0.0.2", "10.0.0.2:53"] });
+
 /// TLS as a client, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ ca_file = \"…\", server_name = \"…\", certificate_file = \"…\", key_file = \"…\" }")]
 pub struct WrittenTls {
+    /// The trusted authorities in PEM; the public ones without it.
     ca_file: Written<String>,
+    /// The name in the peer's certificate; its host without it.
     server_name: Written<CertificateName>,
+    /// Our own certificate in PEM, for peers that ask for one.
     certificate_file: Written<String>,
+    /// Its private key in PEM.
     key_file: Written<String>,
 }
 
@@ -100,6 +110,11 @@ impl WrittenTls {
         let certificate_file = self.certificate_file.into_option().map(|file| check.path(file));
         let key_file = self.key_file.into_option().map(|file| check.path(file));
         let client = match (&certificate_file, &key_file) {
+            (Some(certificate), Some(private))
+                if check.does_without(certificate) || check.does_without(private) =>
+            {
+                return None;
+            }
             (Some(certificate), Some(private)) => {
                 if let Err(error) = pem::certificates(certificate) {
                     unusable(&certificate_key, error, "name a file with our own certificate in PEM");
@@ -152,3 +167,5 @@ impl<'de> Deserialize<'de> for CertificateName {
         })
     }
 }
+
+schema!(CertificateName, { "type": "string", "examples": ["shop.internal"] });

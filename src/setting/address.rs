@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::leaf::text;
+use super::leaf::{schema, text};
 
 /// The address of a socket of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ impl<'de> Deserialize<'de> for Address {
         text(deserializer, "an address", Self::parse)
     }
 }
+
+schema!(Address, { "type": "string", "examples": ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080"], "pattern": "^.+:[0-9]{1,5}$" });
 
 impl From<Address> for SocketAddr {
     fn from(written: Address) -> Self {

@@ -7,11 +7,21 @@ use std::path::{Path, PathBuf};
 
 use crate::problem::{Key, Problem, Problems};
 
+/// Whether secrets have to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    /// They have to: the settings will be used.
+    Needed,
+    /// They need not: only the configuration is looked at.
+    Waived,
+}
+
 /// The surroundings of a check. It goes on after a problem, so that all of them are found at once.
 #[derive(Debug)]
 pub struct Check<'a> {
     directory: &'a Path,
     environment: &'a [(String, String)],
+    secrecy: Secrecy,
     problems: RefCell<Problems>,
     files: RefCell<BTreeSet<PathBuf>>,
 }
@@ -19,7 +29,24 @@ pub struct Check<'a> {
 impl<'a> Check<'a> {
     /// Relative paths begin at this directory; `{ env = "…" }` is looked up here.
     pub fn new(directory: &'a Path, environment: &'a [(String, String)]) -> Self {
-        Self { directory, environment, problems: RefCell::default(), files: RefCell::default() }
+        let (problems, files) = (RefCell::default(), RefCell::default());
+        Self { directory, environment, secrecy: Secrecy::Needed, problems, files }
+    }
+
+    /// The same check, for which secrets have to be there or do not.
+    #[must_use]
+    pub fn secrecy(self, secrecy: Secrecy) -> Self {
+        Self { secrecy, ..self }
+    }
+
+    /// Whether this file, which holds a secret or goes with one, is not there and need not be.
+    pub fn does_without(&self, path: &Path) -> bool {
+        self.secrecy == Secrecy::Waived && !path.exists()
+    }
+
+    /// Whether secrets need not be there.
+    pub fn waives_secrets(&self) -> bool {
+        self.secrecy == Secrecy::Waived
     }
 
     /// Notes what is wrong at this key and what to write instead.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::leaf::schema;
+
 /// How many of something: 1 to 2³¹ − 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count(u32);
@@ -36,6 +38,8 @@ impl<'de> Deserialize<'de> for Count {
         deserializer.deserialize_any(Number)
     }
 }
+
+schema!(Count, { "type": "integer", "minimum": 1, "maximum": MOST });
 
 /// What fits into every type that a count is used as.
 const MOST: u32 = i32::MAX as u32;

@@ -4,7 +4,7 @@ use std::time;
 
 use serde::{Deserialize, Deserializer};
 
-use super::leaf::quantity;
+use super::leaf::{quantity, schema};
 use super::or_off::OrOff;
 
 /// A duration from one millisecond to one year, never zero.
@@ -45,6 +45,8 @@ impl<'de> Deserialize<'de> for Duration {
         quantity(deserializer, "a duration", HELP, Self::parse)
     }
 }
+
+schema!(Duration, { "type": "string", "examples": ["250ms", "10s", "5m", "1h", "14d"], "pattern": "^0*[1-9][0-9]*(ms|s|m|h|d)$" });
 
 impl From<Duration> for time::Duration {
     fn from(written: Duration) -> Self {

@@ -5,7 +5,7 @@ use std::fmt;
 use ring::digest;
 use serde::{Deserialize, Deserializer};
 
-use super::leaf::text;
+use super::leaf::{schema, text};
 
 /// The SHA-256 of a secret. The secret is random, 256 bits of it, so that its hash tells nothing; it is still not
 /// printed.
@@ -66,6 +66,8 @@ impl<'de> Deserialize<'de> for Hash {
         })
     }
 }
+
+schema!(Hash, { "type": "string", "pattern": "^[0-9A-Fa-f]{64}$", "writeOnly": true });
 
 #[cfg(test)]
 mod tests {

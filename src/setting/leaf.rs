@@ -50,6 +50,53 @@ where
     })
 }
 
+/// Tells the JSON Schema how a leaf is written. What the keywords cannot say is left to the check.
+macro_rules! schema {
+    ($leaf:ty, { $($keywords:tt)* }) => {
+        impl schemars::JsonSchema for $leaf {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($leaf).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ $($keywords)* })
+            }
+        }
+    };
+}
+pub(crate) use schema;
+
+/// A leaf that is one word of these: how it is read, and how the JSON Schema has it.
+macro_rules! words {
+    ($leaf:ty, $words:expr) => {
+        impl<'de> serde::Deserialize<'de> for $leaf {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                crate::setting::leaf::word(deserializer, &$words)
+            }
+        }
+
+        impl schemars::JsonSchema for $leaf {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($leaf).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let words = $words.map(|(word, _): (&str, Self)| word);
+                schemars::json_schema!({ "type": "string", "enum": words })
+            }
+        }
+    };
+}
+pub(crate) use words;
+
 struct Text<P, T> {
     expected: &'static str,
     number: Option<&'static str>,

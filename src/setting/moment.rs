@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer};
 
-use super::leaf::text;
+use super::leaf::{schema, text};
 
 /// A moment: a date alone is its first one, in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ impl<'de> Deserialize<'de> for Moment {
         text(deserializer, "a date in quotes", Self::parse)
     }
 }
+
+schema!(Moment, { "type": "string", "examples": ["2030-01-31", "2030-01-31T12:00:00Z"], "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.+)?$" });
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,9 @@ pub fn check(table: &Key, check: &Check<'_>) {
     check.note(problem.help("write lower-case letters, digits and single underscores, a letter first"));
 }
 
+/// What a name looks like; that there are no two underscores in a row is not in it.
+pub const PATTERN: &str = "^[a-z][a-z0-9_]*$";
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use super::leaf::text;
+use super::leaf::{schema, text};
 
 /// A network, or a single address.
 #[derive(Debug, Clone, Copy)]
@@ -26,3 +26,5 @@ impl<'de> Deserialize<'de> for Network {
         text(deserializer, "a network", Self::parse)
     }
 }
+
+schema!(Network, { "type": "string", "examples": ["10.0.0.0/8", "fd00::/8"], "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });

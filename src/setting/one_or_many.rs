@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
+use super::leaf::schema;
+
 /// `"a"` or `["a", "b"]`; never an empty list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOrMany(pub Vec<Box<str>>);
@@ -38,3 +40,5 @@ impl<'de> Deserialize<'de> for OneOrMany {
         deserializer.deserialize_any(Words)
     }
 }
+
+schema!(OneOrMany, { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }] });

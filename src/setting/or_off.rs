@@ -1,8 +1,10 @@
 //! `"off"`, where something may be disabled.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Visitor};
 
 /// A value that may be `"off"`; so may a whole table. It is never disabled by `0`.
@@ -50,5 +52,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrOff<T> {
         }
 
         deserializer.deserialize_newtype_struct(STRUCT, Either(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OrOff<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let on = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [on, { "const": "off" }] })
     }
 }

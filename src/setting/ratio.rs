@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::leaf::schema;
+
 /// A share of something.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio(f64);
@@ -30,11 +32,17 @@ impl<'de> Deserialize<'de> for Ratio {
                 let number = i32::try_from(number).unwrap_or(i32::MAX);
                 self.visit_f64(number.into())
             }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Ratio, E> {
+                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+            }
         }
 
         deserializer.deserialize_any(Number)
     }
 }
+
+schema!(Ratio, { "type": "number", "minimum": 0.0, "maximum": 1.0 });
 
 impl From<Ratio> for f64 {
     fn from(written: Ratio) -> Self {

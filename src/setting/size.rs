@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer};
 
-use super::leaf::quantity;
+use super::leaf::{quantity, schema};
 use super::or_off::OrOff;
 
 /// A size of at least one byte.
@@ -42,6 +42,8 @@ impl<'de> Deserialize<'de> for Size {
         quantity(deserializer, "a size", HELP, Self::parse)
     }
 }
+
+schema!(Size, { "type": "string", "examples": ["512B", "64KiB", "10MB", "1GiB"], "pattern": "^0*[1-9][0-9]*(B|kB|KB|MB|GB|KiB|MiB|GiB)$" });
 
 impl From<Size> for u64 {
     fn from(written: Size) -> Self {

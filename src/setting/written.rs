@@ -1,8 +1,10 @@
 //! `Written<T>`: one value of the file, which knows its key and whether it was there.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::check::Check;
@@ -114,5 +116,20 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Written<T> {
         }
 
         deserializer.deserialize_struct(STRUCT, &["key", "value"], Pair(PhantomData))
+    }
+}
+
+/// As the value itself: keys are noted beside the file, not in it.
+impl<T: JsonSchema> JsonSchema for Written<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
     }
 }

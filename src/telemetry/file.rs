@@ -7,77 +7,111 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use self::logstash::WrittenLogstash;
 use self::receivers::{WrittenOtlp, WrittenZipkin};
 use super::privacy;
 use super::sampling::{Force, Keep, Sampling};
 use super::settings::{self, AccessLog, ClientAddress, Privacy, Settings};
-use crate::setting::leaf::word;
+use crate::setting::leaf::words;
 use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Count, Duration, OrOff, Ratio, Size, Written};
 
 /// `[telemetry]` as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Telemetry {
+    /// The name that traces are searched by. Default: `"tracegate"`.
     service_name: Written<String>,
+    /// Further attributes of all spans, such as "deployment.environment.name".
     resource: BTreeMap<String, Written<String>>,
+    /// Where spans go by OTLP. Default: `{}`.
     otlp: OrOff<WrittenOtlp>,
+    /// Where spans go in Zipkin's format. Default: `"off"`.
     zipkin: Option<OrOff<WrittenZipkin>>,
+    /// Where records of failed exchanges go: one JSON line each. Default: `"off"`.
     logstash: Option<OrOff<WrittenLogstash>>,
+    /// Which traces are kept. The caller's decision counts; the ratio is for new traces.
     sampling: WrittenSampling,
+    /// What of the client may leave.
     privacy: WrittenPrivacy,
+    /// One JSON line a request.
     access_log: WrittenAccessLog,
+    /// Exchanges that are kept in memory, for the live page.
     recent: WrittenRecent,
 }
 
 /// `[metrics]` as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Metrics {
+    /// Upper bounds of the duration histograms in seconds, ascending; those of the conventions and more without
+    /// it.
     buckets: Written<Vec<Written<f64>>>,
+    /// Series of one metric; further labels count as _other. Default: `10000`.
     max_series: Written<Count>,
+    /// An answer whose body goes on for longer is a stream. Default: `"30s"`.
     stream_after: Written<OrOff<Duration>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenSampling {
+    /// The share of new traces that is kept. Default: `1.0`.
     ratio: Written<Ratio>,
+    /// Whether the gateway's spans of errors are kept, whatever had been decided. Default: `true`.
     keep_errors: Written<bool>,
+    /// And of what took longer than the route's `slow_after`. Default: `true`.
     keep_slow: Written<bool>,
+    /// And of more than one attempt. Default: `true`.
     keep_retried: Written<bool>,
+    /// What the receivers bear; bounds all but what is forced. Default: `"off"`.
     max_spans_per_second: Written<OrOff<Count>>,
+    /// How an authorised caller demands a trace of one request.
     force: Option<WrittenForce>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ header = \"x-tracegate-force\", token = { env = \"…\" } }")]
 struct WrittenForce {
+    /// The field, which never goes further. Default: `"x-tracegate-force"`.
     header: Written<String>,
+    /// Its value, 16 characters or more.
     token: WrittenSecret,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenPrivacy {
+    /// How much of the client's address is recorded. Default: `"off"`.
     client_address: Written<ClientAddress>,
+    /// Keys of the query that are named, without their values. Default: `[]`.
     query_keys: Written<Vec<Written<String>>>,
+    /// Fields of the request that are recorded with their values. Default: `[]`.
     headers: Written<Vec<Written<String>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenAccessLog {
+    /// Whether it is written. Default: `true`.
     enabled: Written<bool>,
+    /// A file to append to, reopened on SIGUSR1; standard output without it.
     file: Written<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenRecent {
+    /// Exchanges that failed. Default: `1000`.
     errors: Written<Count>,
+    /// Exchanges that the gateway refused by the client's fault. Default: `500`.
     refused: Written<Count>,
+    /// The slowest of each route, and those tried more than once. Default: `500`.
     slow: Written<Count>,
+    /// Samples of all others. Default: `1000`.
     samples: Written<Count>,
+    /// The shortest time between two samples of one route. Default: `"200ms"`.
     sample_every: Written<Duration>,
+    /// What all of them may take. Default: `"16MiB"`.
     memory: Written<Size>,
+    /// Routes that have figures. Default: `500`.
     routes: Written<Count>,
 }
 
@@ -246,8 +280,4 @@ const SHORTEST_TOKEN: usize = 16;
 /// Each bucket is a series for every combination of labels.
 const MOST_BUCKETS: usize = 64;
 
-impl<'de> Deserialize<'de> for ClientAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("off", Self::Off), ("truncated", Self::Truncated), ("full", Self::Full)])
-    }
-}
+words!(ClientAddress, [("off", Self::Off), ("truncated", Self::Truncated), ("full", Self::Full)]);

@@ -5,6 +5,7 @@
 //! unsampled + dropped + queued`.
 
 mod assemble;
+pub mod attributes;
 pub mod delivery;
 mod export;
 
@@ -17,6 +18,13 @@ use self::delivery::Delivery;
 use super::balance::{SpanBalance, SpanSums, Tally};
 use super::operation::{Record, Sink};
 use super::sampling::{Decision, Unsampled};
+use super::settings::Privacy;
+use super::span::Span;
+
+/// The spans of an operation that has ended, as they are exported: for those who want to see them before.
+pub fn preview<'a>(record: &'a Record, privacy: &Privacy) -> impl Iterator<Item = Span<'a>> {
+    assemble::assemble(record, privacy)
+}
 
 /// The sink of spans.
 #[derive(Debug)]

@@ -2,14 +2,17 @@
 
 mod resilience;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::{fmt, time};
 
 use http::Uri;
 use rustls::pki_types::ServerName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::json;
 
 use self::resilience::{WrittenBreaker, WrittenHealth, WrittenOutliers};
 use super::standing::Rules;
@@ -17,53 +20,80 @@ use super::{Address, Balance, Pool, Protocol, Settings, Tls, budget};
 use crate::net;
 use crate::net::file::CertificateName;
 use crate::problem::Key;
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{text, words};
 use crate::setting::{Check, Count, Duration, OrOff, Ratio, Size, Written};
 use crate::telemetry::context::format::Formats;
 
 /// An upstream as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Upstream {
+    /// The service's own OpenTelemetry service.name: the edge in service graphs.
     service: Written<String>,
+    /// Its servers: scheme, host and port, or the path of a Unix socket; or a table with a weight.
     endpoints: Written<Vec<Written<WrittenEndpoint>>>,
+    /// Which endpoint is next: the less busy of two taken at random, or one after the other. Default: `"p2c"`.
     balance: Written<Balance>,
+    /// Until an endpoint that has returned gets its full share. Default: `"10s"`.
     slow_start: Written<OrOff<Duration>>,
+    /// If a smaller share of endpoints is usable, all are used. Default: `0.5`.
     panic_threshold: Written<OrOff<Ratio>>,
+    /// How endpoints are asked for their health; they are not without it.
     health: Option<WrittenHealth>,
+    /// When endpoints that fail are left alone for a while. Default: `{}`.
     outliers: OrOff<WrittenOutliers>,
+    /// What bounds all its endpoints together; what is more is refused.
     breaker: WrittenBreaker,
+    /// What its endpoints are spoken to in. Default: `"http/1.1"`.
     protocol: Written<Protocol>,
+    /// How https endpoints are trusted, and told who we are.
     tls: Option<WrittenTls>,
+    /// How long connecting may take, TLS included. Default: `"3s"`.
     connect_timeout: Written<Duration>,
+    /// The connections to each endpoint.
     pool: WrittenPool,
+    /// How many retries there may be of all routes together. Default: `{}`.
     retry_budget: Option<OrOff<WrittenBudget>>,
+    /// Of an answer's header. Default: `"64KiB"`.
     header_bytes: Written<Size>,
+    /// The formats in which trace context is told; false withholds context and baggage. Default: `["w3c"]`.
     propagate: Written<Propagate>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ ca_file = \"…\", server_name = \"…\", certificate_file = \"…\", key_file = \"…\" }")]
 struct WrittenTls {
+    /// The trusted authorities in PEM; the public ones without it.
     ca_file: Written<String>,
+    /// The name in the endpoints' certificates; their host without it.
     server_name: Written<CertificateName>,
+    /// Our own certificate in PEM, for endpoints that ask for one.
     certificate_file: Written<String>,
+    /// Its private key in PEM.
     key_file: Written<String>,
+    /// How long before our own certificate expires it is warned of. Default: `"14d"`.
     expiry_warning: Written<Duration>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenPool {
+    /// To each endpoint; with "h2", requests at once on the shared one. Default: `1024`.
     connections: Written<Count>,
+    /// Requests that wait for a connection. Default: `1024`.
     pending: Written<Count>,
+    /// How long a request waits for one. Default: `"1s"`.
     wait: Written<Duration>,
+    /// How long an unused one is kept; not with "h2". Default: `"4s"`.
     idle: Written<Duration>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ ratio = 0.2, min_per_second = 3, window = \"10s\" }, or \"off\"")]
 struct WrittenBudget {
+    /// The share of requests that may be sent again. Default: `0.2`.
     ratio: Written<Ratio>,
+    /// Retries that may be in any case. Default: `3`.
     min_per_second: Written<Count>,
+    /// Over which time they are counted. Default: `"10s"`.
     window: Written<Duration>,
 }
 
@@ -232,6 +262,9 @@ fn own_certificate(
             return Err(Noted);
         }
     };
+    if check.does_without(&certificate) || check.does_without(&private) {
+        return Ok(None);
+    }
     if let Err(error) = net::tls::client_config(None, Some((&certificate, &private)), &[]) {
         let help = "name our own certificate in PEM, and the key that belongs to it";
         check.wrong(&certificate_key, format!("the file cannot be used: {error}"), help);
@@ -407,6 +440,32 @@ impl<'de> Deserialize<'de> for WrittenEndpoint {
     }
 }
 
+impl JsonSchema for WrittenEndpoint {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Endpoint".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let url = json!({
+            "type": "string",
+            "examples": ["http://10.0.0.7:9001", "unix:/run/shop.sock"],
+            "pattern": "^(https?://[^@/]+/?|unix:/.+)$"
+        });
+        json_schema!({ "anyOf": [
+            url,
+            { "type": "object", "additionalProperties": false, "required": ["url"], "properties": {
+                "url": url,
+                "weight": { "type": "integer", "minimum": 1, "maximum": MOST_WEIGHT, "default": 1,
+                    "description": "How often it is picked beside the others." }
+            } }
+        ] })
+    }
+}
+
 /// How often an endpoint is picked beside the others.
 #[derive(Debug, Clone, Copy)]
 struct Weight(u32);
@@ -467,25 +526,29 @@ impl<'de> Deserialize<'de> for Propagate {
     }
 }
 
-impl<'de> Deserialize<'de> for Formats {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let words =
-            [("w3c", Self::W3C), ("b3", Self::B3), ("b3multi", Self::B3_MULTI), ("jaeger", Self::JAEGER)];
-        word(deserializer, &words)
+impl JsonSchema for Propagate {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Propagate".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let listed = generator.subschema_for::<Vec<Formats>>();
+        json_schema!({ "anyOf": [listed, { "const": false }] })
     }
 }
 
-impl<'de> Deserialize<'de> for Balance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("p2c", Self::PowerOfTwoChoices), ("round_robin", Self::RoundRobin)])
-    }
-}
+words!(
+    Formats,
+    [("w3c", Self::W3C), ("b3", Self::B3), ("b3multi", Self::B3_MULTI), ("jaeger", Self::JAEGER)]
+);
 
-impl<'de> Deserialize<'de> for Protocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("http/1.1", Self::Http1), ("h2", Self::Http2)])
-    }
-}
+words!(Balance, [("p2c", Self::PowerOfTwoChoices), ("round_robin", Self::RoundRobin)]);
+
+words!(Protocol, [("http/1.1", Self::Http1), ("h2", Self::Http2)]);
 
 #[cfg(test)]
 mod tests {

@@ -76,7 +76,7 @@ fn written(value: &Value) -> String {
     }
 }
 
-fn dict(table: &dyn TableLike) -> Dict {
+pub(super) fn dict(table: &dyn TableLike) -> Dict {
     table.iter().map(|(name, item)| (name.to_owned(), item_value(item))).collect()
 }
 
@@ -176,12 +176,13 @@ impl<'a> Lines<'a> {
     }
 
     fn place(&self, span: Option<Range<usize>>) -> Place {
+        let bytes = span.as_ref().map(|span| (span.start, span.end));
         let position = span.map(|span| {
             let line = self.begins.partition_point(|begin| *begin <= span.start);
             let before = self.text.get(self.begins[line - 1]..span.start).unwrap_or_default();
             (line, before.chars().count() + 1)
         });
-        Place { source: self.source, position, origin: self.origin.to_owned() }
+        Place { source: self.source, position, span: bytes, origin: self.origin.to_owned() }
     }
 
     fn syntax(&self, error: &TomlError) -> Problem {

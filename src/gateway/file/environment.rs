@@ -57,5 +57,5 @@ fn is_override(name: &str) -> bool {
 
 /// The place of what an environment variable says.
 pub(super) fn place(variable: &str, source: usize) -> Place {
-    Place { source, position: None, origin: variable.to_owned() }
+    Place { source, position: None, span: None, origin: variable.to_owned() }
 }

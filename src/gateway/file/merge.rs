@@ -105,6 +105,14 @@ impl<'a> Merged<'a> {
         problem.at(place)
     }
 
+    /// Where the value in force was written, if it was, and whether a route has inherited it.
+    pub(super) fn found_at(&self, key: &Key) -> (Option<Place>, bool) {
+        let before = || self.renamed.as_written(key).and_then(|key| self.written(&key));
+        let own = self.written(key).or_else(before);
+        let spot = own.or_else(|| inherited(key).and_then(|key| self.written(&key)));
+        (spot.map(|spot| spot.value.clone()), own.is_none() && spot.is_some())
+    }
+
     /// Where the key was written last, which is the value in force, or something in the table that it is.
     fn written(&self, key: &Key) -> Option<&Spot> {
         let mut last_first =

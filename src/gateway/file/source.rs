@@ -27,7 +27,7 @@ impl Sources {
             match fs::read_to_string(path) {
                 Ok(text) => files.push((origin, text)),
                 Err(error) => {
-                    let place = Place { source, position: None, origin };
+                    let place = Place { source, position: None, span: None, origin };
                     let problem = Problem::in_source(place, format!("cannot be read: {error}"));
                     problems.push(problem.help("name a file with --config"));
                 }

@@ -1,7 +1,11 @@
 //! What `load` makes of files and environments.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use figment::value::Value;
+
+use super::schema::Content;
 use super::*;
 use crate::http::route::Rewrite;
 use crate::telemetry::settings::{Otlp, OtlpProtocol};
@@ -33,6 +37,9 @@ fn sources(files: &[&str], environment: &[(&str, &str)]) -> Sources {
 }
 
 fn loaded(files: &[&str], environment: &[(&str, &str)]) -> Settings {
+    if let [text] = files {
+        assert_eq!(against_schema(text), Vec::<String>::new(), "{text}");
+    }
     load(&sources(files, environment)).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -100,6 +107,187 @@ fn every_key_in_the_examples_comments_is_one() {
     let files = |line: &String| line.contains("_file: the file") || line.contains("tls: is never used");
     let other: Vec<_> = found.iter().filter(|line| !files(line)).collect();
     assert_eq!(other, Vec::<&String>::new(), "{text}");
+    assert_eq!(against_schema(&text), Vec::<String>::new(), "{text}");
+}
+
+/// What an editor would find wrong with a text: places and what is wrong there.
+fn against_schema(text: &str) -> Vec<String> {
+    static VALIDATOR: LazyLock<jsonschema::Validator> =
+        LazyLock::new(|| jsonschema::draft202012::new(&schema::schema()).expect("a schema"));
+    let values = document::parse(0, "routes.toml", text).expect("TOML");
+    let values = serde_json::to_value(values).expect("plain values become JSON");
+    VALIDATOR.iter_errors(&values).map(|error| format!("{} {error}", error.instance_path())).collect()
+}
+
+#[test]
+fn the_schema_is_one_and_refuses_unknown_keys_and_wrong_types() {
+    jsonschema::draft202012::meta::validate(&schema::schema()).expect("a schema of its own draft");
+    for wrong in [
+        "[listeners.public]\nadress = '127.0.0.1:0'",
+        "[listeners.public]\naddress = 8080",
+        "[listeners.Public]\naddress = '127.0.0.1:0'",
+        "[listeners.public]\ntimeouts = { idle = 60 }",
+        "[listeners.public]\ntimeouts = { idle = '0s' }",
+        "[listeners.public]\nlimits.header_bytes = '64K'",
+        "[upstreams.shop]\nendpoints = 'http://127.0.0.1:9001'",
+        "[upstreams.shop]\nendpoints = ['ftp://shop']",
+        "[upstreams.shop]\nendpoints = [{ url = 'http://a', wieght = 3 }]",
+        "[upstreams.shop]\nbalance = 'random'",
+        "[routes.a]\nmatch = { path = 'shop' }",
+        "[routes.a]\nmatch = { methods = ['get'] }",
+        "[routes.a]\nretry = false",
+        "[telemetry]\notlp = { headers = { authorization = 'Bearer hunter2' } }",
+        "[telemetry.sampling]\nratio = 1.5",
+        "routs = {}",
+    ] {
+        assert!(!against_schema(wrong).is_empty(), "{wrong}");
+    }
+}
+
+#[test]
+fn every_key_is_described_and_every_default_is_what_the_constructors_do() {
+    let base = format!(
+        "{SMALL}{}",
+        r#"
+[upstreams.shop.health]
+path = "/"
+[upstreams.shop.tls]
+[routes.shop.sticky]
+[routes.shop.retry]
+[routes.shop.cors]
+origins = ["*"]
+[routes.shop.hsts]
+[routes.shop.compression]
+[routes.moved]
+match = { path = "/moved" }
+redirect = { to = "/shop" }
+[routes.fixed]
+match = { path = "/fixed" }
+respond = {}
+[rate_limits.some]
+requests = 5
+[redis.main]
+address = "redis://127.0.0.1"
+[auth.staff.jwt]
+issuer = "https://a"
+audience = "off"
+jwks_url = "http://127.0.0.1/"
+[auth.keys.api_keys]
+keys.a.sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+[auth.machines.mtls]
+[telemetry.zipkin]
+[telemetry.logstash]
+address = "tcp://127.0.0.1:1"
+[telemetry.sampling.force]
+token = { env = "FORCE" }
+[admin.tokens.a]
+role = "metrics"
+sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"#
+    )
+    .replace("[upstreams.shop.tls]\n", "");
+    let told = |more: &[(&str, &str)]| {
+        let environment: Vec<_> = more.iter().copied().chain([("FORCE", "0123456789abcdef")]).collect();
+        let settings = load(&sources(&[&base], &environment))?;
+        Ok::<_, Problems>(format!("{:?}", Settings { configuration: Configuration::default(), ..settings }))
+    };
+    let untouched = told(&[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let values = Merged::new(&sources(&[&base], &[])).written.clone();
+    let (mut keys, mut compared, mut wrong) = (0, 0, Vec::new());
+    let mut left = vec![(Key::root(), schema::root())];
+    while let Some((key, node)) = left.pop() {
+        keys += 1;
+        if !key.is_root() && !node.description.ends_with('.') {
+            wrong.push(format!("{key} is described as {:?}", node.description));
+        }
+        if let (Some(default), Content::Value(_)) = (&node.default, &node.content) {
+            let path: Vec<String> = key.segments().map(str::to_uppercase).collect();
+            let name = format!("TRACEGATE_{}", path.join("__"));
+            let same = told(&[(&name, &default.to_string())]);
+            compared += usize::from(same.is_ok());
+            match same {
+                Ok(same) if same == untouched => {}
+                Ok(_) => wrong.push(format!("{key} = {default} is not the default")),
+                Err(_) if NOT_ALONE.contains(&name.as_str()) => {}
+                Err(problems) => wrong.push(format!("{key}: {problems}")),
+            }
+        }
+        let written = key.segments().try_fold(&*values, |value, name| value.as_dict()?.get(name));
+        match node.content {
+            Content::Table(table) => {
+                let there = !node.optional || written.is_some();
+                let children = table.into_iter().filter(|(name, _)| there && name != "defaults");
+                left.extend(children.map(|(name, node)| (key.child(&name), node)));
+            }
+            Content::Named(named) => {
+                let there = written.and_then(Value::as_dict).into_iter().flatten();
+                left.extend(there.map(|(name, _)| (key.child(name), (*named).clone())));
+            }
+            Content::Value(_) => {}
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(keys > 250 && compared > 150, "{keys} keys, {compared} defaults");
+}
+
+/// Defaults that cannot be written where the base has something else.
+const NOT_ALONE: [&str; 2] =
+    ["TRACEGATE_LISTENERS__PUBLIC__SOCKET_MODE", "TRACEGATE_UPSTREAMS__SHOP__HEALTH__SERVICE"];
+
+#[test]
+fn each_value_in_force_is_told_with_where_it_was_written() {
+    let file = format!("[defaults.route]\ntimeouts.attempt = '3s'\n{SMALL}timeouts.request = '5s'\n");
+    let more = "[upstreams.shop]\nconnect_timeout = '2s'\n[telemetry.sampling]\nforce = { token = { env = 'FORCE' } }\n\
+                [routes.shop.headers.request]\nset = { 'x-api-key' = 'hunter2' }\n";
+    let environment = [
+        ("TRACEGATE_UPSTREAMS__SHOP__POOL__WAIT", "\"9s\""),
+        ("FORCE", "hunter2-hunter2-hunter2"),
+        ("OTEL_SERVICE_NAME", "gate"),
+    ];
+    let sources = sources(&[&file, more], &environment);
+    load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+    let values = effective::effective(&sources);
+    let told = |key: &str| {
+        let found = values.iter().find(|found| found.key.to_string() == key)?;
+        let place = found.place.as_ref().map_or("default".to_owned(), ToString::to_string);
+        Some(format!("{} {place}{}", found.value, if found.inherited { " inherited" } else { "" }))
+    };
+    for (key, expected) in [
+        ("listeners.public.address", Some(r#""127.0.0.1:0" routes.toml:5:11"#)),
+        ("listeners.public.limits.header_bytes", Some(r#""64KiB" default"#)),
+        ("routes.shop.timeouts.request", Some(r#""5s" routes.toml:13:20"#)),
+        ("routes.shop.timeouts.attempt", Some(r#""3s" routes.toml:2:20 inherited"#)),
+        ("routes.shop.retry.attempts", Some("3 default")),
+        ("routes.shop.cors", Some(r#""off" default"#)),
+        ("routes.shop.headers.request.set.x-api-key", Some(r#""…" more1.toml:6:23"#)),
+        ("upstreams.shop.connect_timeout", Some(r#""2s" more1.toml:2:19"#)),
+        ("upstreams.shop.pool.wait", Some(r#""9s" TRACEGATE_UPSTREAMS__SHOP__POOL__WAIT"#)),
+        ("upstreams.shop.tls.ca_file", None),
+        ("upstreams.shop.health.check", None),
+        ("telemetry.service_name", Some(r#""gate" OTEL_SERVICE_NAME"#)),
+        ("telemetry.sampling.force.token.env", Some(r#""FORCE" more1.toml:4:27"#)),
+        ("telemetry.zipkin", Some(r#""off" default"#)),
+    ] {
+        assert_eq!(told(key).as_deref(), expected, "{key}");
+    }
+    assert!(!format!("{values:?}").contains("hunter2"), "secrets are not told");
+}
+
+#[test]
+fn secrets_and_key_files_need_not_be_there_if_nobody_will_use_them() {
+    let text = format!(
+        "{SMALL}headers.request.secrets = {{ authorization = {{ env = 'GONE' }} }}\nsticky.secret = {{ file = 'gone' }}\n\
+         [listeners.public.tls]\ncertificate_file = 'gone.pem'\nkey_file = 'gone-key.pem'\n\
+         [auth.partners.api_keys]\nkeys_file = 'gone-keys'\n"
+    );
+    let sources = sources(&[&text], &[]);
+    let missing = load(&sources).expect_err("they are not there");
+    assert_eq!(missing.len(), 5, "{missing}");
+    load_without_secrets(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+    let wrong = text.replace("upstream = \"shop\"", "upstream = \"shpo\"");
+    let sources = Sources { files: vec![("routes.toml".to_owned(), wrong)], ..sources };
+    let problems = load_without_secrets(&sources).expect_err("all else is looked at");
+    assert!(problems.len() == 1 && problems.to_string().contains("shpo"), "{problems}");
 }
 
 #[test]
@@ -836,8 +1024,14 @@ fn what_a_route_must_not_shape_is_told_with_what_to_write_instead() {
 #[test]
 fn an_old_name_counts_with_a_warning_where_it_stands() {
     let text = format!("{SMALL}[listeners.public.limits]\nstreams = 7\n");
-    let settings = loaded(&[&text], &[]);
+    // which is not in the schema: editors complain of it
+    let settings = load(&sources(&[&text], &[])).unwrap();
     assert_eq!(settings.listeners[0].limits.http2_streams, 7);
+    let values = effective::effective(&sources(&[&text], &[]));
+    let key = "listeners.public.limits.http2_streams";
+    let place =
+        values.iter().find(|known| known.key.to_string() == key).and_then(|known| known.place.clone());
+    assert_eq!(place.map(|place| place.to_string()).as_deref(), Some("routes.toml:12:11"));
     let warnings: Vec<String> = settings.configuration.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,

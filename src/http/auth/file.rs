@@ -7,6 +7,7 @@ use std::time::Duration as Time;
 
 use http::header::{self, HeaderName};
 use http::uri::{PathAndQuery, Scheme, Uri};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::api_key::{self, Key as ApiKey};
@@ -18,88 +19,136 @@ use super::{Kind, Settings, jwt};
 use crate::net::file::WrittenTls;
 use crate::problem::Key;
 use crate::setting::check::nearest;
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::one_or_many::OneOrMany;
 use crate::setting::{Check, Count, Duration, Hash, Moment, OrOff, Size, Written};
 use crate::upstream;
 
 /// A rule as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Auth {
+    /// Verifies API keys.
     api_keys: Option<WrittenApiKeys>,
+    /// Verifies signed tokens.
     jwt: Option<WrittenJwt>,
+    /// Verifies client certificates by their role.
     mtls: Option<WrittenMtls>,
+    /// Asks a service who it is and whether it may pass.
     forward: Option<WrittenForward>,
+    /// Fields that tell the upstream who was verified, and the claims that are their values. No client can set
+    /// them, on any route.
     identity_headers: BTreeMap<String, Written<String>>,
+    /// Other fields that mean an identity, which no client can set. Default: `[]`.
     strip_headers: Written<Vec<Written<String>>>,
+    /// Whether the upstream gets the credentials; true without it, but false with `api_keys`.
     forward_credentials: Written<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenApiKeys {
+    /// The field that keys are sent in; "authorization" is for Bearer. Default: `"x-api-key"`.
     header: Written<String>,
+    /// The keys, by the name of whom they belong to.
     keys: BTreeMap<String, WrittenKey>,
+    /// A file with a name, a hash and perhaps a date on each line.
     keys_file: Written<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A key, by its hash.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ sha256 = \"…\", expires = \"2030-01-31\" }")]
 struct WrittenKey {
+    /// The SHA-256 of the key.
     sha256: Written<Hash>,
+    /// From when on it opens nothing.
     expires: Written<Moment>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenJwt {
+    /// The field that tokens are sent in, behind Bearer. Default: `"authorization"`.
     header: Written<String>,
+    /// Who makes the tokens, as they have it.
     issuer: Written<String>,
+    /// For whom they must be: one of these; "off" if they have none.
     audience: Written<OrOff<OneOrMany>>,
+    /// How they may be signed. Default: `["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
+    /// "ES384", "EdDSA"]`.
     algorithms: Written<Vec<Written<Algorithm>>>,
+    /// How far clocks may differ. Default: `"1m"`.
     clock_skew: Written<OrOff<Duration>>,
+    /// What they must say, by claim.
     claims: BTreeMap<String, WrittenCondition>,
+    /// Of a token. Default: `"8KiB"`.
     token_bytes: Written<Size>,
+    /// Verified tokens that are remembered. Default: `1024`.
     cache: Written<OrOff<Count>>,
+    /// The issuer's public keys, a JSON Web Key Set.
     jwks_file: Written<String>,
+    /// Where the issuer's public keys are.
     jwks_url: Written<Url>,
+    /// How they are fetched.
     jwks: WrittenJwks,
 }
 
 /// What a claim must be, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ is = \"acme\" }, { is = [\"acme\", \"other\"] } or { contains = \"orders\" }")]
 pub struct WrittenCondition {
+    /// What the claim must be: this, or one of these.
     is: Written<OneOrMany>,
+    /// A word that must be in it.
     contains: Written<String>,
 }
 
 /// How an issuer's keys are fetched, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct WrittenJwks {
+    /// Of one fetch. Default: `"5s"`.
     timeout: Written<Duration>,
+    /// Of what is fetched. Default: `"256KiB"`.
     bytes: Written<Size>,
+    /// The shortest time between two fetches, whatever the issuer says. Default: `"1m"`.
     refresh_min: Written<Duration>,
+    /// The longest. Default: `"1h"`.
     refresh_max: Written<Duration>,
+    /// The shortest time between two fetches for a key that nobody knows. Default: `"30s"`.
     refetch: Written<Duration>,
+    /// How long keys are used that cannot be fetched anew. Default: `"1h"`.
     stale: Written<OrOff<Duration>>,
+    /// Whether http:// is taken from hosts beyond loopback. Default: `false`.
     plaintext: Written<bool>,
+    /// TLS, with https:// in the URL.
     tls: WrittenTls,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenMtls {
+    /// The roles; any if there is none. Default: `[]`.
     roles: Written<Vec<Written<String>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenForward {
+    /// The upstream that is asked.
     upstream: Written<String>,
+    /// What it is asked for, by GET; may have a query. Default: `"/"`.
     path: Written<Target>,
+    /// Fields of the client's that it gets, and no others. Default: `["accept", "authorization", "cookie"]`.
     request_headers: Written<Vec<Written<String>>>,
+    /// Fields of a 2xx answer that the upstream of the route gets. No client can set them, on any route. Default:
+    /// `[]`.
     answer_headers: Written<Vec<Written<String>>>,
+    /// The one of them that says who it is; nobody is known without it.
     subject: Written<String>,
+    /// Fields of a refusal that the client gets. Default: `["cache-control", "content-encoding", "content-type",
+    /// "location", "retry-after", "set-cookie", "www-authenticate"]`.
     refusal_headers: Written<Vec<Written<String>>>,
+    /// Of a refusal's body that the client gets. Default: `"64KiB"`.
     body_bytes: Written<Size>,
+    /// Of the whole question, a second try included. Default: `"1s"`.
     timeout: Written<Duration>,
+    /// Whether requests pass, unverified, while nobody answers: "open", or not. Default: `"closed"`.
     on_failure: Written<OnFailure>,
 }
 
@@ -299,7 +348,7 @@ impl WrittenApiKeys {
             keys.extend(hash.map(|hash| (key, ApiKey { name: name.into(), hash, expires })));
         }
         let file_key = self.keys_file.key().clone();
-        if let Some(file) = self.keys_file.get() {
+        if let Some(file) = self.keys_file.get().filter(|file| !check.does_without(&check.path(file))) {
             match fs::read_to_string(check.path(file)) {
                 Ok(text) => {
                     let read = read_keys(&text, |line, what| {
@@ -605,17 +654,9 @@ fn is_of_the_gateway(name: &HeaderName) -> bool {
     TAKEN.contains(&name.as_str())
 }
 
-impl<'de> Deserialize<'de> for Algorithm {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &Self::ALL)
-    }
-}
+words!(Algorithm, Self::ALL);
 
-impl<'de> Deserialize<'de> for OnFailure {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("closed", Self::Closed), ("open", Self::Open)])
-    }
-}
+words!(OnFailure, [("closed", Self::Closed), ("open", Self::Open)]);
 
 /// The path that a service is asked for, perhaps with a query.
 #[derive(Debug)]
@@ -630,6 +671,8 @@ impl<'de> Deserialize<'de> for Target {
         })
     }
 }
+
+schema!(Target, { "type": "string", "examples": ["/", "/verify"], "pattern": "^/[^#]*$" });
 
 /// Where a page is.
 #[derive(Debug)]
@@ -653,6 +696,8 @@ impl<'de> Deserialize<'de> for Url {
         })
     }
 }
+
+schema!(Url, { "type": "string", "examples": ["https://login.example/jwks.json"], "pattern": "^https?://[^@]+$" });
 
 #[cfg(test)]
 mod tests {

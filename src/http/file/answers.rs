@@ -4,29 +4,35 @@ use std::sync::Arc;
 
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::super::pattern::{Pattern, Piece, WORDS};
 use super::super::respond::{Answer, Redirect, Static};
 use super::super::route::Match;
 use crate::problem::Key;
-use crate::setting::leaf::text;
+use crate::setting::leaf::{schema, text};
 use crate::setting::{Check, Count, OrOff, Written};
 
 /// A redirect as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ to = \"https://shop.example{path}\", status = 308 }")]
 pub(super) struct WrittenRedirect {
+    /// An origin, or a path on the same host, with placeholders: `https://shop.example{path}`.
     to: Written<String>,
+    /// 301, 302, 303, 307 or 308. Default: `308`.
     status: Written<Count>,
 }
 
 /// A fixed answer as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ status = 404, body = \"…\" }")]
 pub(super) struct WrittenRespond {
+    /// The status, 200 to 599. Default: `200`.
     status: Written<Count>,
+    /// The body. Default: `""`.
     body: Written<String>,
+    /// Its type. Default: `"text/plain; charset=utf-8"`.
     content_type: Written<String>,
 }
 
@@ -49,6 +55,8 @@ impl<'de> Deserialize<'de> for WrittenOrigin {
         })
     }
 }
+
+schema!(WrittenOrigin, { "type": "string", "examples": ["https://{host}", "https://shop.example:8443"], "pattern": "^https://[^/]+$" });
 
 impl WrittenOrigin {
     /// The redirect as used.

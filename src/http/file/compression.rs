@@ -1,18 +1,24 @@
 //! `compression` as written, and what it means.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::super::compression::{Coding, Compression, MediaType};
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::{Check, Count, Size, Written};
 
 /// Compression as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ codings = [\"zstd\", \"br\", \"gzip\"] }, or \"off\"")]
 pub(super) struct WrittenCompression {
+    /// The codings, the preferred one first. Default: `["zstd", "br", "gzip"]`.
     codings: Written<Vec<Written<Coding>>>,
+    /// The types of bodies. Default: `["text/*", "application/json", "application/javascript",
+    /// "application/xml", "application/wasm", "*+json", "*+xml"]`.
     types: Written<Vec<Written<MediaType>>>,
+    /// From which size on. Default: `"1KiB"`.
     min_size: Written<Size>,
+    /// Answers compressed at once; more pass as they are. Default: `256`.
     at_once: Written<Count>,
 }
 
@@ -37,11 +43,7 @@ impl WrittenCompression {
     }
 }
 
-impl<'de> Deserialize<'de> for Coding {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &ALL.map(|coding| (coding.word(), coding)))
-    }
-}
+words!(Coding, ALL.map(|coding| (coding.word(), coding)));
 
 impl MediaType {
     fn parse(written: &str) -> Result<Self, String> {
@@ -69,6 +71,8 @@ impl<'de> Deserialize<'de> for MediaType {
         text(deserializer, "a type", Self::parse)
     }
 }
+
+schema!(MediaType, { "type": "string", "examples": ["application/json", "text/*", "*+json"], "pattern": "^([^/]+/[^/]+|\\*\\+.+)$" });
 
 /// The best first.
 const ALL: [Coding; 3] = [Coding::Zstd, Coding::Brotli, Coding::Gzip];

@@ -5,24 +5,31 @@ use std::time;
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Method};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::super::cors::{Cors, Names, Origin, Origins};
 use super::super::route::Match;
 use super::super::routes::served;
 use super::leaf::{WrittenMethod, header_name};
-use crate::setting::leaf::text;
+use crate::setting::leaf::{schema, text};
 use crate::setting::{Check, Duration, Written};
 
 /// CORS as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ origins = [\"https://shop.example\"] }, or \"off\"")]
 pub(super) struct WrittenCors {
+    /// Whose pages may call: `"https://shop.example"`, `"https://*.shop.example"`, or `"*"` alone.
     origins: Written<Vec<Written<AnyOr>>>,
+    /// What they may use; those of the route without it.
     methods: Written<Vec<Written<WrittenMethod>>>,
+    /// What they may send beside content-type and trace context. Default: `[]`.
     headers: Written<Vec<Written<String>>>,
+    /// What they may read beside retry-after, server-timing and x-request-id. Default: `[]`.
     expose: Written<Vec<Written<String>>>,
+    /// Whether cookies and credentials go with it. Default: `false`.
     credentials: Written<bool>,
+    /// How long a browser remembers that it may. Default: `"10m"`.
     max_age: Written<Duration>,
 }
 
@@ -140,6 +147,8 @@ impl<'de> Deserialize<'de> for AnyOr {
         text(deserializer, "an origin", Self::parse)
     }
 }
+
+schema!(AnyOr, { "type": "string", "examples": ["https://shop.example", "https://*.shop.example", "*"], "pattern": "^(\\*|https?://[^/]+)$" });
 
 /// What pages may always send: a type of body, and what joins their trace to ours.
 static SENT: [HeaderName; 4] = [

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::header::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::pattern::{Pattern, Piece, WORDS};
@@ -13,27 +14,36 @@ use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Written};
 
 /// Header rules as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ request = { set = { … } }, response = { remove = [ … ] } }")]
 pub(super) struct WrittenHeaders {
+    /// On the way to the upstream.
     request: WrittenRequest,
+    /// Of every answer.
     response: WrittenResponse,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ set = { x-shop = \"…\" }, add = { … }, remove = [\"…\"], secrets = { … } }")]
 struct WrittenRequest {
+    /// Fields that get this value, with placeholders.
     set: BTreeMap<String, Written<String>>,
+    /// Fields that get this value beside those they have.
     add: BTreeMap<String, Written<String>>,
+    /// Fields that go. Default: `[]`.
     remove: Written<Vec<Written<String>>>,
+    /// Fields that get a secret as their value.
     secrets: BTreeMap<String, WrittenSecret>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ set = { x-shop = \"…\" }, add = { … }, remove = [\"…\"] }")]
 struct WrittenResponse {
+    /// Fields that get this value, with placeholders.
     set: BTreeMap<String, Written<String>>,
+    /// Fields that get this value beside those they have.
     add: BTreeMap<String, Written<String>>,
+    /// Fields that go. Default: `[]`.
     remove: Written<Vec<Written<String>>>,
 }
 

@@ -10,7 +10,7 @@ use super::super::pointer::Pointer;
 use super::super::route::{HeaderMatch, Host, Upgrade, UpstreamHost};
 use crate::problem::Key;
 use crate::setting::Check;
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 
 /// A business operation: `order.create`.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ impl<'de> Deserialize<'de> for Operation {
         })
     }
 }
+
+schema!(Operation, { "type": "string", "examples": ["order.create"], "pattern": "^[a-z][a-z0-9_.]{0,63}$" });
 
 /// One name, or a list of them.
 #[derive(Debug)]
@@ -66,6 +68,8 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
+schema!(Names, { "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "uniqueItems": true }] });
+
 /// A method that can be routed.
 #[derive(Debug)]
 pub(super) struct WrittenMethod(pub(super) Method);
@@ -90,17 +94,17 @@ impl<'de> Deserialize<'de> for WrittenMethod {
     }
 }
 
-impl<'de> Deserialize<'de> for Upgrade {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("websocket", Self::Websocket)])
-    }
-}
+schema!(WrittenMethod, { "type": "string", "examples": ["GET", "POST", "PUT", "PATCH", "DELETE"], "pattern": "^[^a-z]+$", "not": { "enum": ["CONNECT", "TRACE"] } });
+
+words!(Upgrade, [("websocket", Self::Websocket)]);
 
 impl<'de> Deserialize<'de> for Pointer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a JSON pointer", Self::parse)
     }
 }
+
+schema!(Pointer, { "type": "string", "examples": ["/order_id"], "pattern": "^/" });
 
 impl Host {
     fn parse(written: &str) -> Result<Self, String> {
@@ -128,11 +132,9 @@ impl<'de> Deserialize<'de> for Host {
     }
 }
 
-impl<'de> Deserialize<'de> for UpstreamHost {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("keep", Self::Keep), ("endpoint", Self::Endpoint)])
-    }
-}
+schema!(Host, { "type": "string", "examples": ["shop.example", "*.shop.example"], "pattern": "^[^/]+$" });
+
+words!(UpstreamHost, [("keep", Self::Keep), ("endpoint", Self::Endpoint)]);
 
 impl<'de> Deserialize<'de> for HeaderMatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -164,6 +166,8 @@ impl<'de> Deserialize<'de> for HeaderMatch {
         deserializer.deserialize_any(ValueOrTrue)
     }
 }
+
+schema!(HeaderMatch, { "anyOf": [{ "type": "string" }, { "const": true }] });
 
 /// The name of a header field; `None` after the problem has been noted.
 pub(super) fn header_name(name: &str, key: &Key, check: &Check<'_>) -> Option<HeaderName> {

@@ -1,28 +1,38 @@
 //! `retry` of a route as written, and what it means.
 
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
 use super::super::retry::{On, Rule};
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::{Check, Count, Duration, OrOff, Size, Written};
 use crate::telemetry::operation::MAX_ATTEMPTS;
 
 /// What is sent again, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ attempts = 3, statuses = [503] } or \"off\"")]
 pub(super) struct Retry {
+    /// Attempts in all, the first one included. Default: `3`.
     attempts: Written<Count>,
+    /// After which failures. Default: `["failover", "reused", "refused"]`.
     on: Written<Vec<Written<On>>>,
+    /// After which statuses. Default: `[]`.
     statuses: Written<Vec<Written<Status>>>,
+    /// After which gRPC statuses. Default: `[]`.
     grpc_statuses: Written<Vec<Written<GrpcStatus>>>,
+    /// Whether POST and PATCH are sent again, too. Default: `false`.
     non_idempotent: Written<bool>,
+    /// How long is waited at most, doubled each time. Default: `"25ms"`.
     backoff: Written<Duration>,
+    /// The longest of these waits. Default: `"250ms"`.
     max_backoff: Written<Duration>,
+    /// The longest Retry-After that is waited for. Default: `"1s"`.
     #[serde(rename = "retry_after")]
     asked: Written<OrOff<Duration>>,
+    /// How much is kept of a body to be sent again. Default: `"64KiB"`.
     body: Written<OrOff<Size>>,
 }
 
@@ -62,19 +72,7 @@ pub(super) fn check(written: Option<OrOff<Retry>>, check: &Check<'_>) -> Option<
     })
 }
 
-impl<'de> Deserialize<'de> for On {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let words = [
-            ("failover", Self::FAILOVER),
-            ("connect", Self::CONNECT),
-            ("reused", Self::REUSED),
-            ("refused", Self::REFUSED),
-            ("reset", Self::RESET),
-            ("timeout", Self::TIMEOUT),
-        ];
-        word(deserializer, &words)
-    }
-}
+words!(On, Self::ALL);
 
 /// A status that may be worth another try.
 #[derive(Debug)]
@@ -107,6 +105,8 @@ impl<'de> Deserialize<'de> for Status {
     }
 }
 
+schema!(Status, { "type": "integer", "minimum": 400, "maximum": 599 });
+
 /// A status of gRPC by its name.
 #[derive(Debug)]
 struct GrpcStatus(u8);
@@ -121,6 +121,8 @@ impl<'de> Deserialize<'de> for GrpcStatus {
         })
     }
 }
+
+schema!(GrpcStatus, { "type": "string", "enum": GRPC });
 
 /// The statuses of gRPC from 1 on.
 const GRPC: [&str; 16] = [

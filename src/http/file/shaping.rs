@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time;
 
 use http::HeaderValue;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::super::maintenance::{Maintenance, RETRY_AFTER};
@@ -34,26 +35,34 @@ pub(super) struct WrittenShaping {
 }
 
 /// `Strict-Transport-Security` as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ max_age = \"8760h\" }, or \"off\"")]
 pub(super) struct WrittenHsts {
+    /// How long browsers remember it. Default: `"8760h"`.
     max_age: Written<Duration>,
+    /// Whether it holds for subdomains. Default: `false`.
     include_subdomains: Written<bool>,
+    /// Whether the lists of browsers may have it. Default: `false`.
     preload: Written<bool>,
 }
 
 /// Error pages as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct WrittenErrorPage {
+    /// A page for browsers; the built-in one without it.
     html_file: Written<String>,
+    /// Whether it stands in for the upstream's 5xx answers, too. Default: `false`.
     replace_upstream: Written<bool>,
 }
 
 /// Maintenance as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct WrittenMaintenance {
+    /// Whether requests are answered 503. Default: `false`.
     enabled: Written<bool>,
+    /// When clients are told to come again, in whole seconds. Default: `"60s"`.
     retry_after: Written<Duration>,
+    /// A page for browsers; the error page without it.
     html_file: Written<String>,
 }
 

@@ -1,10 +1,14 @@
 //! `upstream` of a route as written: one name, or several with weights.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+
+use crate::setting::leaf::schema;
 
 use crate::setting::Written;
 
@@ -45,6 +49,21 @@ impl<'de> Deserialize<'de> for Upstreams {
     }
 }
 
+impl JsonSchema for Upstreams {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Upstreams".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let weight = generator.subschema_for::<Weight>();
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "object", "additionalProperties": weight }] })
+    }
+}
+
 /// An upstream's share beside the others: a whole number from 0.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weight(pub(super) u32);
@@ -78,6 +97,8 @@ impl<'de> Deserialize<'de> for Weight {
         deserializer.deserialize_any(Number)
     }
 }
+
+schema!(Weight, { "type": "integer", "minimum": 0, "maximum": MOST });
 
 /// The heaviest weight.
 const MOST: u32 = 1_000_000;

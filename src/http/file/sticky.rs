@@ -1,18 +1,22 @@
 //! `sticky` of a route as written, and what it means.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::super::sticky::Settings;
-use crate::setting::leaf::text;
+use crate::setting::leaf::{schema, text};
 use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Duration, OrOff, Written};
 
 /// What brings a client back to its endpoint, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ cookie = \"tg_sticky\" } or \"off\"")]
 pub(super) struct Sticky {
+    /// The name of the cookie. Default: `"tg_sticky"`.
     cookie: Written<CookieName>,
+    /// How long browsers keep it, in whole seconds; until their session ends without it.
     max_age: Written<Duration>,
+    /// What several gateways share to read each other's cookies; each makes up its own without it.
     secret: Option<WrittenSecret>,
 }
 
@@ -54,6 +58,8 @@ impl<'de> Deserialize<'de> for CookieName {
         })
     }
 }
+
+schema!(CookieName, { "type": "string", "examples": [DEFAULT_NAME], "minLength": 1, "maxLength": LONGEST_NAME });
 
 const DEFAULT_NAME: &str = "tg_sticky";
 

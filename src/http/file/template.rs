@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 
 use super::super::shape::parameter_names;
-use crate::setting::leaf::text;
+use crate::setting::leaf::{schema, text};
 
 /// A path template that the router takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,8 @@ impl<'de> Deserialize<'de> for Template {
     }
 }
 
+schema!(Template, { "type": "string", "examples": ["/shop/orders/{order_id}", "/shop/{*rest}"], "pattern": "^/[!-~]*$" });
+
 /// Whole segments that a path begins with: `/shop`, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(Box<str>);
@@ -114,6 +116,8 @@ impl<'de> Deserialize<'de> for Prefix {
         text(deserializer, "a path", Self::parse)
     }
 }
+
+schema!(Prefix, { "type": "string", "examples": ["/shop"], "pattern": "^/[!-z|~]*[^/{}]$" });
 
 /// Refuses what no normalised path looks like, so that no template waits for a path that never comes.
 fn plain(written: &str) -> Result<(), String> {

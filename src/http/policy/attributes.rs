@@ -58,6 +58,22 @@ impl Layer {
         sources.json = json.into();
         (!settings.attributes.is_empty()).then(|| Self(Arc::new(sources)))
     }
+
+    /// States what the request says.
+    pub(super) fn read_request(&self, parameters: &[Box<str>], headers: &HeaderMap, handle: &Handle) {
+        self.0.read_request(parameters, headers, handle);
+    }
+}
+
+impl Sources {
+    fn read_request(&self, parameters: &[Box<str>], headers: &HeaderMap, handle: &Handle) {
+        for (index, place) in &self.path {
+            if let Some(value) = parameters.get(*place) {
+                handle.attribute(*index, value.as_bytes());
+            }
+        }
+        read(&self.request, headers, handle);
+    }
 }
 
 fn read(sources: &[(usize, HeaderName)], headers: &HeaderMap, handle: &Handle) {
@@ -86,12 +102,7 @@ impl<S: Service<Request, Response = Response, Error = Failure>> Service<Request>
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        for (index, place) in &self.sources.path {
-            if let Some(value) = request.parameters.get(*place) {
-                request.handle.attribute(*index, value.as_bytes());
-            }
-        }
-        read(&self.sources.request, &request.head.headers, &request.handle);
+        self.sources.read_request(&request.parameters, &request.head.headers, &request.handle);
         let (handle, sources) = (request.handle.clone(), Arc::clone(&self.sources));
         Answering { inner: self.inner.call(request), handle, sources }
     }

@@ -5,6 +5,7 @@ use std::time;
 
 use http::HeaderName;
 use http::uri::Authority;
+use schemars::JsonSchema;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -12,23 +13,35 @@ use super::bucket::Rate;
 use super::{Key, OnFailure, Settings, store};
 use crate::net::file::WrittenTls;
 use crate::setting::check::nearest;
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Count, Duration, Written};
 
 /// A rate limit as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct RateLimit {
+    /// How many in each "per".
     requests: Written<Count>,
+    /// The time that they are counted in. Default: `"1s"`.
     per: Written<Duration>,
+    /// How many at once; as many as requests without it.
     burst: Written<Count>,
+    /// Whose requests share a bucket. Default: `"address"`.
     key: Written<Key>,
+    /// Bits of an IPv4 address that are one client. Default: `32`.
     ipv4_prefix: Written<Count>,
+    /// Bits of an IPv6 address that are one client. Default: `64`.
     ipv6_prefix: Written<Count>,
+    /// Clients that are remembered. Default: `100000`.
     max_keys: Written<Count>,
+    /// Whether it counts and refuses nothing. Default: `false`.
     dry_run: Written<bool>,
+    /// Whether answers carry `RateLimit` and `RateLimit-Policy`. Default: `true`.
     headers: Written<bool>,
+    /// The Redis that holds the buckets; they are this gateway's own without it.
     redis: Written<String>,
+    /// What happens while Redis is away: requests pass, are answered 503, or own buckets count; "open" without
+    /// it.
     on_failure: Written<OnFailure>,
 }
 
@@ -96,11 +109,7 @@ impl RateLimit {
     }
 }
 
-impl<'de> Deserialize<'de> for OnFailure {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("open", Self::Open), ("closed", Self::Closed), ("local", Self::Local)])
-    }
-}
+words!(OnFailure, [("open", Self::Open), ("closed", Self::Closed), ("local", Self::Local)]);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -142,18 +151,27 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+schema!(Key, { "anyOf": [{ "enum": ["address", "route", "identity"] }, { "type": "object", "properties": { "header": { "type": "string" }, "claim": { "type": "string" } }, "additionalProperties": false, "minProperties": 1, "maxProperties": 1 }] });
+
 const KEYS: &str =
     r#"write "address", "route", "identity", { header = "x-api-key" } or { claim = "tenant" }"#;
 
 /// A Redis as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub struct Redis {
+    /// Where it is.
     address: Written<Address>,
+    /// The number of the database. Default: `0`.
     database: Written<Database>,
+    /// Who we are, if not the default user.
     username: Written<String>,
+    /// Our password.
     password: Option<WrittenSecret>,
+    /// TLS, with rediss:// in the address.
     tls: WrittenTls,
+    /// How long a request waits for an answer. Default: `"50ms"`.
     timeout: Written<Duration>,
+    /// How long connecting may take, TLS included. Default: `"1s"`.
     connect_timeout: Written<Duration>,
 }
 
@@ -231,6 +249,8 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
+schema!(Address, { "type": "string", "examples": ["redis://redis.internal:6379"], "pattern": "^rediss?://[^@/]+$" });
+
 const EXAMPLE: &str = r#"write address = "redis://redis.internal:6379", or rediss:// for TLS"#;
 
 /// The number of a database, from 0.
@@ -252,11 +272,17 @@ impl<'de> Deserialize<'de> for Database {
                 let wrong = |_| E::custom(format!("{number} is not a database\nwrite 0 to 65535"));
                 u16::try_from(number).map(Database).map_err(wrong)
             }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Database, E> {
+                self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+            }
         }
 
         deserializer.deserialize_any(Number)
     }
 }
+
+schema!(Database, { "type": "integer", "minimum": 0, "maximum": 65535 });
 
 #[cfg(test)]
 mod tests {

@@ -93,6 +93,16 @@ impl Store {
         }
     }
 
+    /// Connects, says who we are, and has it answer once. The error is for the operator.
+    pub async fn greet(&self) -> Result<(), String> {
+        let told = |error: &(dyn std::error::Error + Send + Sync)| match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        let mut connection = self.dial().await.map_err(|error| told(&*error))?;
+        redis::cmd("PING").exec_async(&mut connection).await.map_err(|error| told(&error))
+    }
+
     /// Whether the last try failed.
     pub fn is_away(&self) -> bool {
         self.is_away.load(Ordering::Relaxed)

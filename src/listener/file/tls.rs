@@ -6,40 +6,58 @@ use std::sync::Arc;
 use std::time;
 
 use rustls::pki_types::ServerName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::listener::tls::clients::{Clients, Roles};
 use crate::listener::tls::{Certificate, Loaded, Plan, Tls};
 use crate::net;
 use crate::problem::Key;
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::{Check, Duration, Written, name};
 
 /// TLS as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ certificate_file = \"…\", key_file = \"…\" }")]
 pub(super) struct WrittenTls {
+    /// The certificate chain in PEM, the server's own first.
     certificate_file: Written<String>,
+    /// Its private key in PEM.
     key_file: Written<String>,
+    /// The oldest version of TLS that is spoken. Default: `"1.2"`.
     min_version: Written<MinVersion>,
+    /// What is offered, the preferred one first. Default: `["h2", "http/1.1"]`.
     alpn: Written<Vec<Written<Alpn>>>,
+    /// What clients get that ask for no name known here: this certificate, or a refusal. Default: `"default"`.
     unknown_names: Written<UnknownNames>,
+    /// Whether clients show a certificate; required where there is a `client_ca_file`, else off.
     client_auth: Written<ClientAuth>,
+    /// The authorities of clients' certificates in PEM.
     client_ca_file: Written<String>,
+    /// The authorities' revocation lists in PEM.
     client_crl_file: Written<String>,
+    /// What is recorded of a client in place of its name: by a name of its certificate.
     client_roles: BTreeMap<String, Written<Role>>,
+    /// How long before its end a certificate is warned of. Default: `"14d"`.
     expiry_warning: Written<Duration>,
+    /// Further certificates, by name; each is shown for the names in it.
     certificates: BTreeMap<String, WrittenCertificate>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ certificate_file = \"…\", key_file = \"…\" }")]
 struct WrittenCertificate {
+    /// The certificate chain in PEM, the server's own first.
     certificate_file: Written<String>,
+    /// Its private key in PEM.
     key_file: Written<String>,
+    /// The names it is shown for; those in the certificate without it.
     names: Written<Vec<Written<CertificateName>>>,
+    /// As for the listener, which counts without it.
     client_auth: Written<ClientAuth>,
+    /// As for the listener, which counts without it.
     client_ca_file: Written<String>,
+    /// As for the listener, which counts without it.
     client_crl_file: Written<String>,
 }
 
@@ -182,6 +200,10 @@ fn pair(
     check: &Check<'_>,
 ) -> Option<(PathBuf, PathBuf)> {
     let key = certificate_file.key().clone();
+    let lacks = |file: &Written<String>| file.get().is_some_and(|file| check.does_without(&check.path(file)));
+    if lacks(&certificate_file) || lacks(&key_file) {
+        return None;
+    }
     let certificate = readable(certificate_file, "a certificate chain in PEM", check);
     let private = readable(key_file, "its private key in PEM", check);
     let (certificate, private) = (certificate?, private?);
@@ -282,32 +304,20 @@ impl<'de> Deserialize<'de> for CertificateName {
     }
 }
 
+schema!(CertificateName, { "type": "string", "examples": ["shop.example", "*.shop.example"], "pattern": "^[^/:]+$" });
+
 impl<'de> Deserialize<'de> for Role {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a role", Self::parse)
     }
 }
 
-impl<'de> Deserialize<'de> for MinVersion {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("1.2", Self::Tls12), ("1.3", Self::Tls13)])
-    }
-}
+schema!(Role, { "type": "string", "examples": ["partner"], "pattern": "^[a-z][a-z0-9_-]{0,63}$" });
 
-impl<'de> Deserialize<'de> for Alpn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("h2", Self::Http2), ("http/1.1", Self::Http1)])
-    }
-}
+words!(MinVersion, [("1.2", Self::Tls12), ("1.3", Self::Tls13)]);
 
-impl<'de> Deserialize<'de> for UnknownNames {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("default", Self::Default), ("refuse", Self::Refuse)])
-    }
-}
+words!(Alpn, [("h2", Self::Http2), ("http/1.1", Self::Http1)]);
 
-impl<'de> Deserialize<'de> for ClientAuth {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)])
-    }
-}
+words!(UnknownNames, [("default", Self::Default), ("refuse", Self::Refuse)]);
+
+words!(ClientAuth, [("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)]);

@@ -3,22 +3,29 @@
 use std::time;
 
 use http::uri::Authority;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::net::file::WrittenTls;
-use crate::setting::leaf::text;
+use crate::setting::leaf::{schema, text};
 use crate::setting::{Check, Count, Duration, Written};
 use crate::telemetry::settings::Logstash;
 
 /// The receiver of error records as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "a table with address …, or \"off\"")]
 pub(super) struct WrittenLogstash {
+    /// Where the input with the codec `json_lines` is.
     address: Written<Address>,
+    /// TLS, with tls:// in the address.
     tls: WrittenTls,
+    /// Whether answers from 400 to 499 that are passed on are recorded, too. Default: `false`.
     client_errors: Written<bool>,
+    /// Records that wait to be written. Default: `4096`.
     queue: Written<Count>,
+    /// How long connecting may take, TLS included. Default: `"3s"`.
     connect_timeout: Written<Duration>,
+    /// How long a write may stand still. Default: `"30s"`.
     timeout: Written<Duration>,
 }
 
@@ -82,6 +89,8 @@ impl<'de> Deserialize<'de> for Address {
         text(deserializer, "an address", Self::parse)
     }
 }
+
+schema!(Address, { "type": "string", "examples": ["tcp://logstash.internal:5000"], "pattern": "^(tcp|tls)://[^@/]+:[0-9]{1,5}$" });
 
 const EXAMPLE: &str = r#"write address = "tcp://logstash.internal:5000", or tls://"#;
 

@@ -4,44 +4,67 @@ use std::collections::BTreeMap;
 use std::time;
 
 use http::{HeaderName, HeaderValue, Uri};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::net::file::WrittenTls;
 use crate::problem::Key;
-use crate::setting::leaf::word;
+use crate::setting::leaf::words;
 use crate::setting::secret::WrittenSecret;
 use crate::setting::{Check, Count, Duration, OrOff, Secret, Written};
 use crate::telemetry::settings::{Otlp, OtlpProtocol, Receiver};
 
 /// `[telemetry.otlp]` as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "a table with endpoint, protocol …, or \"off\"")]
 pub(super) struct WrittenOtlp {
+    /// Scheme, host and port; over HTTP port 4318 without it, and without a path /v1/traces is added. Default:
+    /// `"http://127.0.0.1:4317"`.
     endpoint: Written<String>,
+    /// How OTLP is spoken. Default: `"grpc"`.
     protocol: Written<OtlpProtocol>,
+    /// At which interval metrics are pushed, too. Default: `"off"`.
     metrics: Written<OrOff<Duration>>,
+    /// Further header fields; their values are secrets.
     headers: BTreeMap<String, WrittenSecret>,
+    /// How batches are compressed. Default: `"none"`.
     compression: Written<Compression>,
+    /// Of one export. Default: `"10s"`.
     timeout: Written<Duration>,
+    /// TLS, with an https:// endpoint.
     tls: WrittenTls,
+    /// Spans that wait to be exported; more are dropped. Default: `16384`.
     queue: Written<Count>,
+    /// Spans of one export. Default: `512`.
     batch: Written<Count>,
+    /// How long a span waits for its batch to fill. Default: `"1s"`.
     delay: Written<Duration>,
+    /// How long a batch is tried before it is dropped. Default: `"30s"`.
     give_up_after: Written<Duration>,
 }
 
 /// `[telemetry.zipkin]` as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "a table with endpoint …, or \"off\"")]
 pub(super) struct WrittenZipkin {
+    /// Scheme, host and port; without a path /api/v2/spans is added. Default:
+    /// `"http://127.0.0.1:9411/api/v2/spans"`.
     endpoint: Written<String>,
+    /// Further header fields; their values are secrets.
     headers: BTreeMap<String, WrittenSecret>,
+    /// How batches are compressed. Default: `"none"`.
     compression: Written<Compression>,
+    /// Of one export. Default: `"10s"`.
     timeout: Written<Duration>,
+    /// TLS, with an https:// endpoint.
     tls: WrittenTls,
+    /// Spans that wait to be exported; more are dropped. Default: `16384`.
     queue: Written<Count>,
+    /// Spans of one export. Default: `512`.
     batch: Written<Count>,
+    /// How long a span waits for its batch to fill. Default: `"1s"`.
     delay: Written<Duration>,
+    /// How long a batch is tried before it is dropped. Default: `"30s"`.
     give_up_after: Written<Duration>,
 }
 
@@ -202,14 +225,6 @@ enum Compression {
     None,
 }
 
-impl<'de> Deserialize<'de> for Compression {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("gzip", Self::Gzip), ("none", Self::None)])
-    }
-}
+words!(Compression, [("gzip", Self::Gzip), ("none", Self::None)]);
 
-impl<'de> Deserialize<'de> for OtlpProtocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("grpc", Self::Grpc), ("http/protobuf", Self::Http)])
-    }
-}
+words!(OtlpProtocol, [("grpc", Self::Grpc), ("http/protobuf", Self::Http)]);

@@ -4,29 +4,40 @@ use std::fmt;
 use std::time;
 
 use http::uri::{Authority, PathAndQuery};
+use schemars::JsonSchema;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::problem::Key;
-use crate::setting::leaf::{text, word};
+use crate::setting::leaf::{schema, text, words};
 use crate::setting::{Check, Count, Duration, OrOff, Ratio, Written};
 use crate::upstream::breaker::Bounds;
 use crate::upstream::health;
 use crate::upstream::outliers::Outliers;
 
 /// Active health checks as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(expecting = "{ path = \"/healthz\" }, { check = \"grpc\" } or { check = \"tcp\" }")]
 pub(super) struct WrittenHealth {
+    /// What is asked: an HTTP path, the gRPC health service, or a connection. Default: `"http"`.
     check: Written<Kind>,
+    /// The path that tells of health.
     path: Written<Path>,
+    /// The Host of a check; the endpoint's own without it.
     host: Written<Host>,
+    /// Statuses that pass: one, or a range. Default: `["200-299"]`.
     statuses: Written<Vec<Written<Statuses>>>,
+    /// The service that gRPC's health service is asked for. Default: `""`.
     service: Written<String>,
+    /// Between two checks of one endpoint. Default: `"5s"`.
     interval: Written<Duration>,
+    /// The share of the interval, more or less, at random. Default: `0.1`.
     jitter: Written<Ratio>,
+    /// Of a check, connecting included. Default: `"2s"`.
     timeout: Written<Duration>,
+    /// Passed checks that make it healthy. Default: `2`.
     rise: Written<Count>,
+    /// Failed checks that make it unhealthy. Default: `3`.
     fall: Written<Count>,
 }
 
@@ -90,14 +101,21 @@ fn check_statuses(written: Written<Vec<Written<Statuses>>>, check: &Check<'_>) -
 }
 
 /// Outlier ejection as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct WrittenOutliers {
+    /// Failures in a row that eject an endpoint. Default: `5`.
     consecutive: Written<OrOff<Count>>,
+    /// The share of failures in a window that ejects it. Default: `0.85`.
     share: Written<OrOff<Ratio>>,
+    /// Requests that a window must have for that. Default: `50`.
     requests: Written<Count>,
+    /// The length of a window. Default: `"10s"`.
     window: Written<Duration>,
+    /// How long it is ejected the first time; then twice, three times as long. Default: `"30s"`.
     ejection: Written<Duration>,
+    /// The longest that it is ejected. Default: `"5m"`.
     max_ejection: Written<Duration>,
+    /// The share of endpoints ejected at once; one may always be, the last never. Default: `0.1`.
     max_ejected: Written<Ratio>,
 }
 
@@ -137,10 +155,13 @@ impl WrittenOutliers {
 }
 
 /// A circuit breaker as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct WrittenBreaker {
+    /// Requests in flight to all endpoints together. Default: `"off"`.
     requests: Written<OrOff<Count>>,
+    /// Connections open to all endpoints together. Default: `"off"`.
     connections: Written<OrOff<Count>>,
+    /// Requests that wait for a connection of any endpoint. Default: `"off"`.
     pending: Written<OrOff<Count>>,
 }
 
@@ -171,6 +192,8 @@ impl<'de> Deserialize<'de> for Path {
     }
 }
 
+schema!(Path, { "type": "string", "examples": ["/healthz"], "pattern": "^/" });
+
 /// The `Host` of a check.
 #[derive(Debug)]
 struct Host(Box<str>);
@@ -185,6 +208,8 @@ impl<'de> Deserialize<'de> for Host {
         })
     }
 }
+
+schema!(Host, { "type": "string", "examples": ["shop.internal"], "pattern": "^[^/@]+$" });
 
 /// One status or a range of them.
 #[derive(Debug, PartialEq)]
@@ -225,11 +250,9 @@ impl<'de> Deserialize<'de> for Statuses {
     }
 }
 
-impl<'de> Deserialize<'de> for Kind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, &[("http", Self::Http), ("grpc", Self::Grpc), ("tcp", Self::Tcp)])
-    }
-}
+schema!(Statuses, { "anyOf": [{ "type": "integer", "minimum": 100, "maximum": 599 }, { "type": "string", "examples": ["200-299"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" }] });
+
+words!(Kind, [("http", Self::Http), ("grpc", Self::Grpc), ("tcp", Self::Tcp)]);
 
 #[cfg(test)]
 mod tests {
