@@ -22,7 +22,7 @@ def questions(seconds):
     http1 = lambda **plan: scenarios.http1(seconds=seconds, **plan)
     return {
         "traced": ("every request traced, 64 connections", PEERS, http1(ratio=1.0)),
-        "off": ("tracing off, 64 connections", PEERS, http1()),
+        "off": ("tracing off, 64 connections", [*PEERS, "bare"], http1()),
         "sampled1": ("1 % sampled, errors kept, 64 connections", ["tracegate", "envoy"], http1(ratio=0.01)),
         "tls": ("HTTP/1.1 over TLS, traced", PEERS, http1(ratio=1.0, scheme="https")),
         "h2": ("HTTP/2 over TLS, traced", PEERS, scenarios.http2(seconds=seconds, ratio=1.0)),

@@ -56,6 +56,12 @@ upstream = "shop"
     return [binary, "run", "--config", path], environment
 
 
+def bare(plan):
+    """No gateway: what forwarding by the same libraries costs before anything is known of it. In clear text only."""
+    binary = os.environ.get("BARE", "target/bench-bare/release/bare")
+    return [binary, f"127.0.0.1:{GATEWAY}", f"127.0.0.1:{UPSTREAM}"], {"TOKIO_WORKER_THREADS": str(plan.threads)}
+
+
 def nginx(plan):
     """Without tracing: Debian's nginx has none."""
     d = plan.directory
@@ -212,6 +218,7 @@ def caddy(plan):
 
 ALL = {
     "tracegate": tracegate,
+    "bare": bare,
     "nginx": nginx,
     "haproxy": haproxy,
     "envoy": envoy,
@@ -221,6 +228,8 @@ ALL = {
 
 
 def version(name):
+    if name == "bare":
+        return "hyper, with a pool of its own (bench/bare)"
     command = {
         "tracegate": [os.environ.get("TRACEGATE", "target/dist/tracegate"), "--version"],
         "nginx": ["nginx", "-v"],
