@@ -497,7 +497,8 @@ upstream = "nginx"
 strip_prefix = "/{name}"
 rate_limit = "{name}"
 """
-    gateways = [stage.new_gateway(f"sharing-{number}", stage.collector, more) for number in (1, 2)]
+    collector = stage.new_collector()
+    gateways = [stage.new_gateway(f"sharing-{number}", collector, more) for number in (1, 2)]
 
     def ask(name, times):
         """The statuses of so many requests, by turns to one gateway and to the other."""
