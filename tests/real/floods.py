@@ -22,6 +22,8 @@ from stage import Failed, Nginx, Single, expect, needed, raise_file_limit
 
 MIB = 1 << 20
 MOST_GROWTH = 16 * MIB
+SHARED = 0.005
+"""Seconds: what the flooding client, the server and the askers cost each other on a machine of two cores."""
 MOST_SECONDS = 1.0
 CLOSED_BY = 10.0
 """After so many seconds a flood that nobody ends is given up."""
@@ -136,7 +138,7 @@ def run_floods(gateway, pool, connections):
               f"{len(took)} connections, {counted} counted")
         wrong += [f"{kind}: closed after {max(took):.2f} s"] * (max(took) > MOST_SECONDS)
         wrong += [f"{kind}: {grown / MIB:.1f} MiB more"] * (grown > MOST_GROWTH)
-        wrong += [f"{kind}: p99 of others {again * 1000:.2f} ms, {quiet * 1000:.2f} before"] * (again > 2 * quiet)
+        wrong += [f"{kind}: p99 of others {again * 1000:.2f} ms, {quiet * 1000:.2f} before"] * (again > max(2 * quiet, quiet + SHARED))
         wrong += [f"{kind}: {counted} counted of {len(took)}"] * (counted < len(took))
     expect(not wrong, "; ".join(wrong))
 
