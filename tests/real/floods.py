@@ -5,7 +5,8 @@
 
 Every kind of flood is sent by so many connections, one after the other. Each has to be closed within a second and to be
 counted, resident memory may grow by less than 16 MiB, and the 99th percentile of what others wait for their answers
-stays under twice its value. The others are asked by a process of their own. Needs Python 3.9, Linux and nginx.
+stays under twice its value, or within five milliseconds of it, which they cost each other on two cores. The others are
+asked by a process of their own. Needs Python 3.9, Linux and nginx.
 """
 
 import concurrent.futures
