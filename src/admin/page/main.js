@@ -29,7 +29,7 @@ async function show({ quiet = false } = {}) {
   let listener = null;
   try {
     // what the stream tells in a moment, if one comes here first
-    if (view === "traces" || name) state.routes ??= await read("/api/routes");
+    if (view === "traces" || view === "system" || name) state.routes ??= await read("/api/routes");
     if (view === "routes" && name) elements = await routeView(state, name);
     else if (view === "traces" && name) elements = await traceView(name);
     else if (view === "traces") ({ elements, hear: listener } = await tracesView(state, query, go));
