@@ -324,8 +324,8 @@ impl Pool {
         None
     }
 
-    /// One that can be used at once. Given back just now means: its task has not yet seen that the exchange is
-    /// over.
+    /// One that can be used at once. Those that have a task of their own may not have seen yet that their exchange is
+    /// over; what the endpoint has closed meanwhile gives the request back unsent.
     fn take_ready(&self, now: Instant) -> Option<Idle> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let ready =
