@@ -622,6 +622,7 @@ fn the_environment_overrides_the_files() {
     let environment = [
         ("TRACEGATE_UPSTREAMS__SHOP__ENDPOINTS", r#"["http://10.0.0.7:9001", "http://10.0.0.8:9001"]"#),
         ("TRACEGATE_UPSTREAMS__SHOP__POOL__IDLE", "9s"),
+        ("TRACEGATE_UPSTREAMS__SHOP__HEALTH", r#"{path = "/healthz", statuses = [204, "200-201"]}"#),
         ("TRACEGATE_TELEMETRY__SAMPLING__RATIO", "0.25"),
         ("TRACEGATE_SHUTDOWN__DRAIN_DELAY", "off"),
         ("TRACEGATE_PORT", "tcp://10.0.0.1:80"),
@@ -632,6 +633,8 @@ fn the_environment_overrides_the_files() {
     assert_eq!(settings.upstreams[0].pool.idle, Duration::from_secs(9));
     assert!((settings.telemetry.sampling.ratio - 0.25).abs() < f64::EPSILON);
     assert_eq!(settings.shutdown.drain_delay, Duration::ZERO);
+    let checked = format!("{:?}", settings.upstreams[0].health);
+    assert!(checked.contains("statuses: [(204, 204), (200, 201)]"), "{checked}");
 }
 
 #[test]
@@ -646,8 +649,24 @@ fn what_is_wrong_in_the_environment_names_the_variable() {
         ("TRACEGATE_UPSTREAMS__SHOP__ENDPOINT", "[a]", ": upstreams.shop.endpoint: is not a key"),
         ("TRACEGATE_TELEMETRI__SERVICE_NAME", "a", ": telemetri: is not a key"),
         ("TRACEGATE_DNS__MIN_TTL", "10", ": dns.min_ttl: 10 has no unit"),
+        ("TRACEGATE_AUTH__STAF__MTLS", "{}", ": auth.staf.mtls: no file has the table"),
+        (
+            "TRACEGATE_AUTH__STAFF__API_KEYS__KEYS__ACMEE__SHA256",
+            "a",
+            ": auth.staff.api_keys.keys.acmee.sha256: no file has the table",
+        ),
+        ("TRACEGATE_ADMIN__TOKENS__PROM__ROLE", "metrics", ": admin.tokens.prom.role: no file has the table"),
+        (
+            "TRACEGATE_UPSTREAMS__SHOP__HEALTH__STATUSES",
+            "[18446744073709551615]",
+            ": upstreams.shop.health.statuses[0]: \"18446744073709551615\" is not a range of statuses",
+        ),
     ] {
-        let found = problems(&[SMALL], &[(name, value)]);
+        let more = format!(
+            "[upstreams.shop.health]\npath = \"/healthz\"\n[auth.staff.api_keys.keys]\nacme = {{ sha256 = \"{}\" }}\n",
+            "a".repeat(64)
+        );
+        let found = problems(&[SMALL, &more], &[(name, value)]);
         assert!(matches!(&found[..], [one] if one.starts_with(&format!("{name}{expected}"))), "{found:#?}");
     }
 }

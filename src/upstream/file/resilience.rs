@@ -239,6 +239,10 @@ impl<'de> Deserialize<'de> for Statuses {
                 self.visit_str(&status.to_string())
             }
 
+            fn visit_u64<E: Error>(self, status: u64) -> Result<Statuses, E> {
+                self.visit_str(&status.to_string())
+            }
+
             fn visit_str<E: Error>(self, written: &str) -> Result<Statuses, E> {
                 let help = "write a status from 100 to 599, or a range such as \"200-299\"";
                 let wrong = || E::custom(format!("\"{written}\" is not a range of statuses\n{help}"));
