@@ -53,8 +53,8 @@ enum Named {
 }
 
 impl Roles {
-    /// Gives this role to clients whose certificate has this URI (`spiffe://…`), e-mail address (`a@b`), whole
-    /// subject (`CN=…`), or else this DNS name; `*` is every verified client that nothing else names.
+    /// Gives this role to clients whose certificate has this URI (`spiffe://…`, `urn:…`), e-mail address (`a@b`),
+    /// whole subject (`CN=…`), or else this DNS name; `*` is every verified client that nothing else names.
     pub fn give(&mut self, client: &str, role: &str) {
         let role = role.into();
         let named = match client {
@@ -62,7 +62,7 @@ impl Roles {
                 self.any = Some(role);
                 return;
             }
-            uri if uri.contains("://") => Named::Uri(uri.into()),
+            uri if is_uri(uri) => Named::Uri(uri.into()),
             subject if subject.contains('=') => Named::Subject(subject.into()),
             mail if mail.contains('@') => Named::Mail(mail.into()),
             name => Named::Name(name.to_ascii_lowercase().into()),
@@ -87,6 +87,14 @@ impl Roles {
     }
 }
 
+/// Whether it begins with a scheme (RFC 3986 section 3.1): no DNS name, e-mail address or subject does.
+fn is_uri(client: &str) -> bool {
+    let of_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    client.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(of_scheme)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
@@ -102,11 +110,13 @@ mod tests {
             SanType::DnsName("mes.example".try_into().unwrap()),
             SanType::DnsName("spiffe://in.a.name".try_into().unwrap()),
             SanType::URI("spiffe://shop.example/mes".try_into().unwrap()),
+            SanType::URI("urn:shop:mes=1".try_into().unwrap()),
             SanType::Rfc822Name("mes@shop.example".try_into().unwrap()),
         ];
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         for (client, given) in [
             ("spiffe://shop.example/mes", true),
+            ("urn:shop:mes=1", true),
             ("MES.example", true),
             ("mes@shop.example", true),
             ("CN=mes.cn", true),
@@ -114,6 +124,8 @@ mod tests {
             ("mes.cn", false),
             ("spiffe://in.a.name", false),
             ("spiffe://shop.example/me", false),
+            ("urn:shop:mes", false),
+            ("CN=urn:shop:mes=1", false),
         ] {
             let mut roles = Roles::default();
             roles.give(client, "partner");
