@@ -257,7 +257,7 @@ impl Pool {
             },
             Protocol::Http2 => self.share().await?,
         };
-        facts.waited = waited;
+        facts.waited = waited.map_or(facts.waited, |waited| Some(waited + facts.waited.unwrap_or_default()));
         Ok(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
     }
 
@@ -385,9 +385,12 @@ impl Pool {
     /// each would wait for a dialling of its own.
     async fn share(&self) -> Result<(Sender, ConnectionFacts), Failure> {
         let asked = Instant::now();
-        let mut shared = self.shared.lock().await;
-        if let Some(known) = self.known(&shared) {
-            return Ok(known);
+        let (mut shared, waited) = match self.shared.try_lock() {
+            Ok(shared) => (shared, None),
+            Err(_) => (self.shared.lock().await, Some(asked.elapsed())),
+        };
+        if let Some((sender, facts)) = self.known(&shared) {
+            return Ok((sender, ConnectionFacts { waited, ..facts }));
         }
         shared.connections.retain(|known| self.is_shareable(known));
         if let Some((_, failure)) = shared.failed.filter(|&(at, _)| at > asked) {
@@ -396,7 +399,7 @@ impl Pool {
         match self.dial_http2().await {
             Ok((stream, facts)) => {
                 shared.connections.push(SharedConnection { stream: stream.clone(), facts });
-                Ok((Sender::Http2(stream), facts))
+                Ok((Sender::Http2(stream), ConnectionFacts { waited, ..facts }))
             }
             Err(failure) => {
                 shared.failed = Some((Instant::now(), (failure.reason, failure.detail)));

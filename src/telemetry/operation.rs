@@ -667,7 +667,7 @@ pub struct ConnectionFacts {
     pub reused: bool,
     /// The address at the other end.
     pub peer: Option<SocketAddr>,
-    /// Waiting for a place in the pool.
+    /// Waiting for a place in the pool, or for a connection that another one was dialling.
     pub waited: Option<Duration>,
     /// Finding the address.
     pub resolve: Option<Duration>,

@@ -98,7 +98,11 @@ pub const ALL: &[Attribute] = &[
     ),
     of("tracegate.stream", "SERVER", "`true` on streams."),
     of("tracegate.upstream", "all", "The upstream's name."),
-    of("tracegate.wait_ms", "CLIENT", "How long the attempt waited for a place in the pool."),
+    of(
+        "tracegate.wait_ms",
+        "CLIENT",
+        "How long the attempt waited for a place in the pool, or for a connection that another one was dialling.",
+    ),
     of("tracegate.websocket.close_code", "SERVER", "The code of the first close frame."),
     of("tracegate.websocket.closed_by", "SERVER", "Who sent it: `client` or `upstream`."),
     of("url.full", "CLIENT", "The endpoint and the template, without a query."),

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
+use super::Gate;
+
 /// A name server. It ends when it drops.
 pub struct Dns {
     /// Where it listens.
@@ -20,6 +22,7 @@ pub struct Dns {
 struct Names {
     answers: Mutex<HashMap<String, (Vec<IpAddr>, u32)>>,
     queries: AtomicUsize,
+    held: Mutex<Option<Gate>>,
 }
 
 impl Dns {
@@ -48,6 +51,11 @@ impl Dns {
         self.names.answers.lock().unwrap().remove(name);
     }
 
+    /// Answers nobody any more before this gate is open.
+    pub fn hold(&self, gate: &Gate) {
+        *self.names.held.lock().unwrap() = Some(gate.clone());
+    }
+
     /// How often it was asked.
     pub fn queries(&self) -> usize {
         self.names.queries.load(Ordering::Relaxed)
@@ -63,6 +71,10 @@ impl Drop for Dns {
 async fn serve(socket: UdpSocket, names: Arc<Names>) {
     let mut buffer = [0; 1500];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+        let held = names.held.lock().unwrap().clone();
+        if let Some(gate) = held {
+            gate.opened().await;
+        }
         if let Some(answer) = answer(&buffer[..length], &names) {
             let _ = socket.send_to(&answer, from).await;
         }

@@ -360,7 +360,8 @@ impl Gate {
         self.0.send_replace(true);
     }
 
-    async fn opened(&self) {
+    /// Comes back once it is open.
+    pub async fn opened(&self) {
         let _ = self.0.subscribe().wait_for(|open| *open).await;
     }
 }
