@@ -134,7 +134,7 @@ struct WrittenCertificate {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 struct WrittenAudit {
-    /// A file to append to; without it the last records are in memory alone.
+    /// A file to append to; without it the last 1,000 records are in memory alone.
     file: Written<String>,
     /// From which size on it is moved aside. Default: `"64MiB"`.
     max_bytes: Written<Size>,

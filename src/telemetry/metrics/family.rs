@@ -66,7 +66,8 @@ families! {
     ENDPOINT_FAILURES = Counter "tracegate_endpoint_failures_total", "Failed attempts at this endpoint.";
     ENDPOINT_ACTIVE = Gauge "tracegate_endpoint_active_requests", "Attempts in progress at this endpoint.";
     ENDPOINT_CONNECTIONS = Gauge "tracegate_endpoint_connections", "Open connections to this endpoint.";
-    ENDPOINT_USABLE = Gauge "tracegate_endpoint_usable", "Whether requests go to this endpoint.";
+    ENDPOINT_USABLE = Gauge "tracegate_endpoint_usable",
+        "Whether requests may go to this endpoint: it is in use and well, or in use where so few are well that all are taken.";
     ENDPOINT_HEALTHY = Gauge "tracegate_endpoint_healthy", "Whether this endpoint's health checks pass.";
     ENDPOINT_EJECTED = Gauge "tracegate_endpoint_ejected", "Whether this endpoint is ejected for its failures.";
     ENDPOINT_IN_USE = Gauge "tracegate_endpoint_in_use", "0 while an operator has taken this endpoint out.";
