@@ -16,6 +16,7 @@ use crate::support::{
     Answer, Authority, Client, Collector, Dns, Gate, Gateway, Log, Logstash, Origin, Raw, Reply, Stage,
     within,
 };
+use crate::websocket::closed_by_server;
 
 /// What became of a reason that was provoked.
 struct Provoked {
@@ -36,26 +37,17 @@ enum After {
     Gone(Log),
 }
 
-enum Case {
-    Now(Box<Provoked>),
-    /// The sentence that has it.
-    Elsewhere(#[expect(dead_code, reason = "for the reader")] &'static str),
-}
-
 #[tokio::test]
 async fn every_reason_is_told_alike_to_the_client_and_in_span_metric_log_and_error_record() {
     for &reason in Reason::ALL {
-        match Box::pin(provoke(reason)).await {
-            Case::Now(provoked) => verify(reason, *provoked).await,
-            // needs a process of its own, or two ends that the test plays itself
-            Case::Elsewhere(_) => {}
-        }
+        let provoked = Box::pin(provoke(reason)).await;
+        verify(reason, *provoked).await;
     }
 }
 
 /// Every reason has its case here: a new one does not compile without.
 #[expect(clippy::too_many_lines, reason = "a table: one case a reason")]
-async fn provoke(reason: Reason) -> Case {
+async fn provoke(reason: Reason) -> Box<Provoked> {
     match reason {
         Reason::BadRequest => {
             let stage = Stage::new(Answer::ok()).await;
@@ -202,13 +194,26 @@ async fn provoke(reason: Reason) -> Case {
             let reply = stage.get("/").await;
             answered(stage, reply, 1, None)
         }
-        Reason::WebsocketClose => Case::Elsewhere("websocket::a_tunnel_is_judged_by_how_it_ends"),
+        Reason::WebsocketClose => {
+            let (stage, reply) = closed_by_server(1011).await;
+            answered(stage, reply, 1, None)
+        }
         Reason::Maintenance => {
             let stage = Stage::and(Answer::ok(), "[routes.all]\nmaintenance = { enabled = true }\n").await;
             let reply = stage.get("/").await;
             answered(stage, reply, 0, None)
         }
-        Reason::Overloaded => Case::Elsewhere("overload::what_is_too_much_for_the_gateway…"),
+        Reason::Overloaded => {
+            let gate = Gate::new();
+            let stage = Stage::and(Answer::status(200).gate(&gate), "[limits]\nin_flight = 1\n").await;
+            let mut first = stage.client().await;
+            let first = tokio::spawn(async move { first.get("/").await });
+            stage.origin.seen_when("the first request", |seen| !seen.is_empty()).await;
+            let reply = stage.get("/").await;
+            gate.open();
+            within("the first answer", first).await.unwrap();
+            answered(stage, reply, 0, None)
+        }
         Reason::NoEndpoint => {
             let stage = Stage::new(Answer::ok()).await;
             assert!(stage.gateway.set_in_use("shop", stage.origin.address, false));
@@ -227,9 +232,15 @@ async fn provoke(reason: Reason) -> Case {
             within("the first answer", first).await.unwrap();
             answered(stage, reply, 0, Some("requests"))
         }
-        // needs HTTP/2 on both sides, and trailers
-        Reason::GrpcStatus => Case::Elsewhere("grpc::a_failed_call_is_told_by_its_status…"),
-        Reason::Misdirected => Case::Elsewhere("tls::a_host_that_wants_client_certificates…"),
+        Reason::GrpcStatus => {
+            let grpc = ("content-type", "application/grpc");
+            let answer = Answer::status(200).header(grpc.0, grpc.1).trailer("grpc-status", "13");
+            let stage = Stage::and(answer, "[upstreams.shop]\nprotocol = 'h2'\n").await;
+            let call = request(Method::POST, "/shop.Orders/Create", &[grpc], body::empty());
+            let reply = Client::http2(stage.gateway.address()).await.ask(call).await;
+            answered(stage, reply, 1, None)
+        }
+        Reason::Misdirected => misdirected().await,
         // policies
         Reason::RateLimited => {
             let limit = "[rate_limits.few]\nrequests = 1\nper = '1h'\n[routes.all]\nrate_limit = 'few'\n";
@@ -277,7 +288,7 @@ async fn around(text: &str, routes: &str) -> Stage {
     Stage::around(origin, &[&upstream, text, routes]).await
 }
 
-async fn panicked() -> Case {
+async fn panicked() -> Box<Provoked> {
     let origin = Origin::start(Answer::ok()).await;
     let collector = Collector::start().await;
     let logstash = Logstash::start();
@@ -287,7 +298,7 @@ async fn panicked() -> Case {
     let reply = client.ask(request(Method::GET, "/", &[MARK], body::empty())).await;
     assert_eq!(client.get("/").await.status, 200, "the connection and the gateway go on");
     let held = Box::new(origin);
-    Case::Now(Box::new(Provoked {
+    Box::new(Provoked {
         collector,
         logstash,
         gateway: After::Running(gateway),
@@ -295,10 +306,36 @@ async fn panicked() -> Case {
         attempts: 1,
         detail: None,
         _held: held,
-    }))
+    })
 }
 
-async fn shut_down() -> Case {
+async fn misdirected() -> Box<Provoked> {
+    let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    authority.write(directory.path());
+    authority.identity(&["shop.test"]).write(directory.path());
+    authority.identity(&["partner.test"]).write_as(directory.path(), "partner");
+    let tls = "[listeners.public.tls]\ncertificate_file = 'server.pem'\nkey_file = 'server-key.pem'\n\
+               [listeners.public.tls.certificates.partner]\ncertificate_file = 'partner.pem'\n\
+               key_file = 'partner-key.pem'\nclient_ca_file = 'ca.pem'\n";
+    let origin = Origin::start(Answer::ok()).await;
+    let (collector, logstash) = (Collector::start().await, Logstash::start());
+    let texts = [all_to(origin.address), tls.to_owned(), collector.grpc(), logstash.settings()];
+    let gateway = Gateway::start_in(directory.path(), &texts.each_ref().map(String::as_str)).await;
+    let mut client = Client::tls(gateway.address(), "shop.test", authority.client(&["h2"])).await;
+    let reply = client.get("http://partner.test/").await;
+    assert!(origin.seen().is_empty(), "not forwarded");
+    Box::new(Provoked {
+        collector,
+        logstash,
+        gateway: After::Running(gateway),
+        reply: Some(reply),
+        attempts: 0,
+        detail: None,
+        _held: Box::new((origin, directory)),
+    })
+}
+
+async fn shut_down() -> Box<Provoked> {
     let stage = Stage::and(Answer::stall(), "[shutdown]\ndeadline = '50ms'\n").await;
     let mut client = stage.client().await;
     let asking = tokio::spawn(async move { client.send(get("/")).await.is_ok() });
@@ -306,7 +343,7 @@ async fn shut_down() -> Case {
     let log = stage.gateway.stop().await;
     assert!(!within("the cut", asking).await.unwrap(), "cut without an answer");
     let held = Box::new(stage.origin);
-    Case::Now(Box::new(Provoked {
+    Box::new(Provoked {
         collector: stage.collector,
         logstash: stage.logstash,
         gateway: After::Gone(log),
@@ -314,10 +351,10 @@ async fn shut_down() -> Case {
         attempts: 1,
         detail: None,
         _held: held,
-    }))
+    })
 }
 
-fn answered(stage: Stage, reply: Reply, attempts: usize, detail: Option<&'static str>) -> Case {
+fn answered(stage: Stage, reply: Reply, attempts: usize, detail: Option<&'static str>) -> Box<Provoked> {
     holding(stage, reply, attempts, detail, ())
 }
 
@@ -327,11 +364,11 @@ fn holding(
     attempts: usize,
     detail: Option<&'static str>,
     held: impl Send + 'static,
-) -> Case {
+) -> Box<Provoked> {
     provoked(stage, Some(reply), attempts, detail, held)
 }
 
-fn unanswered(stage: Stage, attempts: usize) -> Case {
+fn unanswered(stage: Stage, attempts: usize) -> Box<Provoked> {
     provoked(stage, None, attempts, None, ())
 }
 
@@ -341,10 +378,10 @@ fn provoked(
     attempts: usize,
     detail: Option<&'static str>,
     held: impl Send + 'static,
-) -> Case {
+) -> Box<Provoked> {
     let Stage { origin, collector, logstash, gateway, .. } = stage;
     let held = Box::new((origin, held));
-    Case::Now(Box::new(Provoked {
+    Box::new(Provoked {
         collector,
         logstash,
         gateway: After::Running(gateway),
@@ -352,7 +389,7 @@ fn provoked(
         attempts,
         detail,
         _held: held,
-    }))
+    })
 }
 
 async fn verify(reason: Reason, provoked: Provoked) {
@@ -390,7 +427,8 @@ async fn verify(reason: Reason, provoked: Provoked) {
     assert_eq!(server.attribute("tracegate.detail"), detail, "{word}");
     let code = status.map(|status| status.to_string());
     assert_eq!(server.attribute("http.response.status_code"), code.as_deref(), "{word}");
-    let error = broken_off || status.is_none_or(|status| status >= 500);
+    let ended_badly = matches!(reason, Reason::GrpcStatus | Reason::WebsocketClose);
+    let error = broken_off || ended_badly || status.is_none_or(|status| status >= 500);
     let kind = if reason == Reason::UpstreamStatus { "503" } else { word };
     assert_eq!((server.error, server.attribute("error.type")), (error, error.then_some(kind)), "{word}");
     if let (Blame::Upstream, [attempt]) = (reason.blame(), &spans.attempts[..]) {

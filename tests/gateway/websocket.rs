@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::collector::{Kind, Span};
 use crate::support::gateway::upstream;
 use crate::support::wire::{Head, Wire};
-use crate::support::{Answer, Metrics, Raw, Stage, within};
+use crate::support::{Answer, Metrics, Raw, Reply, Stage, within};
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nhost: shop.test\r\nconnection: keep-alive, Upgrade\r\n\
     upgrade: WebSocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -71,6 +71,19 @@ impl Chat {
         assert_eq!(one(Kind::Other).name, "stream opened");
         (one(Kind::Server), one(Kind::Client))
     }
+}
+
+/// A stage whose only exchange was a tunnel that its server has closed with this code, and the answer that it began with.
+pub async fn closed_by_server(code: u16) -> (Stage, Reply) {
+    let chat = Chat::new("").await;
+    let (mut client, mut server, _) = chat.asked(ASK).await;
+    server.write(AGREE.as_bytes()).await.unwrap();
+    let reply = client.reply_to_head().await;
+    server.write(&frame(8, &close(code))).await.unwrap();
+    client.bytes(4).await;
+    drop(server);
+    client.rest().await;
+    (chat.stage, reply)
 }
 
 fn open_connections(metrics: &Metrics) -> (u64, u64, u64) {
