@@ -1,11 +1,14 @@
 //! HTTP/2 on both sides: nobody waits for a slow reader, and floods of frames end their connection.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use http::Method;
 use http_body_util::BodyExt;
+use serde_json::Value;
 
 use crate::support::client::{get, request};
+use crate::support::collector::Kind;
 use crate::support::gateway::{all_to, route};
 use crate::support::{Answer, Client, Gateway, Metrics, Origin, Raw, Reply, Seen, Stage, body, within};
 
@@ -100,9 +103,59 @@ async fn every_flood_of_frames_ends_its_connection_and_is_counted() {
     let mut raw = Raw::sending(stage.gateway.address(), opening).await;
     stage.origin.seen_when("the request", |seen| seen.len() > count).await;
     raw.pours(&flood("PING", 1).repeat(5000)).await;
-    let cut = |line: &serde_json::Value| line["detail"] == "flood";
+    let cut = |line: &Value| line["detail"] == "flood";
     let told = stage.gateway.access_log().line("a stream that was cut off", cut).await;
     assert_eq!(told["reason"], "bad_request");
+    // and whatever has begun, is on record once
+    let log = recorded_once(&stage).await;
+    let reasons: BTreeSet<_> = log.iter().filter_map(|line| line["reason"].as_str()).collect();
+    assert_eq!(reasons, BTreeSet::from(["bad_request", "client_gone"]));
+}
+
+/// The access log, once nothing goes on any more: for each of its lines there is one SERVER span, one for each attempt, and each is
+/// counted once.
+async fn recorded_once(stage: &Stage) -> Vec<Value> {
+    let idle = |metrics: &Metrics| metrics.count("http_server_active_requests", &[]) == 0;
+    let metrics = stage.gateway.metrics_when("nothing is active", idle).await;
+    let requests = usize::try_from(metrics.count("tracegate_requests_total", &[])).unwrap();
+    let log = stage.gateway.log(requests).await;
+    assert_eq!(log.len(), requests);
+    let ids: BTreeSet<_> = log.iter().map(|line| line["span_id"].as_str().unwrap()).collect();
+    let attempts: u64 = log.iter().map(|line| line["attempts"].as_u64().unwrap()).sum();
+    let attempts = usize::try_from(attempts).unwrap();
+    let spans = stage.collector.wait_for_spans(requests + attempts).await;
+    let servers = spans.iter().filter(|span| span.kind == Kind::Server).map(|span| span.id.as_str());
+    assert_eq!((spans.len(), servers.collect::<BTreeSet<_>>()), (requests + attempts, ids.clone()));
+    assert_eq!(ids.len(), requests);
+    log
+}
+
+#[tokio::test]
+async fn each_stream_that_its_client_resets_at_once_is_on_record_once_as_its_clients_leaving() {
+    const STREAMS: u32 = 15;
+    let stage = Stage::new(Answer::stall()).await;
+    let mut raw = Raw::sending(stage.gateway.address(), preface()).await;
+    // the reset comes in one packet with the request
+    raw.send((0..STREAMS).flat_map(|number| flood("rapid reset", number)).collect::<Vec<_>>()).await;
+    stage.gateway.log(STREAMS as usize).await;
+    // and once the request has got to the origin
+    for stream in (STREAMS..2 * STREAMS).map(|number| 2 * number + 1) {
+        let before = stage.origin.seen().len();
+        raw.send(frame(1, END_HEADERS | END_STREAM, stream, GET)).await;
+        stage.origin.seen_when("the request", |seen| seen.len() > before).await;
+        raw.send(frame(3, 0, stream, &8_u32.to_be_bytes())).await;
+    }
+    stage.gateway.log(2 * STREAMS as usize).await;
+    let log = recorded_once(&stage).await;
+    assert_eq!(log.len(), 2 * STREAMS as usize);
+    for line in &log {
+        assert_eq!((&line["reason"], &line["status"]), (&"client_gone".into(), &499.into()), "{line}");
+    }
+    let gone = [("tracegate_reason", "client_gone"), ("tracegate_blame", "client"), ("status_class", "none")];
+    let metrics = stage.gateway.metrics().await;
+    assert_eq!(metrics.count("tracegate_requests_total", &gone), u64::from(2 * STREAMS));
+    assert_eq!(floods(&metrics), 0);
+    stage.origin.seen_when("the upstream is left alone", |seen| seen.iter().all(|seen| seen.left)).await;
 }
 
 #[tokio::test]
