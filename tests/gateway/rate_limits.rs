@@ -1,11 +1,15 @@
 //! Rate limits: whose share is used up is refused, by name; the others are told what is left.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use http::Method;
+use serde_json::json;
 
 use crate::support::client::{get_admin, request};
-use crate::support::gateway::{route, upstream};
+use crate::support::gateway::{all_to, route, upstream};
 use crate::support::link::Refusing;
 use crate::support::redis::Manner;
+use crate::support::tokens::{Signer, jwks};
 use crate::support::{Answer, Gateway, Origin, Redis, Reply, Stage, body};
 
 /// What is used up stays so for as long as a test runs.
@@ -89,6 +93,39 @@ async fn every_value_of_a_header_field_has_its_own_share_and_those_without_it_sh
     assert_eq!(statuses(&stage.gateway, &[], 3).await, [200, 200, 429]);
     let metrics = stage.gateway.metrics().await;
     assert!(!metrics.text.contains("alice"), "no client's text in the metrics");
+}
+
+#[tokio::test]
+async fn every_identity_and_every_value_of_a_claim_that_was_verified_has_its_own_share() {
+    let (signer, directory) = (Signer::p256("one"), tempfile::tempdir().unwrap());
+    std::fs::write(directory.path().join("jwks.json"), jwks(&[&signer])).unwrap();
+    let origin = Origin::start(Answer::ok()).await;
+    let until = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
+    let rule = "[auth.staff.jwt]\nissuer = 'https://login.test'\naudience = 'shop'\njwks_file = 'jwks.json'\n\
+                [routes.all]\nauth = 'staff'\n";
+    for (key, asked) in [
+        (
+            "'identity'",
+            [("alice", "acme", 200), ("alice", "acme", 200), ("alice", "other", 429), ("bob", "acme", 200)],
+        ),
+        (
+            "{ claim = 'tenant' }",
+            [("alice", "acme", 200), ("bob", "acme", 200), ("carol", "acme", 429), ("alice", "other", 200)],
+        ),
+    ] {
+        let (base, limit) = (all_to(origin.address), format!("{TWO}key = {key}\n"));
+        let gateway = Gateway::start_in(directory.path(), &[&base, rule, &limit, LIMITED]).await;
+        for (who, tenant, status) in asked {
+            let claims = json!({ "iss": "https://login.test", "aud": "shop", "sub": who, "tenant": tenant, "exp": until });
+            let token = format!("Bearer {}", signer.token(&claims));
+            let reply = with(&gateway, &[("authorization", &token)]).await;
+            assert_eq!(reply.status, status, "{key}: {who} of {tenant}");
+        }
+        // nobody spends another one's share by saying that it is him
+        assert_eq!(statuses(&gateway, &[("authorization", "Bearer bob")], 3).await, [401, 401, 401]);
+        let page = gateway.metrics().await.text;
+        assert!(!page.contains("alice") && !page.contains("acme"), "no client's text in the metrics");
+    }
 }
 
 #[tokio::test]
@@ -216,7 +253,7 @@ async fn what_is_wrong_with_a_limit_is_said_with_what_to_write_instead() {
         ("[rate_limits.a]\nrequests = 1", "there is no rate_limit \"few\""),
         ("[rate_limits.few]\nrequests = 1\n[redis.main]\naddress = 'tcp://a:1'", "redis://"),
     ] {
-        let base = crate::support::gateway::all_to("127.0.0.1:9".parse().unwrap());
+        let base = all_to("127.0.0.1:9".parse().unwrap());
         let refusal = Gateway::refusal(&[&base, LIMITED, text]).await;
         assert!(refusal.contains(what), "{text}: {refusal}");
     }
