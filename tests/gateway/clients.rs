@@ -260,15 +260,19 @@ async fn a_client_that_finishes_sending_still_gets_its_answer_or_counts_as_gone(
 }
 
 #[tokio::test]
-async fn more_connections_than_allowed_wait_or_are_closed_and_the_others_go_on() {
+async fn more_connections_than_allowed_are_closed_and_the_others_go_on() {
     let stage = Stage::and(Answer::ok(), "[listeners.public.limits]\nconnections = 2\n").await;
     let (mut one, mut two) = (stage.client().await, stage.client().await);
     assert_eq!((one.get("/").await.status, two.get("/").await.status), (200, 200));
     let mut three = Raw::connect(stage.gateway.address()).await;
     three.try_send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(three.try_reply().await.is_none(), "closed, without a word");
+    let refused = [("listener", "public"), ("outcome", "refused_limit")];
+    let metrics = stage.gateway.metrics().await;
+    assert_eq!(metrics.count("tracegate_connections_total", &refused), 1);
     assert_eq!((one.get("/").await.status, two.get("/").await.status), (200, 200));
     drop((one, two));
-    // either it was closed, or it is served now that there is room
-    let rest = three.try_reply().await;
-    assert!(rest.is_none_or(|reply| reply.status == 200 || reply.status == 503));
+    let open = |metrics: &Metrics| metrics.count("tracegate_connections_open", &[("listener", "public")]);
+    stage.gateway.metrics_when("no connection is open", |metrics| open(metrics) == 0).await;
+    assert_eq!(stage.get("/").await.status, 200, "there is room again");
 }

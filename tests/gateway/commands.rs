@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -234,6 +235,30 @@ async fn a_refused_url_is_explained_by_its_reason() {
         assert!(code == 0 && out.contains(reason) && out.contains(words), "{arguments:?}:\n{out}{error}");
         assert!(out.contains(&format!("tracegate explain {reason}")), "{out}");
     }
+}
+
+#[tokio::test]
+async fn the_lint_of_telemetry_looks_at_every_signal_and_says_what_came_out() {
+    let directory = directory(
+        "[listeners.public]\naddress = '127.0.0.1:0'\n[upstreams.shop]\nendpoints = ['http://127.0.0.1:9001']\n\
+         [routes.shop]\nmatch = { path = '/shop/{*rest}' }\nupstream = 'shop'\n",
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tracegate"));
+    command.arg("lint-telemetry").current_dir(directory.path());
+    // every place of every request is searched for every secret, in every form
+    let ended =
+        tokio::time::timeout(Duration::from_mins(2), tokio::task::spawn_blocking(move || command.output()));
+    let Output { status, stdout, stderr } = ended.await.expect("its end").unwrap().unwrap();
+    let (out, error) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    assert_eq!((status.code(), error.as_str()), (Some(0), ""), "{out}");
+    assert!(out.ends_with("nothing came out\n"), "{out}");
+    for signal in ["access log", "diagnostics", "live page", "metrics", "spans", "status"] {
+        assert!(out.contains(&format!(" of {signal}")), "{signal}: {out}");
+    }
+    let sent: usize = out.split(' ').next().unwrap().parse().unwrap();
+    assert!(sent > 20, "{out}");
+    let (code, _, error) = call(directory.path(), &["lint-telemetry", "--config", "gone.toml"]).await;
+    assert!(code == 78 && error.contains("gone.toml"), "{error}");
 }
 
 #[tokio::test]

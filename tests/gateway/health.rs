@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Method;
 
@@ -126,6 +127,39 @@ async fn no_more_endpoints_are_ejected_than_may_be() {
     assert_eq!(spread(&gateway, 30).await, only("500", 30));
     gateway.states("shop", &["ejected", "usable", "usable"]).await;
     assert_eq!(origins[0].seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_too_often_is_ejected_though_it_never_fails_in_a_row() {
+    // one of so many answers is good
+    let failing = |good: usize, of: usize| {
+        let count = AtomicUsize::new(0);
+        Origin::start(move |_: &Seen| {
+            let number = count.fetch_add(1, Ordering::Relaxed) % of;
+            if number < good { Answer::status(200).data("now and then") } else { Answer::status(500) }
+        })
+    };
+    let (bad, middling, good) = (failing(1, 3).await, failing(2, 3).await, named("good").await);
+    let share = "[upstreams.shop.outliers]\nconsecutive = 'off'\nshare = 0.5\nrequests = 6\nwindow = '300ms'\n\
+                 ejection = '1h'\nmax_ejection = '1h'\nmax_ejected = 0.9\n";
+    let gateway = gateway(&[bad.address, middling.address, good.address], share).await;
+    let ejected = async {
+        while gateway.upstream_status("shop").await["endpoints"][0]["state"] != "ejected" {
+            spread(&gateway, 9).await;
+        }
+    };
+    within("the ejection", ejected).await;
+    let before = bad.seen().len();
+    spread(&gateway, 30).await;
+    assert_eq!(bad.seen().len(), before, "it gets no more requests");
+    gateway.states("shop", &["ejected", "usable", "usable"]).await;
+    let middling = middling.address.to_string();
+    let metrics = gateway.metrics().await;
+    assert_eq!(
+        metrics.count("tracegate_endpoint_ejections_total", &[("tracegate_endpoint", middling.as_str())]),
+        0,
+        "a third is less than a half"
+    );
 }
 
 #[tokio::test]

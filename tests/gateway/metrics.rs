@@ -304,6 +304,8 @@ async fn requests_spans_and_log_lines_add_up_whatever_became_of_them() {
     for name in ["tracegate_requests_total", "http_server_request_duration_seconds_count"] {
         assert_eq!(metrics.count(name, &[]), 80, "{name}");
     }
+    assert_eq!(metrics.count("tracegate_access_records_total", &[("outcome", "written")]), 80);
+    assert_eq!(metrics.count("tracegate_access_records_total", &[]), 80, "none was dropped");
     assert_eq!(metrics.count("http_client_request_duration_seconds_count", &[]), 70);
     for name in
         ["http_server_active_requests", "http_client_active_requests", "tracegate_endpoint_active_requests"]

@@ -92,9 +92,21 @@ async fn without_free_file_descriptors_requests_fail_as_overloaded_until_there_a
     let page = get_admin(process.admin, "/metrics").await;
     let labels =
         [("tracegate_reason", "overloaded"), ("tracegate_blame", "gateway"), ("status_class", "5xx")];
-    assert!(Metrics::parse(page.text()).count("tracegate_requests_total", &labels) > 0, "{}", page.text());
+    let metrics = Metrics::parse(page.text());
+    assert!(metrics.count("tracegate_requests_total", &labels) > 0, "{}", page.text());
+    // what could not be accepted meanwhile is counted each time, and said once
+    assert!(metrics.count("tracegate_connections_total", &[("outcome", "accept_error")]) > 0);
+    assert_eq!(process.diagnostics().matches("cannot accept; backing off").count(), 1);
     let overloaded = async { while process.logged().await["reason"] != "overloaded" {} };
     within("the log line", overloaded).await;
+}
+
+#[tokio::test]
+async fn the_soft_limit_of_open_files_is_raised_at_the_start() {
+    let origin = Origin::start(Answer::ok()).await;
+    let process = Process::start_with_soft_limit(&all_to(origin.address), 64).await;
+    let page = Metrics::parse(get_admin(process.admin, "/metrics").await.text());
+    assert!(page.count("process_max_fds", &[]) > 64);
 }
 
 #[tokio::test]

@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::Method;
 use serde_json::{Value, json};
+use tracegate::setting::Hash;
 use tracegate::telemetry::metrics::reloads::ReloadOutcome;
 
-use crate::support::client::{get, get_admin};
+use crate::support::client::{get, get_admin, request};
 use crate::support::gateway::{all_to, route, upstream};
 use crate::support::load::{Busy, load};
 use crate::support::process::Process;
-use crate::support::{Answer, Authority, Client, Gate, Gateway, Metrics, Origin, Reply, own_ip, within};
+use crate::support::{
+    Answer, Authority, Client, Gate, Gateway, Metrics, Origin, Reply, body, own_ip, within,
+};
 
 #[tokio::test]
 async fn a_new_route_counts_for_the_next_request_on_a_connection_that_is_open() {
@@ -216,6 +220,43 @@ async fn sighup_reads_the_files_again() {
 }
 
 #[tokio::test]
+async fn an_operator_has_the_files_read_again_over_the_admin_address() {
+    let origin = Origin::start(Answer::ok()).await;
+    let hash = Hash::of("the operator's token").digits();
+    let text = |path: &str| {
+        format!(
+            "{}{}[reload]\nwatch = 'off'\n[admin.tokens.op]\nrole = 'operator'\nsha256 = '{hash}'\n",
+            upstream("shop", origin.address),
+            route("all", path, "shop")
+        )
+    };
+    let process = Process::start(&text("/old"), None).await;
+    let host = process.admin.to_string();
+    let asking = async |method: Method, path: &str| {
+        let fields = [
+            ("host", host.as_str()),
+            ("authorization", "Bearer the operator's token"),
+            ("content-type", "application/json"),
+        ];
+        let asked = request(method, path, &fields, body::full("{}"));
+        Client::http1(process.admin).await.ask(asked).await
+    };
+    let get = async |path: &str| Client::http1(process.address).await.get(path).await.status;
+    process.replace(&text("/new"));
+    assert_eq!(get("/new").await, 404, "nobody has asked for it");
+    assert_eq!(asking(Method::POST, "/api/reload").await.status, 200);
+    assert_eq!((get("/new").await, get("/old").await), (200, 404));
+    process.replace("nonsense");
+    let refused = asking(Method::POST, "/api/reload").await;
+    assert!(refused.status >= 400 && refused.text().contains("routes.toml:1:"), "{}", refused.text());
+    assert_eq!(get("/new").await, 200, "the one before stays in force");
+    let reloads = asking(Method::GET, "/api/reloads").await.json();
+    let outcomes: Vec<_> =
+        reloads["reloads"].as_array().unwrap().iter().map(|reload| reload["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["refused", "applied"], "{reloads}");
+}
+
+#[tokio::test]
 async fn files_that_change_are_read_again_however_they_change() {
     let origin = Origin::start(Answer::ok()).await;
     let text = |path: &str| {
@@ -315,6 +356,11 @@ async fn reload_under_load(reloads: usize, clients: usize) {
         let path = format!("/r{}", number % NAMES);
         let in_force = async { while client.get(&path).await.status != 200 {} };
         within("the reload", in_force).await;
+        // now the one certificate, now the other
+        if number % WARM < 2 && number >= WARM {
+            let trusting = authorities[number % 2].client(&["h2"]);
+            assert_eq!(Client::tls(secure, "shop.test", trusting).await.get("/").await.status, 200);
+        }
         if number.is_multiple_of(WARM) {
             assert_eq!(over_tls.get("/").await.status, 200, "its connection is the first one");
         }
@@ -322,6 +368,7 @@ async fn reload_under_load(reloads: usize, clients: usize) {
             before = (process.memory(), process.open_files(), tasks(&process).await);
         }
     }
+    assert!(asking.try_join_next().is_none(), "no client's connection was cut");
     going.store(false, Ordering::Relaxed);
     let mut answers = 0;
     while let Some(answered) = asking.join_next().await {

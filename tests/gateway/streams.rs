@@ -1,8 +1,10 @@
 //! Streams: seen from their opening on, kept out of the durations of requests, judged by how they end.
 
-use crate::support::client::get;
+use http::Method;
+
+use crate::support::client::{get, request};
 use crate::support::collector::{Kind, Span};
-use crate::support::{Answer, Client, Gate, Metrics, Reply, Stage};
+use crate::support::{Answer, Client, Gate, Metrics, Reply, Stage, body};
 
 const DURATIONS: [&str; 3] = [
     "http_server_request_duration_seconds_count",
@@ -85,6 +87,39 @@ async fn an_answer_that_goes_on_for_long_becomes_a_stream() {
     stage.gateway.log(1).await;
     let metrics = stage.gateway.metrics().await;
     assert_eq!(metrics.count("tracegate_stream_age_seconds_count", &[]), 1);
+    for name in DURATIONS {
+        assert_eq!(metrics.count(name, &[]), 0, "{name}");
+    }
+}
+
+/// gRPC says the same of one message and of many: its streams show by going on.
+#[tokio::test]
+async fn a_call_whose_messages_go_on_for_long_is_a_stream_like_any_other() {
+    let gate = Gate::new();
+    let messages =
+        Answer::status(200).header("content-type", "application/grpc").data("a").gate(&gate).data("b");
+    let text = "[upstreams.shop]\nprotocol = 'h2'\n[metrics]\nstream_after = '1ms'\n";
+    let stage = Stage::and(messages.trailer("grpc-status", "0"), text).await;
+    let mut client = Client::http2(stage.gateway.address()).await;
+    let fields = [("content-type", "application/grpc"), ("te", "trailers")];
+    let call = request(Method::POST, "/shop.Orders/Watch", &fields, body::empty());
+    let answer = client.send(call).await.unwrap();
+    // takes longer than a millisecond
+    for _ in 0..3 {
+        assert_eq!(open_streams(&stage.gateway.metrics().await), 0, "nothing says so yet");
+    }
+    gate.open();
+    let trace_id = trace_id(&answer);
+    assert_eq!(Reply::read(answer).await.text(), "ab");
+    let (server, _, attempt) = sorted(&stage.collector.trace(&trace_id, 3).await);
+    assert_eq!(server.attribute("tracegate.stream"), Some("true"));
+    assert!(!server.error && !attempt.error);
+    assert!(attempt.attribute("tracegate.first_byte_ms").is_some());
+    stage.gateway.log(1).await;
+    let metrics = stage.gateway.metrics().await;
+    for name in ["tracegate_stream_age_seconds_count", "tracegate_time_to_first_byte_seconds_count"] {
+        assert_eq!(metrics.count(name, &[]), 1, "{name}");
+    }
     for name in DURATIONS {
         assert_eq!(metrics.count(name, &[]), 0, "{name}");
     }

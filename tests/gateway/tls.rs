@@ -15,6 +15,7 @@ use tracegate::telemetry::metrics::reloads::ReloadOutcome;
 use crate::support::body::empty;
 use crate::support::certificates::Identity;
 use crate::support::gateway::{all_to, route};
+use crate::support::process::Process;
 use crate::support::stage::told;
 use crate::support::{Answer, Authority, Client, Collector, Gateway, Origin, within};
 
@@ -337,6 +338,36 @@ async fn a_certificate_is_swapped_and_no_connection_notices() {
     assert_eq!(refused.outcome, ReloadOutcome::Refused);
     assert!(refused.problems[0].contains("server-key.pem holds no private key"), "{:?}", refused.problems);
     assert_eq!(shown(&gateway, authority, None).await, Some(der(&renewed)), "the old one stays");
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_soon_is_warned_of_at_the_start() {
+    let origin = Origin::start(Answer::ok()).await;
+    let identity = Authority::new().identity_for_days(&["shop.test"], 10);
+    let pair = "certificate_file = 'server.pem'\nkey_file = 'server-key.pem'\n";
+    let text = format!(
+        "{}[listeners.public.tls]\n{pair}\
+         [listeners.calm]\naddress = '127.0.0.1:0'\n[listeners.calm.tls]\n{pair}expiry_warning = '1d'\n",
+        all_to(origin.address)
+    );
+    let files = [("server.pem", &*identity.certificate), ("server-key.pem", &*identity.key)];
+    let process = Process::start_beside(&text, &files, None).await;
+    let warned = async {
+        loop {
+            let said = process.diagnostics();
+            let warning = said.lines().find(|line| line.contains("a certificate expires soon"));
+            if let Some(warning) = warning {
+                return warning.to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let warning = within("the warning", warned).await;
+    assert!(warning.contains("WARN") && warning.contains("listener=public"), "{warning}");
+    assert!(warning.contains("default") && warning.contains("days_left=10"), "{warning}");
+    // listeners are told of in the order of their names
+    let said = process.diagnostics();
+    assert_eq!(said.matches("expires soon").count(), 1, "{said}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
@@ -70,6 +71,18 @@ impl Authority {
         params.subject_alt_names = names;
         params.not_after = rcgen::date_time_ymd(until, 1, 1);
         params.serial_number = Some(vec![1, 2, 3].into());
+        self.sign(&params)
+    }
+
+    /// A certificate for these names that expires on the day after so many days, and its key.
+    pub fn identity_for_days(&self, names: &[&str], days: u64) -> Identity {
+        let names: Vec<String> = names.iter().copied().map(Into::into).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let until = SystemTime::now() + Duration::from_hours(24 * (days + 1));
+        let date = humantime::format_rfc3339_seconds(until).to_string();
+        let [year, month, day] = [&date[..4], &date[5..7], &date[8..10]];
+        params.not_after =
+            rcgen::date_time_ymd(year.parse().unwrap(), month.parse().unwrap(), day.parse().unwrap());
         self.sign(&params)
     }
 

@@ -36,6 +36,12 @@ impl Process {
         Self::spawn(text, files, SocketAddr::new(own_ip(), 9000), &limit, Stdio::null(), &[]).await
     }
 
+    /// Runs this text. It may have so many files open, and more if it asks for them.
+    pub async fn start_with_soft_limit(text: &str, files: u32) -> Self {
+        let limit = format!("ulimit -S -n {files}; ");
+        Self::spawn(text, &[], SocketAddr::new(own_ip(), 9000), &limit, Stdio::null(), &[]).await
+    }
+
     /// Runs this text, and keeps what was good in this file beside it.
     pub async fn start_keeping(text: &str, last_good: &str) -> Self {
         let address = SocketAddr::new(own_ip(), 9000);
