@@ -129,7 +129,7 @@ async fn send(
         let kept = if fresh { None } else { pool.lend_kept(attempt.started()) };
         let mut lease = match kept {
             Some(lease) => lease,
-            None => Box::pin(pool.lend(fresh)).await?,
+            None => Box::pin(pool.lend(fresh, attempt.way())).await?,
         };
         attempt.connected(lease.facts());
         let ready = message

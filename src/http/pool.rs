@@ -247,17 +247,19 @@ impl Pool {
 
     /// Lends a connection: one that is kept unless a `fresh` one is wanted, else a new one. Waits for a place if all are taken.
     ///
-    /// Fails with `pool_timeout` where too many wait or the wait is over, else with what dialling failed with.
-    pub async fn lend(self: &Arc<Self>, fresh: bool) -> Result<Lease, Failure> {
-        let (place, waited) = self.place().await?;
-        let (sender, mut facts) = match self.protocol {
+    /// Fails with `pool_timeout` where too many wait or the wait is over, else with what dialling failed with. Each part
+    /// of the way is told the moment it is over, whatever becomes of the rest.
+    pub async fn lend(self: &Arc<Self>, fresh: bool, way: &mut ConnectionFacts) -> Result<Lease, Failure> {
+        *way = ConnectionFacts::default();
+        let place = self.place(way).await?;
+        let (sender, facts) = match self.protocol {
             Protocol::Http1 => match if fresh { None } else { self.kept().await } {
                 Some(kept) => kept,
-                None => self.dial_http1().await?,
+                None => (self.dial_http1(way).await?, *way),
             },
-            Protocol::Http2 => self.share().await?,
+            Protocol::Http2 => self.share(way).await?,
         };
-        facts.waited = waited.map_or(facts.waited, |waited| Some(waited + facts.waited.unwrap_or_default()));
+        let facts = ConnectionFacts { waited: way.waited, ..facts };
         Ok(Lease { pool: Arc::clone(self), sender, facts, request: None, _place: place })
     }
 
@@ -301,15 +303,17 @@ impl Pool {
         }
     }
 
-    async fn place(&self) -> Result<(OwnedSemaphorePermit, Option<Duration>), Failure> {
+    async fn place(&self, way: &mut ConnectionFacts) -> Result<OwnedSemaphorePermit, Failure> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok((place, None));
+            return Ok(place);
         }
         let _pending = Pending::enter(self)?;
         let _counted = self.count(Bound::Pending)?;
         let began = Instant::now();
-        match tokio::time::timeout(self.settings.wait, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(place) => Ok((place.expect("the semaphore is never closed"), Some(began.elapsed()))),
+        let place = tokio::time::timeout(self.settings.wait, Arc::clone(&self.places).acquire_owned()).await;
+        way.waited = Some(began.elapsed());
+        match place {
+            Ok(place) => Ok(place.expect("the semaphore is never closed")),
             Err(_) => Err(Failure::new(Reason::PoolTimeout)),
         }
     }
@@ -368,38 +372,41 @@ impl Pool {
         })
     }
 
-    async fn dial_http1(&self) -> Result<(Sender, ConnectionFacts), Failure> {
+    async fn dial_http1(&self, way: &mut ConnectionFacts) -> Result<Sender, Failure> {
         let counted = self.count(Bound::Connections)?;
-        let connected = self.endpoint.dial().await?;
+        let stream = self.endpoint.dial_telling(way).await?;
         let headroom = Headroom::default();
         let handshake = http1::Builder::new()
             .max_header_size(self.header_bytes)
-            .handshake(TokioIo::new(Bounded::new(connected.stream, headroom.clone())));
+            .handshake(TokioIo::new(Bounded::new(stream, headroom.clone())));
         let (sender, connection) = handshake.await.map_err(broken)?;
         let driven = Box::pin(self.driven(connection.with_upgrades(), counted));
         let connection = Http1 { sender, headroom, driven: Driven::Here(driven) };
-        Ok((Sender::Http1(connection), connected.facts))
+        Ok(Sender::Http1(connection))
     }
 
     /// The shared connection. Those who waited while it was being dialled in vain share the failure too, or
     /// each would wait for a dialling of its own.
-    async fn share(&self) -> Result<(Sender, ConnectionFacts), Failure> {
+    async fn share(&self, way: &mut ConnectionFacts) -> Result<(Sender, ConnectionFacts), Failure> {
         let asked = Instant::now();
-        let (mut shared, waited) = match self.shared.try_lock() {
-            Ok(shared) => (shared, None),
-            Err(_) => (self.shared.lock().await, Some(asked.elapsed())),
+        let mut shared = if let Ok(shared) = self.shared.try_lock() {
+            shared
+        } else {
+            let shared = self.shared.lock().await;
+            way.waited = Some(way.waited.unwrap_or_default() + asked.elapsed());
+            shared
         };
-        if let Some((sender, facts)) = self.known(&shared) {
-            return Ok((sender, ConnectionFacts { waited, ..facts }));
+        if let Some(known) = self.known(&shared) {
+            return Ok(known);
         }
         shared.connections.retain(|known| self.is_shareable(known));
         if let Some((_, failure)) = shared.failed.filter(|&(at, _)| at > asked) {
             return Err(failure.into());
         }
-        match self.dial_http2().await {
-            Ok((stream, facts)) => {
-                shared.connections.push(SharedConnection { stream: stream.clone(), facts });
-                Ok((Sender::Http2(stream), ConnectionFacts { waited, ..facts }))
+        match self.dial_http2(way).await {
+            Ok(stream) => {
+                shared.connections.push(SharedConnection { stream: stream.clone(), facts: *way });
+                Ok((Sender::Http2(stream), *way))
             }
             Err(failure) => {
                 shared.failed = Some((Instant::now(), (failure.reason, failure.detail)));
@@ -419,10 +426,10 @@ impl Pool {
         !known.stream.sender.is_closed() && known.facts.peer.is_none_or(|peer| self.endpoint.is_current(peer))
     }
 
-    async fn dial_http2(&self) -> Result<(Http2, ConnectionFacts), Failure> {
+    async fn dial_http2(&self, way: &mut ConnectionFacts) -> Result<Http2, Failure> {
         let counted = self.count(Bound::Connections)?;
-        let connected = self.endpoint.dial().await?;
-        Ok((self.handshake_http2(connected.stream, counted).await?, connected.facts))
+        let stream = self.endpoint.dial_telling(way).await?;
+        self.handshake_http2(stream, counted).await
     }
 
     async fn handshake_http2(&self, stream: net::Stream, counted: Option<Counted>) -> Result<Http2, Failure> {

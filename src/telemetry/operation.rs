@@ -660,7 +660,7 @@ impl Record {
     }
 }
 
-/// How an attempt came by its connection, with the time of each part that took place.
+/// How an attempt came by its connection, or how far it got, with the time of each part that took place.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ConnectionFacts {
     /// The connection had carried a request before.
@@ -706,8 +706,10 @@ pub struct AttemptRecord {
     pub grpc: Option<u8>,
     /// Why it failed; `upstream_status` from 400 on.
     pub failure: Option<(Reason, Option<Detail>)>,
-    /// The connection it used, if it came by one.
-    pub connection: Option<ConnectionFacts>,
+    /// The connection it used; where it came by none, how far it got.
+    pub connection: ConnectionFacts,
+    /// Whether it came by a connection.
+    pub connected: bool,
     /// Whether its answer was a stream, as [`Record::is_stream`] has it.
     pub stream: bool,
     /// What it asks, if it is no try at what the client wants.
@@ -782,7 +784,8 @@ impl Attempt {
             status: None,
             grpc: None,
             failure: None,
-            connection: None,
+            connection: ConnectionFacts::default(),
+            connected: false,
             stream: false,
             question,
         });
@@ -814,10 +817,18 @@ impl Attempt {
         self.record().span_id
     }
 
+    /// The way to a connection, each part of which is told the moment it is over.
+    pub fn way(&mut self) -> &mut ConnectionFacts {
+        let record = self.record_mut();
+        record.connected = false;
+        &mut record.connection
+    }
+
     /// The attempt has its connection.
     pub fn connected(&mut self, facts: ConnectionFacts) {
         self.connected = self.handle.nanoseconds_since_start();
-        self.record_mut().connection = Some(facts);
+        let record = self.record_mut();
+        (record.connection, record.connected) = (facts, true);
     }
 
     /// So many bytes of the request's body, which had been read before, are sent once more.

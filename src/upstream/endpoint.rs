@@ -120,27 +120,29 @@ impl Endpoint {
     /// handshake. The reason tells which part failed: `dns_failed`, `connect_timeout`, `connect_refused` …,
     /// `tls_failed`.
     pub async fn dial(&self) -> Result<Connected, Failure> {
+        let mut facts = ConnectionFacts::default();
+        let stream = self.dial_telling(&mut facts).await?;
+        Ok(Connected { stream, facts })
+    }
+
+    /// The same, and each part is told the moment it is over, whatever becomes of the rest.
+    pub async fn dial_telling(&self, facts: &mut ConnectionFacts) -> Result<Stream, Failure> {
         let started = Instant::now();
         let left = || self.connect_timeout.saturating_sub(started.elapsed());
 
         let Some(name) = &self.name else {
             let (stream, took) = net::dial::unix(Path::new(&*self.address.host), left()).await?;
-            let facts = ConnectionFacts { connect: Some(took), ..ConnectionFacts::default() };
-            return Ok(Connected { stream: Stream::Plain(Socket::Unix(stream)), facts });
+            facts.connect = Some(took);
+            return Ok(Stream::Plain(Socket::Unix(stream)));
         };
         let addresses = name.addresses(left()).await?;
-        let resolve = (!name.is_literal()).then(|| started.elapsed());
+        facts.resolve = (!name.is_literal()).then(|| started.elapsed());
 
         let turn = self.dials.fetch_add(1, Ordering::Relaxed);
         let dialed = net::dial(&in_turn(&addresses, self.address.port, turn), left()).await?;
-        let facts = ConnectionFacts {
-            peer: Some(dialed.peer),
-            resolve,
-            connect: Some(dialed.took),
-            ..ConnectionFacts::default()
-        };
+        (facts.peer, facts.connect) = (Some(dialed.peer), Some(dialed.took));
         let Some((config, name)) = &self.tls else {
-            return Ok(Connected { stream: Stream::Plain(Socket::Tcp(dialed.stream)), facts });
+            return Ok(Stream::Plain(Socket::Tcp(dialed.stream)));
         };
 
         let session = tls::connect(config, name.clone(), Socket::Tcp(dialed.stream));
@@ -148,8 +150,8 @@ impl Endpoint {
             return Err(Failure::new(Reason::TlsFailed).detail(Detail::Timeout));
         };
         let (stream, handshake) = session?;
-        let facts = ConnectionFacts { handshake: Some(handshake), ..facts };
-        Ok(Connected { stream: Stream::Tls(Box::new(stream)), facts })
+        facts.handshake = Some(handshake);
+        Ok(Stream::Tls(Box::new(stream)))
     }
 
     /// Whether the endpoint's name still stands for the address of this peer: a connection to one that it

@@ -110,8 +110,8 @@ struct Far {
 }
 
 impl Far {
-    /// `names` keeps the name server from answering.
-    async fn new(protocol: &str, names: Option<&Gate>) -> Self {
+    /// `names` keeps the name server from answering; `more` stands in the upstream's table.
+    async fn new(protocol: &str, names: Option<&Gate>, more: &str) -> Self {
         let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
         authority.write(directory.path());
         let origin = Origin::start_tls(&authority.identity(&["shop.internal"]), Answer::ok()).await;
@@ -123,7 +123,7 @@ impl Far {
         }
         let text = format!(
             "{}[upstreams.shop]\nprotocol = '{protocol}'\nendpoints = ['https://shop.internal:{}']\n\
-             tls = {{ ca_file = 'ca.pem' }}\n{}",
+             tls = {{ ca_file = 'ca.pem' }}\n{more}{}",
             dns.toml("60s"),
             link.address.port(),
             route("all", "/{*path}", "shop")
@@ -140,8 +140,14 @@ impl Far {
 
     /// The CLIENT span of what comes of it.
     async fn attempt(&self, asking: tokio::task::JoinHandle<Reply>) -> Span {
+        let attempt = self.ended(asking).await;
+        assert!(!attempt.error, "{attempt:?}");
+        attempt
+    }
+
+    /// The same, however it ends.
+    async fn ended(&self, asking: tokio::task::JoinHandle<Reply>) -> Span {
         let reply = within("the answer", asking).await.unwrap();
-        assert_eq!(reply.status, 200);
         let told = told(self.gateway.access_log(), &self.collector, &reply.trace_id(), 1).await;
         told.attempts.into_iter().next().unwrap()
     }
@@ -152,7 +158,7 @@ async fn each_part_of_the_way_to_a_new_connection_is_told_and_none_of_one_that_i
     for protocol in ["http/1.1", "h2"] {
         let new = [RESOLVE, CONNECT, HANDSHAKE];
         let gate = Gate::new();
-        let far = Far::new(protocol, Some(&gate)).await;
+        let far = Far::new(protocol, Some(&gate), "").await;
         let asking = far.asking().await;
         hold(&far.gateway, 1).await;
         gate.open();
@@ -163,7 +169,7 @@ async fn each_part_of_the_way_to_a_new_connection_is_told_and_none_of_one_that_i
         }
         assert_eq!(far.origin.connections().accepted, 1);
 
-        let far = Far::new(protocol, None).await;
+        let far = Far::new(protocol, None, "").await;
         far.link.set(Link::Stall);
         let asking = far.asking().await;
         hold(&far.gateway, 1).await;
@@ -195,7 +201,7 @@ async fn an_attempt_that_waits_for_a_connection_says_how_long() {
     assert_parts(&attempts[1], "reused", &[WAIT], Some(WAIT));
 
     // for one that another attempt is dialling
-    let far = Far::new("h2", None).await;
+    let far = Far::new("h2", None, "").await;
     far.link.set(Link::Stall);
     let first = far.asking().await;
     hold(&far.gateway, 1).await;
@@ -204,6 +210,43 @@ async fn an_attempt_that_waits_for_a_connection_says_how_long() {
     far.link.set(Link::Pass);
     assert_parts(&far.attempt(first).await, "new", &[RESOLVE, CONNECT, HANDSHAKE], Some(HANDSHAKE));
     assert_parts(&far.attempt(second).await, "reused", &[WAIT], Some(WAIT));
+}
+
+#[tokio::test]
+async fn an_attempt_that_comes_by_no_connection_tells_how_far_it_got() {
+    let assert_far = |span: &Span, reason: &str, parts_told: &[usize]| {
+        assert_eq!(span.attribute("error.type"), Some(reason), "{span:?}");
+        assert_eq!(span.attribute("tracegate.connection"), None, "{span:?}");
+        let told = parts(span);
+        let found: Vec<usize> = (0..told.len()).filter(|&part| told[part].is_some()).collect();
+        assert_eq!(found, parts_told, "{span:?}");
+        assert_eq!(span.attribute("network.peer.port").is_some(), found.contains(&CONNECT), "{span:?}");
+    };
+    for protocol in ["http/1.1", "h2"] {
+        let far = Far::new(protocol, None, "connect_timeout = '300ms'\n").await;
+        far.link.set(Link::Stall);
+        let attempt = far.ended(far.asking().await).await;
+        assert_far(&attempt, "tls_failed", &[RESOLVE, CONNECT]);
+        assert_eq!(attempt.attribute("tracegate.detail"), Some("timeout"));
+    }
+    // it is the request's time that is over, in the middle of the handshake
+    let far = Far::new("http/1.1", None, "[defaults.route.timeouts]\nattempt = '300ms'\n").await;
+    far.link.set(Link::Stall);
+    let attempt = far.ended(far.asking().await).await;
+    assert_far(&attempt, "upstream_timeout", &[RESOLVE, CONNECT]);
+
+    let gate = Gate::new();
+    let pool = "[upstreams.shop.pool]\nconnections = 1\nwait = '60ms'\n";
+    let stage = Stage::and(Answer::status(200).gate(&gate), pool).await;
+    let mut client = stage.client().await;
+    let held = tokio::spawn(async move { client.get("/").await });
+    stage.origin.seen_when("the first request", |seen| !seen.is_empty()).await;
+    let reply = stage.get("/").await;
+    let attempt = stage.told(&reply.trace_id(), 1).await.attempts.remove(0);
+    assert_far(&attempt, "pool_timeout", &[WAIT]);
+    assert!(parts(&attempt)[WAIT].unwrap() >= 60.0, "{attempt:?}");
+    gate.open();
+    within("the first answer", held).await.unwrap();
 }
 
 #[tokio::test]

@@ -213,7 +213,7 @@ impl Asking {
             let kept = if fresh { None } else { pool.lend_kept(attempt.started()) };
             let mut lease = match kept {
                 Some(lease) => lease,
-                None => pool.lend(fresh).await?,
+                None => pool.lend(fresh, attempt.way()).await?,
             };
             attempt.connected(lease.facts());
             let ready = message

@@ -105,10 +105,7 @@ impl Times {
 /// The phases of an attempt, one after the other.
 pub(super) fn parts(attempt: &AttemptRecord) -> Vec<Part> {
     let mut parts = Parts { at: attempt.started, end: attempt.ended, found: Vec::with_capacity(6) };
-    let Some(ConnectionFacts { waited, resolve, connect, handshake, .. }) = attempt.connection else {
-        parts.until(Phase::Connect, attempt.ended);
-        return parts.found;
-    };
+    let ConnectionFacts { waited, resolve, connect, handshake, .. } = attempt.connection;
     let steps = [waited, resolve, connect, handshake];
     for (phase, took) in
         [Phase::Queue, Phase::Resolve, Phase::Connect, Phase::Handshake].into_iter().zip(steps)
@@ -116,6 +113,12 @@ pub(super) fn parts(attempt: &AttemptRecord) -> Vec<Part> {
         if let Some(took) = took {
             parts.until(phase, parts.at + took);
         }
+    }
+    if !attempt.connected {
+        // of the part that did not come to its end
+        let part = if connect.is_some() { Phase::Handshake } else { Phase::Connect };
+        parts.until(part, attempt.ended);
+        return parts.found;
     }
     let sent = attempt.request_sent.or(attempt.first_byte).unwrap_or(attempt.ended);
     parts.until(Phase::Send, sent);

@@ -136,17 +136,18 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
         attributes.add(attribute::SERVICE_PEER_NAME, service);
         attributes.add(attribute::PEER_SERVICE, service);
     }
-    if let Some(connection) = attempt.connection {
-        if let Some(peer) = connection.peer {
-            attributes.add(attribute::NETWORK_PEER_ADDRESS, peer.ip().to_string());
-            attributes.add(attribute::NETWORK_PEER_PORT, peer.port());
-        }
-        attributes.add(attribute::TRACEGATE_CONNECTION, if connection.reused { "reused" } else { "new" });
-        attributes.add_some(attribute::TRACEGATE_WAIT_MS, connection.waited.map(milliseconds));
-        attributes.add_some(attribute::TRACEGATE_RESOLVE_MS, connection.resolve.map(milliseconds));
-        attributes.add_some(attribute::TRACEGATE_CONNECT_MS, connection.connect.map(milliseconds));
-        attributes.add_some(attribute::TRACEGATE_HANDSHAKE_MS, connection.handshake.map(milliseconds));
+    let connection = attempt.connection;
+    if let Some(peer) = connection.peer {
+        attributes.add(attribute::NETWORK_PEER_ADDRESS, peer.ip().to_string());
+        attributes.add(attribute::NETWORK_PEER_PORT, peer.port());
     }
+    if attempt.connected {
+        attributes.add(attribute::TRACEGATE_CONNECTION, if connection.reused { "reused" } else { "new" });
+    }
+    attributes.add_some(attribute::TRACEGATE_WAIT_MS, connection.waited.map(milliseconds));
+    attributes.add_some(attribute::TRACEGATE_RESOLVE_MS, connection.resolve.map(milliseconds));
+    attributes.add_some(attribute::TRACEGATE_CONNECT_MS, connection.connect.map(milliseconds));
+    attributes.add_some(attribute::TRACEGATE_HANDSHAKE_MS, connection.handshake.map(milliseconds));
     let since_start = |at: Duration| milliseconds(at.saturating_sub(attempt.started));
     attributes.add_some(attribute::TRACEGATE_REQUEST_SENT_MS, attempt.request_sent.map(since_start));
     attributes.add_some(attribute::TRACEGATE_FIRST_BYTE_MS, attempt.first_byte.map(since_start));
