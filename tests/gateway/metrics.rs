@@ -85,6 +85,46 @@ async fn names_labels_and_buckets_are_those_of_the_conventions() {
     assert!(!metrics.text.contains("quantile="), "histograms, not summaries");
 }
 
+/// The promise of labels, to the letter: no family has one more.
+#[tokio::test]
+async fn no_family_has_other_labels_than_those_that_are_promised() {
+    let stage = stage(Answer::ok()).await;
+    stage.get("/shop/orders/42").await;
+    stage.origin.answer(Answer::reset());
+    assert_eq!(stage.get("/shop/orders/42").await.status, 502);
+    stage.gateway.log(2).await;
+    let metrics = stage.gateway.metrics().await;
+    let server = "http_request_method,http_response_status_code,http_route,status_class,tracegate_operation,\
+                  tracegate_upstream,url_scheme";
+    let client = "http_request_method,http_response_status_code,server_address,server_port,status_class,\
+                  tracegate_operation,tracegate_upstream";
+    // of an attempt without an answer there is no status
+    let failed = "error_type,http_request_method,server_address,server_port,status_class,\
+                  tracegate_operation,tracegate_upstream";
+    for (name, labels) in [
+        ("http_server_request_duration_seconds_count", &[server, &format!("error_type,{server}")][..]),
+        ("http_client_request_duration_seconds_count", &[client, failed]),
+        ("http_server_request_body_size_bytes_count", &["http_route"]),
+        ("http_server_response_body_size_bytes_count", &["http_route"]),
+        ("tracegate_time_to_first_byte_seconds_count", &["http_route"]),
+        ("tracegate_overhead_seconds_count", &["http_route"]),
+        ("http_server_active_requests", &["http_request_method,url_scheme"]),
+        ("http_client_active_requests", &["http_request_method,url_scheme"]),
+        ("tracegate_requests_total", &["status_class,tracegate_blame,tracegate_reason,tracegate_route"]),
+        ("tracegate_endpoint_requests_total", &["tracegate_endpoint"]),
+        ("tracegate_endpoint_failures_total", &["tracegate_endpoint,tracegate_reason"]),
+        ("tracegate_connections_total", &["listener,outcome"]),
+        ("tracegate_context_total", &["outcome"]),
+        ("tracegate_telemetry_spans_total", &["outcome,reason,receiver"]),
+        ("tracegate_telemetry_series", &["metric"]),
+    ] {
+        let labels: BTreeSet<String> = labels.iter().map(|labels| (*labels).to_owned()).collect();
+        assert_eq!(metrics.label_names(name), labels, "{name}");
+    }
+    let histogram = |line: &&str| line.starts_with("tracegate_endpoint_") && line.contains("_bucket{");
+    assert_eq!(metrics.text.lines().find(histogram), None, "endpoints come and go");
+}
+
 #[tokio::test]
 async fn buckets_are_settable() {
     let stage = Stage::and(Answer::ok(), "[metrics]\nbuckets = [0.5, 2]\n").await;

@@ -52,6 +52,12 @@ impl Metrics {
         self.samples.iter().map(|sample| format!("{}{:?}", sample.name, sample.labels)).collect()
     }
 
+    /// The names of the labels of each sample of this name, in order and with commas.
+    pub fn label_names(&self, name: &str) -> BTreeSet<String> {
+        let samples = self.samples.iter().filter(|sample| sample.name == name);
+        samples.map(|sample| sample.labels.keys().cloned().collect::<Vec<_>>().join(",")).collect()
+    }
+
     /// Every value of this label among the samples of this name.
     pub fn label_values(&self, name: &str, label: &str) -> BTreeSet<String> {
         let samples = self.samples.iter().filter(|sample| sample.name == name);
