@@ -13,6 +13,7 @@ use tracegate::commands::{
 use tracegate::{demo, lint};
 
 /// Half the instructions of the system's allocator, and no growth by arenas of many threads.
+/// Without transparent huge pages: each that holds one kept object keeps two mebibytes resident.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

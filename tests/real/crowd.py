@@ -18,8 +18,8 @@ from pathlib import Path
 from stage import Failed, Nginx, Single, eventually, expect, needed, raise_file_limit
 
 MIB = 1 << 20
-MOST_LEFT = 48 * MIB
-"""That one crowd may leave behind: pages that the allocator keeps for the next one."""
+MOST_LEFT = 32 * MIB
+"""That one crowd may leave behind: pages that the allocator's threads keep until they have made some thousand allocations more."""
 MOST_GROWTH = 8 * MIB
 """From one crowd to the next."""
 SECONDS = 5
