@@ -96,7 +96,7 @@
 //! by a `telemetry::recent::filter`, and tells where the time went by `telemetry::recent::phase`; `telemetry::spans`,
 //! which has a `telemetry::spans::delivery` to each receiver, where `telemetry::spans::export`
 //! (`telemetry::spans::attributes` lists what they say) sends what `telemetry::spans::assemble` makes of records, each
-//! a `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client`: `telemetry::receivers::otlp`
+//! a `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client` and `net::gzip`: `telemetry::receivers::otlp`
 //! writes spans (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and metrics
 //! (`telemetry::receivers::otlp::metrics`, at the interval of `telemetry::push`), and reads what is said of them
 //! (`telemetry::receivers::otlp::answer`); `telemetry::receivers::zipkin` writes them its own way

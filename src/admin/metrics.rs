@@ -1,19 +1,34 @@
-//! `/metrics`: in the format that the scraper would rather have, rendered where it holds up no request.
+//! `/metrics`: in the format that the scraper would rather have, rendered and compressed where it holds up no request.
 
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{ACCEPT, HeaderMap};
+use http::header::{ACCEPT, CONTENT_ENCODING, HeaderMap, HeaderValue, VARY};
 
 use super::control::Control;
 use super::page::{Page, answer, text};
+use crate::http::accept::coding_quality;
+use crate::net::gzip::gzip;
 use crate::telemetry::metrics::Format;
 
 /// The metrics page.
 pub(super) async fn page(control: Arc<dyn Control>, headers: &HeaderMap) -> Page {
     let format = wanted(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()));
-    match tokio::task::spawn_blocking(move || control.metrics(format)).await {
-        Ok(metrics) => answer(StatusCode::OK, format.content_type(), metrics),
+    // not by the layer that compresses the other pages: it would hold up a worker for as long as 16 MB take
+    let compressed = coding_quality(headers, "gzip") > 0;
+    let made = move || {
+        let metrics = control.metrics(format).into_bytes();
+        if compressed { gzip(&metrics) } else { metrics }
+    };
+    match tokio::task::spawn_blocking(made).await {
+        Ok(metrics) => {
+            let mut page = answer(StatusCode::OK, format.content_type(), metrics);
+            page.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+            if compressed {
+                page.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            page
+        }
         Err(error) => {
             tracing::error!(%error, "rendering metrics failed");
             text(StatusCode::INTERNAL_SERVER_ERROR, "rendering failed")

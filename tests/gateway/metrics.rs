@@ -1,12 +1,14 @@
 //! Metrics: names, labels and buckets of the promise, from closed sets only, and what is counted adds up.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 
+use flate2::read::GzDecoder;
 use http::Method;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
-use crate::support::client::{get, request};
+use crate::support::client::{get, get_admin_with, request};
 use crate::support::gateway::upstream;
 use crate::support::{
     Answer, Client, Collector, Gateway, Metrics, Mode, Origin, Raw, Seen, Stage, body, within,
@@ -23,6 +25,30 @@ async fn stage(answer: Answer) -> Stage {
     let origin = Origin::start(answer).await;
     let upstream = upstream("shop", origin.address);
     Stage::around(origin, &[&upstream, ORDERS]).await
+}
+
+#[tokio::test]
+async fn a_scraper_that_takes_gzip_gets_the_same_page_by_it() {
+    let stage = stage(Answer::ok()).await;
+    assert_eq!(stage.get("/shop/orders/42").await.status, 200);
+    stage.gateway.log(1).await;
+    let as_prometheus = [("accept-encoding", "gzip")];
+    let page = get_admin_with(stage.gateway.admin_address(), "/metrics", &as_prometheus).await;
+    assert_eq!(
+        (page.status, page.header("content-encoding"), page.header("vary")),
+        (200, Some("gzip"), Some("accept-encoding"))
+    );
+    let mut plain = String::new();
+    GzDecoder::new(&*page.body).read_to_string(&mut plain).unwrap();
+    for metrics in [Metrics::parse(plain), stage.gateway.metrics().await] {
+        let route = [("http_route", "/shop/orders/{order_id}")];
+        assert_eq!(metrics.count("http_server_request_duration_seconds_count", &route), 1);
+    }
+
+    let refused = [("accept-encoding", "gzip;q=0, identity")];
+    let page = get_admin_with(stage.gateway.admin_address(), "/metrics", &refused).await;
+    assert_eq!((page.status, page.header("content-encoding")), (200, None));
+    assert!(page.text().contains("http_server_request_duration_seconds_count"));
 }
 
 #[tokio::test]

@@ -3,8 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -220,13 +218,6 @@ impl Reply {
 }
 
 const PAGE: &[u8] = b"text/html";
-
-/// The body as gzip has it.
-pub(super) fn gzip(body: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-    encoder.write_all(body).and_then(|()| encoder.finish()).expect("it is written to memory")
-}
 
 /// An error with its causes, as one sentence.
 fn told(error: &(dyn std::error::Error + 'static)) -> String {

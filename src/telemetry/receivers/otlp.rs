@@ -19,8 +19,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::encode::Encoder;
 pub use self::metrics::Times;
-use super::client::{Client, Version, gzip};
+use super::client::{Client, Version};
 use super::{Answer, Receiver};
+use crate::net::gzip::gzip;
 use crate::telemetry::settings::{Otlp, OtlpProtocol};
 use crate::telemetry::span::Span;
 

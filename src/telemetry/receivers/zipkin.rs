@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
-use super::client::{Client, Version, gzip};
+use super::client::{Client, Version};
 use super::{Answer, Receiver};
+use crate::net::gzip::gzip;
 use crate::telemetry::settings;
 use crate::telemetry::span::Span;
 
