@@ -34,7 +34,8 @@ def questions(seconds):
         "routes10": ("10 routes, tracing off", ours, http1(routes=10)),
         "routes10000": ("10,000 routes, tracing off", ours, http1(routes=10_000)),
         "start": ("from the start to the first answer, 1,000 routes", ["tracegate", "envoy"], scenarios.start()),
-        "scrape": ("a scrape with 1,000 routes and two series each", ours, scenarios.scrape()),
+        "scrape": ("a scrape with 1,000 routes and two series each", ours, scenarios.scrape(seconds=seconds)),
+        "reload": ("a reload of 10,000 routes, one different", ours, scenarios.reload(seconds=seconds)),
         "soak": ("ten minutes at full load, traced", ours, scenarios.soak(ratio=1.0)),
     }
 

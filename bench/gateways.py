@@ -2,11 +2,12 @@
 metrics where it has them, no access log. Tracing, where it is asked for, is its own span and one for the call of the
 upstream, exported by OTLP to the collector in large batches."""
 
+import hashlib
 import os
 import subprocess
 from pathlib import Path
 
-from stage import ADMIN, CERTIFICATE, COLLECTOR, GATEWAY, KEY, UPSTREAM
+from stage import ADMIN, CERTIFICATE, COLLECTOR, GATEWAY, KEY, TOKEN, UPSTREAM
 
 
 class Plan:
@@ -31,6 +32,9 @@ address = "127.0.0.1:{GATEWAY}"
 {tls}
 [admin]
 address = "127.0.0.1:{ADMIN}"
+[admin.tokens.bench]
+role = "operator"
+sha256 = "{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 [telemetry]
 service_name = "tracegate"
 {otlp}

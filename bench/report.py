@@ -6,6 +6,7 @@ COLUMNS = [
     ("us", "µs CPU a request", 1),
     ("rps", "requests a second", 0),
     ("p50", "p50 ms", 2),
+    ("p99_alone", "p99 ms before", 2),
     ("p99", "p99 ms", 2),
     ("spans", "spans a request", 2),
     ("memory", "MiB", 1),
@@ -13,6 +14,7 @@ COLUMNS = [
     ("ms", "ms", 1),
     ("cpu_ms", "ms CPU", 1),
     ("megabytes", "MB", 2),
+    ("wire", "MB sent", 2),
     ("memory_end", "MiB at the end", 1),
 ]
 
@@ -52,6 +54,8 @@ def plot(path, everything):
     import matplotlib.pyplot as pyplot
 
     scenarios = [name for name, results in everything.items() if any(median(r, "us") for r in results.values())]
+    if not scenarios:
+        return
     names = list(dict.fromkeys(name for scenario in scenarios for name in everything[scenario]))
     figure, axes = pyplot.subplots(1, len(scenarios), figsize=(3.2 * len(scenarios), 3.6), squeeze=False)
     for axis, scenario in zip(axes[0], scenarios):

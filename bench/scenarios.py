@@ -1,7 +1,10 @@
 """The measurements, one function a question. Each returns what one gateway came to in one round."""
 
 import asyncio
+import concurrent.futures
+import json
 import resource
+import statistics
 import time
 
 import gateways
@@ -136,23 +139,65 @@ def start(routes=1000, **plan):
     return measure
 
 
-def scrape(routes=1000):
-    """A scrape with so many routes, each with two series of its own: size, time, and CPU of the process."""
+def scrape(routes=1000, seconds=6):
+    """A scrape with so many routes, each with two series of its own, as Prometheus asks for it, with gzip: size, time,
+    CPU of the process, and what others feel of one a second."""
+    page = lambda: fetch(ADMIN, "/metrics", encoding="gzip")
 
     def measure(name, stage):
         with Running(name, stage, routes=routes) as process:
             asyncio.run(touch(routes))
-            fetch(ADMIN, "/metrics")
+            plain = fetch(ADMIN, "/metrics")
             before, began, times = process.cpu(), time.monotonic(), 20
             for _ in range(times):
-                page = fetch(ADMIN, "/metrics")
+                sent = page()
+            took, cpu = time.monotonic() - began, process.cpu() - before
             return {
-                "megabytes": len(page) / 1e6,
-                "ms": (time.monotonic() - began) * 1000 / times,
-                "cpu_ms": (process.cpu() - before) * 1000 / times,
+                "megabytes": len(plain) / 1e6,
+                "wire": len(sent) / 1e6,
+                "ms": took * 1000 / times,
+                "cpu_ms": cpu * 1000 / times,
+                **disturbed(stage, seconds, lambda _: page()),
             }
 
     return measure
+
+
+def reload(routes=10_000, seconds=6):
+    """A reload of so many routes, one of them different each time: how long it takes, and what others feel of one a
+    second."""
+
+    def measure(name, stage):
+        with Running(name, stage, routes=routes) as process:
+            wrk(64, WARM)
+            path, before, taken = stage.directory / "routes.toml", process.cpu(), []
+            text = path.read_text()
+
+            def once(number):
+                path.write_text(text.replace('"/r0/{id}"', f'"/changed{number}/{{id}}"'))
+                came = json.loads(fetch(ADMIN, "/api/reload", method="POST"))
+                if came["outcome"] != "applied":
+                    raise Failed(f"not reloaded: {came}")
+                taken.append(came["took_ms"])
+
+            felt = disturbed(stage, seconds, once)
+            return {"ms": statistics.median(taken), "memory": process.memory(), **felt}
+
+    return measure
+
+
+def disturbed(stage, seconds, disturb, rate=2000):
+    """p50 and p99 of requests at a steady rate by itself, and while something disturbs it once a second."""
+    load = lambda: h2load(64, seconds, stage.directory, http1=True, rate=rate)
+    alone = load()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        loading, number = threads.submit(load), 0
+        while not concurrent.futures.wait([loading], timeout=1).done:
+            disturb(number)
+            number += 1
+        meanwhile = loading.result()
+    wrong = "; ".join(filter(None, [alone["wrong"], meanwhile["wrong"]]))
+    return {"p99_alone": alone["p99"], "p99": meanwhile["p99"], "wrong": wrong}
 
 
 async def touch(routes):

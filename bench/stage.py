@@ -8,6 +8,7 @@ that were answered: on a noisy machine the figure to trust, and ratios within on
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 CERTIFICATE, KEY = PROJECT / "certs/gateway.pem", PROJECT / "certs/gateway-key.pem"
 UPSTREAM, COLLECTOR, GATEWAY, ADMIN = 19000, 14317, 18080, 19901
+TOKEN = secrets.token_hex(32)
+"""Opens everything of tracegate's admin."""
+
 TICKS = os.sysconf("SC_CLK_TCK")
 PATH = "/shop/orders/42"
 
@@ -142,8 +146,11 @@ def listens(port, process, seconds=20):
     raise Failed(f"nobody listens on {port}: {process.log.read_text(errors='replace')[-600:]}")
 
 
-def fetch(port, path, headers=None):
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers or {})
+def fetch(port, path, method="GET", encoding="identity"):
+    headers = {"accept-encoding": encoding}
+    if port == ADMIN:
+        headers["authorization"] = f"Bearer {TOKEN}"
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers, method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return answer.read()
 

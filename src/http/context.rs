@@ -30,12 +30,7 @@ const UBER_BAGGAGE: &str = "uberctx-";
 
 /// The context of a request with these fields, from a peer that is a trusted proxy or is not. The field that
 /// demands a trace, with the right token or a wrong one, is gone from here on.
-pub(super) fn extract(
-    headers: &mut HeaderMap,
-    inbound: &Inbound,
-    trusted: bool,
-    force: Option<&Force>,
-) -> Context {
+pub fn extract(headers: &mut HeaderMap, inbound: &Inbound, trusted: bool, force: Option<&Force>) -> Context {
     let believed = inbound.believes(trusted);
     let mut context = receive(headers, inbound, believed);
     if believed {
@@ -105,7 +100,7 @@ fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 /// Tells the upstream of the attempt with this span, in these formats: the service's span hangs under the
 /// attempt's. In none, it is told nothing at all, and neither is what the caller said.
-pub(super) fn inject(headers: &mut HeaderMap, handle: &Handle, span: SpanId, formats: Formats) {
+pub fn inject(headers: &mut HeaderMap, handle: &Handle, span: SpanId, formats: Formats) {
     let context = &handle.context;
     let withheld = formats.is_empty();
     let replaced = if withheld { Formats::ALL } else { context.replaced };

@@ -16,7 +16,7 @@ use crate::telemetry::exchange::Scheme;
 /// Which of the fields that the gateway acts on are in a header: one look at all names costs less than to ask
 /// for each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fields(u16);
+pub struct Fields(u16);
 
 impl Fields {
     pub(super) const CONNECTION: Self = Self(1);
@@ -32,7 +32,7 @@ impl Fields {
     pub(super) const ACCEPT: Self = Self(1 << 9);
 
     /// Those of this header.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         Self(headers.keys().fold(0, |seen, name| seen | Self::named(name.as_str()).0))
     }
 
@@ -99,7 +99,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Removes what belongs to the connection it came on: the fixed list and what `Connection` names.
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
     if fields.have(Fields::CONNECTION) {
         for name in named_by_connection(headers) {
             headers.remove(name);
@@ -238,7 +238,7 @@ pub(super) fn set_takes_trailers(headers: &mut HeaderMap) {
 }
 
 /// Adds this gateway to `Via` (RFC 9110 section 7.6.3), with the version of the message as it was received.
-pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
+pub fn add_via(headers: &mut HeaderMap, received: Version) {
     let ours = match received {
         Version::HTTP_2 => HeaderValue::from_static("2 tracegate"),
         Version::HTTP_10 => HeaderValue::from_static("1.0 tracegate"),
@@ -331,7 +331,7 @@ impl Peer {
     }
 
     /// Tells the upstream who asked. A trusted proxy's word is kept and added to; anybody else's is replaced.
-    pub(super) fn forwarded(&self, headers: &mut HeaderMap) {
+    pub fn forwarded(&self, headers: &mut HeaderMap) {
         let host = headers.get(header::HOST).cloned();
         if self.trusted {
             append_element(headers, X_FORWARDED_FOR, &self.x_forwarded_for);

@@ -103,7 +103,7 @@ impl Route {
 
     /// A route by these settings that is found as any other, and serves nothing: what it would do is asked of it,
     /// and nothing is sent.
-    pub(super) fn unserved(settings: &Settings) -> Self {
+    pub fn unserved(settings: &Settings) -> Self {
         let refuse = |_: Request| std::future::ready(Err(Failure::new(Reason::NoEndpoint)));
         let upstream = settings.upstreams.first().map_or("", |(name, _)| &**name);
         Self {
