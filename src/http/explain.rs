@@ -287,7 +287,7 @@ fn preview(span: &telemetry::span::Span<'_>) -> Preview {
     };
     Preview {
         kind: span.kind,
-        name: span.name.clone().into_owned(),
+        name: span.name.to_string(),
         attributes: span.attributes.iter().map(attribute).collect(),
     }
 }

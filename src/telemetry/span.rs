@@ -23,7 +23,7 @@ pub struct Span<'a> {
     /// Which side of a call it is.
     pub kind: Kind,
     /// The name.
-    pub name: Cow<'a, str>,
+    pub name: Joined<'a>,
     /// Nanoseconds since 1970.
     pub start: u64,
     /// Nanoseconds since 1970.
@@ -53,6 +53,8 @@ pub enum Kind {
 pub enum Value<'a> {
     /// A text.
     Text(Cow<'a, str>),
+    /// A text of several.
+    Joined(Joined<'a>),
     /// A whole number.
     Integer(i64),
     /// A number.
@@ -73,9 +75,60 @@ impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
+            Self::Joined(joined) => joined.fmt(f),
             Self::Integer(number) => number.fmt(f),
             Self::Double(number) => number.fmt(f),
         }
+    }
+}
+
+/// A text of several, which nobody has joined yet: who writes it can do so as cheaply.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Joined<'a>([&'a str; 3]);
+
+impl<'a> Joined<'a> {
+    /// What is joined.
+    pub fn texts(&self) -> &[&'a str] {
+        &self.0
+    }
+
+    /// Whether there is nothing to join.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|text| text.is_empty())
+    }
+}
+
+impl<'a> From<&'a str> for Joined<'a> {
+    fn from(text: &'a str) -> Self {
+        Self([text, "", ""])
+    }
+}
+
+impl<'a, const N: usize> From<[&'a str; N]> for Joined<'a> {
+    fn from(texts: [&'a str; N]) -> Self {
+        const { assert!(N <= 3, "there is room for three") };
+        let mut all = [""; 3];
+        all[..N].copy_from_slice(&texts);
+        Self(all)
+    }
+}
+
+impl PartialEq for Joined<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let bytes = |joined: &Self| joined.0.into_iter().flat_map(str::bytes);
+        bytes(self).eq(bytes(other))
+    }
+}
+
+impl fmt::Display for Joined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|text| f.write_str(text))
+    }
+}
+
+impl<'a> From<Joined<'a>> for Value<'a> {
+    fn from(joined: Joined<'a>) -> Self {
+        Self::Joined(joined)
     }
 }
 

@@ -58,8 +58,11 @@ impl State {
     }
 
     /// What of it is exported: our member's numbers, with this threshold. The rest belongs to others.
-    pub fn exported(&self, threshold: Option<Threshold>) -> String {
-        self.ot.exported(threshold).map(|own| own.to_string()).unwrap_or_default()
+    pub fn exported(&self, threshold: Option<Threshold>) -> Cow<'static, str> {
+        if threshold == Some(Threshold::ALWAYS) && self.ot.randomness.is_none() {
+            return ALWAYS.into();
+        }
+        self.ot.exported(threshold).map(|own| own.to_string()).unwrap_or_default().into()
     }
 }
 
@@ -150,6 +153,9 @@ fn trim(mut member: &[u8]) -> &[u8] {
 
 /// How our own member begins.
 const OWN: &str = "ot=";
+
+/// Our member where nothing was rejected, as nearly always.
+const ALWAYS: &str = "ot=th:0";
 
 /// The most members of a list (section 3.3.1.1).
 const MAX_MEMBERS: usize = 32;
@@ -270,5 +276,8 @@ mod tests {
             assert_eq!(state.exported(threshold), exported, "{field}");
         }
         assert_eq!(state(&["a=1,ot=th:8;rv:00000000000001"]).exported(None), "ot=rv:00000000000001");
+        for (field, exported) in [("", "ot=th:0"), ("ot=rv:00000000000001", "ot=th:0;rv:00000000000001")] {
+            assert_eq!(state(&[field]).exported(Some(Threshold::ALWAYS)), exported, "{field}");
+        }
     }
 }

@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::encode::Encoder;
 pub use self::metrics::Times;
+use self::protobuf::Enclosing;
 use super::client::{Client, Version};
 use super::{Answer, Receiver};
 use crate::net::gzip::gzip;
@@ -83,7 +84,7 @@ impl OtlpReceiver {
 
     /// The metrics of an OpenMetrics page, as they are sent.
     pub fn encode_metrics(&self, page: &str, times: Times) -> Bytes {
-        self.pack(self.encoder.request(|of_scope| metrics::write(of_scope, page, times)))
+        self.packed(self.encoder.request(|of_scope| metrics::write(of_scope, page, times)))
     }
 
     /// An `ExportTraceServiceRequest` that somebody has encoded, as it is sent.
@@ -91,12 +92,19 @@ impl OtlpReceiver {
         let message = if self.gzip { gzip(&message) } else { message };
         match self.protocol {
             OtlpProtocol::Http => message.into(),
-            OtlpProtocol::Grpc => {
-                let length = u32::try_from(message.len()).expect("a batch has less than 4 GiB");
-                let prefix = [&[u8::from(self.gzip)][..], &length.to_be_bytes()].concat();
-                [prefix, message].concat().into()
-            }
+            OtlpProtocol::Grpc => [&grpc_prefix(self.gzip, message.len()), &message[..]].concat().into(),
         }
+    }
+
+    /// What has just been encoded, as it is sent.
+    fn packed(&self, mut message: Enclosing) -> Bytes {
+        if self.gzip {
+            return self.pack(message.into_bytes().into());
+        }
+        if self.protocol == OtlpProtocol::Grpc {
+            message.prepend(&grpc_prefix(false, message.length()));
+        }
+        message.into_bytes()
     }
 
     async fn post(&mut self, batch: Bytes) -> Answer {
@@ -116,12 +124,18 @@ impl Receiver for OtlpReceiver {
     }
 
     fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes {
-        self.pack(self.encoder.encode(spans))
+        self.packed(self.encoder.encode(spans))
     }
 
     fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
         Box::pin(self.post(batch))
     }
+}
+
+/// What stands before a message of this length in gRPC.
+fn grpc_prefix(compressed: bool, length: usize) -> [u8; 5] {
+    let [a, b, c, d] = u32::try_from(length).expect("a batch has less than 4 GiB").to_be_bytes();
+    [u8::from(compressed), a, b, c, d]
 }
 
 /// The word for this receiver in labels and logs.

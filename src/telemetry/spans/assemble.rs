@@ -4,8 +4,8 @@
 //! event would be seen only with its span, hours later; the SERVER span sent twice would be two spans to most
 //! receivers. So whoever looks for a stream that is open finds its trace, with a parent that is still to come.
 
-use std::borrow::Cow;
 use std::iter;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::failure::{Detail, Reason};
@@ -16,7 +16,7 @@ use crate::telemetry::outcome::ErrorType;
 use crate::telemetry::retry::NotRetried;
 use crate::telemetry::sampling::Decision;
 use crate::telemetry::settings::Privacy;
-use crate::telemetry::span::{Kind, Span, Value};
+use crate::telemetry::span::{Joined, Kind, Span, Value};
 use crate::telemetry::sticky::Sticky;
 
 /// The spans of an operation, the SERVER span first.
@@ -100,7 +100,7 @@ fn server<'a>(record: &'a Record, privacy: &Privacy) -> Span<'a> {
         id: record.context.span_id,
         parent: parent.map(|parent| parent.span_id),
         kind: Kind::Server,
-        name: route.map_or(name.into(), |route| format!("{name} {}", &*route.template).into()),
+        name: route.map_or(name.into(), |route| [name, " ", &*route.template].into()),
         start: Duration::ZERO,
         end: record.duration(),
     };
@@ -120,7 +120,7 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     let mut attributes = Attributes::default();
     attributes.add(attribute::HTTP_REQUEST_METHOD, method.word());
     attributes.add(attribute::URL_TEMPLATE, template.map_or("".into(), Word::from));
-    attributes.add(attribute::URL_FULL, format!("{}{path}", &*endpoint.origin));
+    attributes.add(attribute::URL_FULL, Joined::from([&*endpoint.origin, path]));
     attributes.add(attribute::SERVER_ADDRESS, &endpoint.address);
     attributes.add_some(attribute::SERVER_PORT, endpoint.port.map(Word::number));
     if endpoint.port.is_none() {
@@ -138,7 +138,7 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
     }
     let connection = attempt.connection;
     if let Some(peer) = connection.peer {
-        attributes.add(attribute::NETWORK_PEER_ADDRESS, peer.ip().to_string());
+        attributes.add(attribute::NETWORK_PEER_ADDRESS, text(peer.ip()));
         attributes.add(attribute::NETWORK_PEER_PORT, peer.port());
     }
     if attempt.connected {
@@ -165,7 +165,7 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
         id: attempt.span_id,
         parent: Some(record.context.span_id),
         kind: Kind::Client,
-        name: route.map_or(name.into(), |_| format!("{name} {path}").into()),
+        name: route.map_or(name.into(), |_| [name, " ", path].into()),
         start: attempt.started,
         end: attempt.ended,
     };
@@ -173,11 +173,12 @@ fn client<'a>(record: &'a Record, attempt: &'a AttemptRecord) -> Span<'a> {
 }
 
 /// What the spans of one operation differ in.
+#[derive(Clone, Copy)]
 struct Own<'a> {
     id: SpanId,
     parent: Option<SpanId>,
     kind: Kind,
-    name: Cow<'a, str>,
+    name: Joined<'a>,
     /// From the operation's start on, as `end`.
     start: Duration,
     end: Duration,
@@ -192,7 +193,7 @@ fn span<'a>(record: &'a Record, own: Own<'a>, attributes: Attributes<'a>) -> Spa
         parent_is_remote: false,
         flags: record.context.flags(true),
         // how likely the span was to be exported, and no more: the rest of the tracestate belongs to others
-        state: record.context.state.exported(record.verdict().threshold()).into(),
+        state: record.context.state.exported(record.verdict().threshold()),
         kind: own.kind,
         name: own.name,
         start: nanoseconds(started + own.start),
@@ -259,6 +260,23 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// An address as it is written; IPv4 without the formatting, which costs ten times as much.
+fn text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        for (least, divisor) in [(100, 100), (10, 10), (0, 1)] {
+            if octet >= least {
+                text.push(char::from(b'0' + octet / divisor % 10));
+            }
+        }
+    }
+    text
+}
+
 fn size(bytes: u64) -> Value<'static> {
     Value::Integer(bytes.try_into().unwrap_or(i64::MAX))
 }
@@ -273,10 +291,11 @@ fn nanoseconds(since_1970: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
-    use super::assemble;
+    use super::{assemble, text};
     use crate::failure::{Detail, Failure, Reason};
     use crate::telemetry::operation::{Attempt, ConnectionFacts, Record, Sink};
     use crate::telemetry::settings::{ClientAddress, Privacy};
@@ -319,6 +338,16 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_written_as_it_is_displayed() {
+        for octet in 0..=255 {
+            let address = IpAddr::from([octet, 0, 255, octet]);
+            assert_eq!(text(address), address.to_string());
+        }
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        assert_eq!(text(address), "2001:db8::1");
+    }
+
+    #[test]
     fn a_success_is_a_server_span_and_a_client_span_below_it() {
         const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let (ended, bench) = set();
@@ -339,7 +368,7 @@ mod tests {
 
         let record = ended.take();
         let [server, client] = &spans(&record)[..] else { panic!("two spans") };
-        assert_eq!((&*server.name, server.kind), ("GET /shop/orders/{order_id}", Kind::Server));
+        assert_eq!((server.name, server.kind), ("GET /shop/orders/{order_id}".into(), Kind::Server));
         assert_eq!(server.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(server.parent.unwrap().to_string(), "b7ad6b7169203331");
         assert!(server.parent_is_remote && server.flags.sampled());
@@ -352,7 +381,7 @@ mod tests {
              tracegate.upstream=shop\nurl.path=/shop/orders/{order_id}\nurl.scheme=http\n"
         );
 
-        assert_eq!((&*client.name, client.kind), ("GET /orders/{order_id}", Kind::Client));
+        assert_eq!((client.name, client.kind), ("GET /orders/{order_id}".into(), Kind::Client));
         assert_eq!(client.id, sent);
         assert_eq!(client.parent, Some(server.id));
         assert!(!client.parent_is_remote);
@@ -408,7 +437,7 @@ mod tests {
         testing::answer(operation, 404);
         let record = ended.take();
         let [server] = &spans(&record)[..] else { panic!("one span") };
-        assert_eq!((&*server.name, server.error), ("HTTP", false));
+        assert_eq!((server.name, server.error), ("HTTP".into(), false));
         assert_eq!(
             attributes(server),
             "http.request.method=_OTHER\nhttp.response.status_code=404\nnetwork.protocol.version=1.1\n\

@@ -2,8 +2,9 @@
 //! first build as messages costs many times as much.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::protobuf::Writer;
+use super::protobuf::{Enclosing, Field, MOST_OF_A_FIELD, Writer};
 use crate::telemetry::context::Link;
 use crate::telemetry::span::{Kind, Span, Value};
 
@@ -14,6 +15,8 @@ pub(super) struct Encoder {
     resource: Vec<u8>,
     /// The fields of `ScopeSpans` before its spans.
     scope: Vec<u8>,
+    /// How long the last request was: the next one will be about as long.
+    length: AtomicUsize,
 }
 
 impl Encoder {
@@ -29,25 +32,27 @@ impl Encoder {
             message.text(1, "tracegate");
             message.text(2, env!("CARGO_PKG_VERSION"));
         });
-        Self { resource: of_resource.into_bytes(), scope: of_scope.into_bytes() }
+        let (resource, scope) = (of_resource.into_bytes(), of_scope.into_bytes());
+        Self { resource, scope, length: AtomicUsize::new(0) }
     }
 
     /// An `ExportTraceServiceRequest` of these spans.
-    pub(super) fn encode<'a>(&self, spans: impl Iterator<Item = Span<'a>>) -> Vec<u8> {
+    pub(super) fn encode<'a>(&self, spans: impl Iterator<Item = Span<'a>>) -> Enclosing {
         self.request(|of_scope| spans.for_each(|span| of_scope.message(2, |message| write(message, &span))))
     }
 
-    /// A request around what this writes into the scope: those for spans and for metrics are alike.
-    pub(super) fn request(&self, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut request = Writer::default();
-        request.message(1, |of_resource| {
-            of_resource.fields(&self.resource);
-            of_resource.message(2, |of_scope| {
-                of_scope.fields(&self.scope);
-                write(of_scope);
-            });
-        });
-        request.into_bytes()
+    /// A request around what this writes into the scope: those for spans and for metrics are alike. There is room
+    /// before it for [`ROOM`] bytes more.
+    pub(super) fn request(&self, write: impl FnOnce(&mut Writer)) -> Enclosing {
+        let room = ROOM + 2 * MOST_OF_A_FIELD + self.resource.len() + self.scope.len();
+        let last = self.length.load(Ordering::Relaxed);
+        let mut request = Enclosing::around(room, last + last / 8, write);
+        request.prepend(&self.scope);
+        request.enclose(2);
+        request.prepend(&self.resource);
+        request.enclose(1);
+        self.length.store(request.length(), Ordering::Relaxed);
+        request
     }
 }
 
@@ -58,7 +63,9 @@ fn write(message: &mut Writer, span: &Span<'_>) {
     if let Some(parent) = span.parent {
         message.bytes(4, &parent.0);
     }
-    message.text(5, &span.name);
+    if !span.name.is_empty() {
+        message.texts(5, span.name.texts());
+    }
     message.unsigned(
         6,
         match span.kind {
@@ -91,16 +98,18 @@ fn write_link(message: &mut Writer, link: &Link) {
 }
 
 pub(super) fn attribute(message: &mut Writer, field: u32, key: &str, value: &Value<'_>) {
-    message.message(field, |attribute| {
-        attribute.text(1, key);
-        attribute.message(2, |any| match value {
-            // one of several: written even if it is empty or zero
-            Value::Text(text) => any.bytes(1, text.as_bytes()),
-            Value::Integer(number) => any.signed(3, *number),
-            Value::Double(number) => any.fixed64(4, number.to_bits()),
-        });
-    });
+    // one of several: written even if it is empty or zero
+    let mut write = |any| message.entry(field, key, any);
+    match value {
+        Value::Text(text) => write(Field::Texts(1, &[text.as_ref()])),
+        Value::Joined(joined) => write(Field::Texts(1, joined.texts())),
+        Value::Integer(number) => write(Field::Signed(3, *number)),
+        Value::Double(number) => write(Field::Fixed64(4, number.to_bits())),
+    }
 }
+
+/// Room before a request for what its protocol puts there.
+pub(super) const ROOM: usize = 8;
 
 const STATUS_CODE_ERROR: u64 = 2;
 /// It is said whether the parent, or the linked span, is another process's.
@@ -132,7 +141,7 @@ mod tests {
     use super::Encoder;
     use crate::telemetry::context::Link;
     use crate::telemetry::context::{Flags, SpanId, TraceId};
-    use crate::telemetry::span::{Kind, Span, Value};
+    use crate::telemetry::span::{Joined, Kind, Span, Value};
 
     fn ours() -> [Span<'static>; 2] {
         let server = Span {
@@ -148,6 +157,7 @@ mod tests {
             end: 1_700_000_000_000_000_500,
             attributes: vec![
                 ("http.route", "/shop/orders/{order_id}".into()),
+                ("url.full", Joined::from(["http://127.0.0.1:9001", "/orders"]).into()),
                 ("empty", "".into()),
                 ("long", "x".repeat(20_000).into()),
                 ("zero", Value::Integer(0)),
@@ -182,6 +192,7 @@ mod tests {
         };
         let attribute = |(key, value): &(&str, Value<'_>)| match value {
             Value::Text(text) => KeyValue::new((*key).to_owned(), text.to_string()),
+            Value::Joined(joined) => KeyValue::new((*key).to_owned(), joined.to_string()),
             Value::Integer(number) => KeyValue::new((*key).to_owned(), *number),
             Value::Double(number) => KeyValue::new((*key).to_owned(), *number),
         };
@@ -229,7 +240,7 @@ mod tests {
     async fn it_is_what_opentelemetry_otlp_sends_of_equal_spans() {
         let resource = [("service.name", "api-gateway"), ("service.version", "1")];
         let (ours, of_resource) = (ours(), resource.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        let written = Encoder::new(&BTreeMap::from(of_resource)).encode(ours.iter().cloned());
+        let written = Encoder::new(&BTreeMap::from(of_resource)).encode(ours.iter().cloned()).into_bytes();
 
         let attributes = resource.map(|(key, value)| KeyValue::new(key, value));
         let of_resource = Resource::builder_empty().with_attributes(attributes).build();

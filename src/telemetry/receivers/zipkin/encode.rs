@@ -42,7 +42,7 @@ impl Serialize for ZipkinSpan<'_> {
             Some(parent) => json.serialize_field("parentId", &Text(parent))?,
             None => json.skip_field("parentId")?,
         }
-        json.serialize_field("name", &span.name)?;
+        json.serialize_field("name", &Text(span.name))?;
         match span.kind {
             Kind::Server => json.serialize_field("kind", "SERVER")?,
             Kind::Client => json.serialize_field("kind", "CLIENT")?,
