@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::body::request::Progress;
 use super::body::{BodyError, RequestBody};
 use super::context;
-use super::exchange::Routed;
+use super::exchange::{KeptHead, Routed};
 use super::expect::{Continue, Gate};
 use super::grpc::Call;
 use super::headers::{self, Fields};
@@ -179,6 +179,9 @@ fn hand_over(
     reused: bool,
     handed: &mut Handed,
 ) -> http::Request<RequestBody> {
+    if let Some(kept) = request.kept_head.take() {
+        kept.restore(&mut request.head);
+    }
     let keeping =
         target.plan.retry.as_ref().filter(|rule| {
             rule.keeps(&request.head.method, reused, target.pool.is_http2(), attempt.number())
@@ -186,8 +189,8 @@ fn hand_over(
     if let Some(rule) = keeping
         && let Some(body) = request.body.share(rule.body_bytes)
     {
-        let head = request.head.clone();
-        return message(target, head, body, request, attempt);
+        request.kept_head = Some(KeptHead::of(&request.head));
+        return message(target, take_head(request), body, request, attempt);
     }
     handed.kept = false;
     let (head, body) = (take_head(request), request.body.take());

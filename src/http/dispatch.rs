@@ -48,9 +48,21 @@ pub(super) fn dispatch(
         route.request_timeout.map(after).map_or(ends, |head| Some(ends.map_or(head, |ends| head.min(ends))));
     let (handle, peer) = (handle.clone(), Arc::clone(peer));
     let identity = None;
-    let request =
-        Routed { head, fields, host, body, handle, peer, parameters, identity, deadline, ends, returning };
-    Ok(Dispatched { route, upstream, request: Box::new(request) })
+    let request = Box::new(Routed {
+        head,
+        kept_head: None,
+        fields,
+        host,
+        body,
+        handle,
+        peer,
+        parameters,
+        identity,
+        deadline,
+        ends,
+        returning,
+    });
+    Ok(Dispatched { route, upstream, request })
 }
 
 /// The checks that no route may skip. The head goes on with one host, which is told, and its path normalised.
