@@ -5,6 +5,7 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::headers::Fields;
 use crate::telemetry::Handle;
 use crate::telemetry::context::format::{Format, Formats};
 use crate::telemetry::context::threshold::Threshold;
@@ -30,9 +31,15 @@ const UBER_BAGGAGE: &str = "uberctx-";
 
 /// The context of a request with these fields, from a peer that is a trusted proxy or is not. The field that
 /// demands a trace, with the right token or a wrong one, is gone from here on.
-pub fn extract(headers: &mut HeaderMap, inbound: &Inbound, trusted: bool, force: Option<&Force>) -> Context {
+pub fn extract(
+    headers: &mut HeaderMap,
+    fields: Fields,
+    inbound: &Inbound,
+    trusted: bool,
+    force: Option<&Force>,
+) -> Context {
     let believed = inbound.believes(trusted);
-    let mut context = receive(headers, inbound, believed);
+    let mut context = receive(headers, fields, inbound, believed);
     if believed {
         context.replaced = inbound.fields();
     } else {
@@ -48,10 +55,10 @@ pub fn extract(headers: &mut HeaderMap, inbound: &Inbound, trusted: bool, force:
 }
 
 /// The first format with a valid context is the caller's. A mere decision counts if there is none.
-fn receive(headers: &HeaderMap, inbound: &Inbound, believed: bool) -> Context {
+fn receive(headers: &HeaderMap, fields: Fields, inbound: &Inbound, believed: bool) -> Context {
     let (mut origin, mut decided) = (Origin::Started, None);
     for format in &inbound.formats {
-        match read(headers, *format) {
+        match read(headers, fields, *format) {
             Received::Nothing => {}
             Received::Malformed => origin = Origin::Malformed,
             Received::Context(caller) if believed => {
@@ -66,8 +73,9 @@ fn receive(headers: &HeaderMap, inbound: &Inbound, believed: bool) -> Context {
     Context { wish: decided, ..Context::start(origin) }
 }
 
-fn read(headers: &HeaderMap, format: Format) -> Received {
+fn read(headers: &HeaderMap, fields: Fields, format: Format) -> Received {
     match format {
+        Format::W3c if !fields.have(Fields::TRACEPARENT) => Received::Nothing,
         Format::W3c => traceparent::read(single(headers, &TRACEPARENT)),
         Format::Jaeger => jaeger::read(single(headers, &UBER_TRACE_ID)),
         // the single field goes first
@@ -183,7 +191,7 @@ fn ascii(text: &[u8]) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use super::{Formats, extract, remove, remove_baggage};
+    use super::{Fields, Formats, extract, remove, remove_baggage};
     use crate::setting::Secret;
     use crate::telemetry::context::format::{Format, Trust};
     use crate::telemetry::context::{Context, Inbound, Origin, Wish};
@@ -210,7 +218,9 @@ mod tests {
 
     fn context(formats: &[Format], trust: Trust, fields: &[&str]) -> Context {
         let inbound = Inbound { trust, formats: formats.into() };
-        extract(&mut headers(fields), &inbound, false, None)
+        let mut headers = headers(fields);
+        let fields = Fields::of(&headers);
+        extract(&mut headers, fields, &inbound, false, None)
     }
 
     #[test]
@@ -271,7 +281,8 @@ mod tests {
         for (value, forced) in [("0123456789abcdef", true), ("0123456789abcdeg", false), ("", false)] {
             let mut headers =
                 headers(&[&format!("x-tracegate-force: {value}"), "x-tracegate-force: more", W3C]);
-            let context = extract(&mut headers, &Inbound::default(), false, Some(&force));
+            let fields = Fields::of(&headers);
+            let context = extract(&mut headers, fields, &Inbound::default(), false, Some(&force));
             assert_eq!(context.forced, forced, "{value}");
             assert!(!headers.contains_key("x-tracegate-force") && headers.contains_key("traceparent"));
         }

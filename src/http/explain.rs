@@ -112,10 +112,10 @@ pub fn explain(
         telemetry.privacy.clone(),
         sinks,
     );
-    let operation = record::open(&recorder, listener, &peer, client, &mut head);
+    let fields = Fields::of(&head.headers);
+    let operation = record::open(&recorder, listener, &peer, client, &mut head, fields);
     let handle = operation.handle().clone();
 
-    let fields = Fields::of(&head.headers);
     let admitted = dispatch::admit(&listener.limits, &peer, &mut head, fields);
     let served: Vec<_> = routes.iter().map(|route| Arc::new(Route::unserved(route))).collect();
     let here = routes.iter().zip(&served).filter(|(settings, _)| serves(settings, listener));

@@ -61,7 +61,10 @@ impl tower::Service<Request> for Forward {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        Box::pin(forward(Arc::clone(&self.0), request))
+        // made where it stays, not moved there: it is large
+        let place = Box::new_uninit();
+        let forwarding = Box::write(place, forward(Arc::clone(&self.0), request));
+        Box::into_pin(forwarding)
     }
 }
 

@@ -30,6 +30,8 @@ impl Fields {
     /// One of those that belong to a connection without being named here.
     const OTHER_HOP_BY_HOP: Self = Self(1 << 7);
     pub(super) const ACCEPT: Self = Self(1 << 9);
+    pub(super) const TRACEPARENT: Self = Self(1 << 10);
+    pub(super) const X_REQUEST_ID: Self = Self(1 << 11);
 
     /// Those of this header.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -49,7 +51,9 @@ impl Fields {
             (6, "accept") => Self::ACCEPT,
             (6, "expect") => Self::EXPECT,
             (10, "connection") => Self::CONNECTION,
+            (11, "traceparent") => Self::TRACEPARENT,
             (12, "content-type") => Self::CONTENT_TYPE,
+            (12, "x-request-id") => Self::X_REQUEST_ID,
             (14, "content-length") => Self::CONTENT_LENGTH,
             (17, "transfer-encoding") => Self::TRANSFER_ENCODING,
             (7, "upgrade") => Self::UPGRADE,

@@ -20,7 +20,7 @@ use super::body::{Body, BodyError};
 use super::context;
 use super::exchange::Response;
 use super::forward::X_REQUEST_ID;
-use super::headers::Peer;
+use super::headers::{Fields, Peer};
 use super::in_flight::Places;
 use super::streams::{PIECE, Taking};
 use super::upgrade::Agreed;
@@ -44,17 +44,19 @@ pub(super) fn open(
     peer: &Peer,
     client: std::net::IpAddr,
     head: &mut request::Parts,
+    fields: Fields,
 ) -> Operation {
+    let inbound = &settings.context;
     let operation = recorder.start(Start {
         listener: Arc::clone(&settings.name),
         port: settings.address.tcp().map(|address| address.port()),
-        context: context::extract(&mut head.headers, &settings.context, peer.trusted, recorder.force()),
+        context: context::extract(&mut head.headers, fields, inbound, peer.trusted, recorder.force()),
         exchange: Exchange {
             method: Method::new(head.method.as_str()),
             scheme: peer.scheme,
             version: version(head.version),
         },
-        request_id: Personal::new(request_id(&head.headers)),
+        request_id: Personal::new(request_id(&head.headers, fields)),
         client: Personal::new(client),
         client_role: peer.role().cloned().map(Configured::new),
         started: Instant::now().into_std(),
@@ -76,7 +78,10 @@ fn version(version: Version) -> ProtocolVersion {
 
 /// `X-Request-Id`: the client's, if it is one plain word, else a new one. It is a copy: the record waits for its
 /// sinks, and a field as it came holds on to all that was read with it.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+fn request_id(headers: &HeaderMap, fields: Fields) -> HeaderValue {
+    if !fields.have(Fields::X_REQUEST_ID) {
+        return new_request_id();
+    }
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
     let sent = headers
         .get(X_REQUEST_ID)
@@ -372,7 +377,7 @@ impl Drop for Recorded {
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{X_REQUEST_ID, request_id};
+    use super::{Fields, X_REQUEST_ID, request_id};
 
     #[test]
     fn a_request_id_is_continued_only_if_it_is_one_plain_word() {
@@ -387,15 +392,16 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-request-id", sent.parse().expect("a header value"));
-            assert_eq!(request_id(&headers) == sent, kept, "{sent}");
+            assert_eq!(request_id(&headers, Fields::of(&headers)) == sent, kept, "{sent}");
         }
-        assert_eq!(request_id(&HeaderMap::new()).len(), 32);
+        let none = HeaderMap::new();
+        assert_eq!(request_id(&none, Fields::of(&none)).len(), 32);
     }
 
     #[test]
     fn a_request_id_that_is_continued_does_not_hold_on_to_the_whole_head() {
         let headers = HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_static("req-42"))]);
-        let id = request_id(&headers);
+        let id = request_id(&headers, Fields::of(&headers));
         assert_eq!(id, "req-42");
         assert_ne!(id.as_bytes().as_ptr(), headers[X_REQUEST_ID].as_bytes().as_ptr());
     }

@@ -123,10 +123,10 @@ impl Server {
     ) -> impl Future<Output = http::Response<RecordedBody>> + Send + use<> {
         let (mut head, incoming) = request.into_parts();
         let client = self.client(peer, &head.headers);
-        let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head);
+        let fields = Fields::of(&head.headers);
+        let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head, fields);
         let handle = operation.handle().clone();
         let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
-        let fields = Fields::of(&head.headers);
         let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
         let retires = closes && self.retires();

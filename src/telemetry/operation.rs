@@ -255,7 +255,7 @@ impl Operation {
     ///
     /// An answer whose body goes on for longer than `stream_after` is a stream.
     pub(super) fn start(sink: Arc<dyn Records>, stream_after: Option<Duration>, start: Start) -> Self {
-        let record = Record {
+        let handle = Handle(Arc::new(Record {
             listener: start.listener,
             port: start.port,
             context: start.context,
@@ -294,9 +294,9 @@ impl Operation {
             attempts: [const { OnceLock::new() }; MAX_ATTEMPTS],
             questions_started: AtomicU8::new(0),
             questions: OnceLock::new(),
-        };
-        record.sink.operation_started(&record);
-        Self { handle: Handle(Arc::new(record)) }
+        }));
+        handle.sink.operation_started(&handle);
+        Self { handle }
     }
 
     /// A handle to state facts with.
@@ -320,7 +320,6 @@ impl Drop for Operation {
         if record.is_long(ended) {
             record.stream.store(true, Ordering::Relaxed);
         }
-        record.verdict();
         record.sink.operation_ended(record);
     }
 }
@@ -416,6 +415,11 @@ impl Handle {
     /// So many bytes of the request's body have been read from the client.
     pub fn request_bytes(&self, count: usize) {
         self.0.request_bytes.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// The request has no body: it is sent as soon as there is a connection.
+    pub fn has_no_body(&self) {
+        self.0.request_sent.store(1, Ordering::Relaxed);
     }
 
     /// The upstream's connection has taken the request's last byte.
@@ -625,7 +629,8 @@ impl Record {
 
     /// The finished attempts, in the order in which they were started.
     pub fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
-        self.attempts.iter().filter_map(|attempt| attempt.get().map(|record| &**record))
+        let started = usize::from(self.attempts_started.load(Ordering::Relaxed));
+        self.attempts.iter().take(started).filter_map(|attempt| attempt.get().map(|record| &**record))
     }
 
     /// Whether there was more than one attempt.

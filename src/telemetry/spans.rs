@@ -91,13 +91,14 @@ impl Sink for Spans {
     fn operation_ended(&self, record: &Arc<Record>) {
         let spans = record.spans();
         self.made.add(spans);
-        match (&self.to, record.verdict()) {
-            (To::Off(balance), _) => balance.unsampled(spans, Unsampled::Off),
-            (To::Receivers(all), Decision::Sampled { .. }) => {
-                all.iter().for_each(|one| one.push(record, spans));
-            }
-            (To::Receivers(all), Decision::Unsampled(reason)) => {
-                all.iter().for_each(|one| one.balance.unsampled(spans, reason));
+        let receivers = match &self.to {
+            To::Off(balance) => return balance.unsampled(spans, Unsampled::Off),
+            To::Receivers(receivers) => receivers,
+        };
+        match record.verdict() {
+            Decision::Sampled { .. } => receivers.iter().for_each(|one| one.push(record, spans)),
+            Decision::Unsampled(reason) => {
+                receivers.iter().for_each(|one| one.balance.unsampled(spans, reason));
             }
         }
     }

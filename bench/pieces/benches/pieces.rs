@@ -31,10 +31,11 @@ fn context(bench: &mut Criterion) {
     let inbound = Inbound { formats: vec![Format::W3c, Format::B3, Format::Jaeger].into(), ..Inbound::default() };
     for (name, fields) in [("no caller", vec![]), ("W3C", w3c()), ("W3C with state", with_state()), ("B3", b3())] {
         let headers = sent_by_curl(fields);
+        let fields = Fields::of(&headers);
         group.bench_function(format!("parse, {name}"), |timed| {
             timed.iter_batched_ref(
                 || headers.clone(),
-                |headers| tracegate::http::context::extract(headers, &inbound, true, None),
+                |headers| tracegate::http::context::extract(headers, fields, &inbound, true, None),
                 BatchSize::SmallInput,
             );
         });

@@ -33,7 +33,8 @@ pub struct RequestBody {
 enum From {
     /// There is no body, or somebody else has it.
     Nothing,
-    Client(ClientBody),
+    /// Boxed: most requests have none, and all move through the library.
+    Client(Box<ClientBody>),
     Kept(Kept),
 }
 
@@ -43,10 +44,10 @@ impl RequestBody {
         let progress = Progress::default();
         let from = if incoming.is_end_stream() {
             progress.set(Progress::SENT);
-            handle.request_sent();
+            handle.has_no_body();
             From::Nothing
         } else {
-            From::Client(ClientBody::new(incoming, handle.clone(), pace))
+            From::Client(Box::new(ClientBody::new(incoming, handle.clone(), pace)))
         };
         Self { from, handle, gate: None, progress }
     }
@@ -100,7 +101,7 @@ impl RequestBody {
         if let From::Client(client) = &self.from {
             let most = most.filter(|most| client.size_hint().lower() <= *most)?;
             let From::Client(client) = std::mem::replace(&mut self.from, From::Nothing) else { return None };
-            self.from = From::Kept(Kept::new(client, most));
+            self.from = From::Kept(Kept::new(*client, most));
         }
         let From::Kept(kept) = &self.from else { return None };
         let from = From::Kept(kept.clone());
