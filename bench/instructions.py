@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-FEW, MANY = 200, 1200
+FEW, MANY = 200, 4200
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1012\r\n\r\n" + b"x" * 1012
 TAKEN = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
 MODES = {
