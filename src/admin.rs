@@ -31,6 +31,7 @@ use self::api::live;
 use self::audit::Audit;
 pub use self::control::{Control, LogLevel, Reloaded, RouteFacts};
 use self::door::Door;
+use self::role::Right;
 use self::site::Site;
 use self::ways::Ways;
 use crate::net::serve::{Bounds, serve_each};
@@ -64,6 +65,12 @@ pub struct Admin {
     pub probes_address: Option<SocketAddr>,
     /// Ends after the token given to [`start`] is cancelled and the last connection is gone.
     pub task: JoinHandle<()>,
+}
+
+/// Every endpoint: its method, its path, and the right that opens it. What stands in braces is whatever the path ends
+/// with.
+pub fn endpoints() -> impl Iterator<Item = (&'static str, &'static str, Right)> {
+    site::PAGES.iter().map(|page| (page.method.word(), page.name, page.right))
 }
 
 /// Binds the admin address, and the probes' if there is one, and serves them until told to

@@ -158,5 +158,5 @@ const LEVELS: [(&str, LogLevel); 6] = [
     ("trace", LogLevel::TRACE),
 ];
 
-/// The longest request, in bytes.
-const LONGEST: usize = 4096;
+/// The longest request, in bytes: an issuer's token may have some thousands.
+const LONGEST: usize = 16_384;

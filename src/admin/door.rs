@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::HeaderMap;
 
 use super::guard;
 use super::role::Right;
-use super::ways::{self, Found, Known, Way, Ways};
+use super::ways::{Found, Known, Way, Ways};
 use crate::net::serve::Client;
-use crate::setting::Hash;
 use crate::view::View;
 
 /// Stands before every page.
@@ -22,7 +21,7 @@ pub(super) struct Door {
 }
 
 /// Who has come in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Who {
     /// Nobody is asked: there is no way in, and only this machine can reach the address.
     Anyone,
@@ -30,17 +29,8 @@ pub(super) enum Who {
     Named(Known),
 }
 
-/// A token of our own that was shown and is right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pass {
-    /// Whose it is.
-    pub(super) known: Known,
-    /// By which it is found again.
-    pub(super) token: Hash,
-}
-
 /// Why somebody may not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Refusal {
     /// Nothing was shown.
     NoToken,
@@ -67,7 +57,7 @@ impl Who {
     pub(super) fn told(&self) -> (Arc<str>, Option<Way>) {
         match self {
             Self::Anyone => ("-".into(), None),
-            Self::Named(known) => (Arc::clone(&known.name), Some(known.way)),
+            Self::Named(known) => (Arc::clone(&known.name), Some(known.way())),
         }
     }
 
@@ -84,7 +74,7 @@ impl Refusal {
     /// Who was refused, as the audit has it.
     pub(super) fn told(&self) -> (Arc<str>, Option<Way>) {
         match self {
-            Self::Forbidden(known) | Self::OtherSite(known) => (Arc::clone(&known.name), Some(known.way)),
+            Self::Forbidden(known) | Self::OtherSite(known) => (Arc::clone(&known.name), Some(known.way())),
             Self::NoRole => ("-".into(), Some(Way::Jwt)),
             Self::NoToken
             | Self::WrongToken
@@ -127,7 +117,7 @@ impl Door {
         match ways.find(headers, client.certificate.as_deref()).await {
             // a browser shows a certificate whoever's page asks
             Found::Known(known)
-                if known.way == Way::Certificate
+                if known.way() == Way::Certificate
                     && !right.is_reading()
                     && guard::is_of_another_site(headers) =>
             {
@@ -151,30 +141,9 @@ impl Door {
         }
     }
 
-    /// Whose token of ours was shown from this address.
-    pub(super) fn recognise(&self, shown: &str, from: IpAddr) -> Result<Pass, Refusal> {
-        let token = Hash::of(shown);
-        match self.ways.current().token(&token) {
-            Some(known) => Ok(Pass { known, token }),
-            None if self.is_patient(from, Instant::now()) => Err(Refusal::WrongToken),
-            None => Err(Refusal::TooMany),
-        }
-    }
-
-    /// Whether a token that was right is so now, for the same role.
-    pub(super) fn still_opens(&self, pass: &Pass) -> bool {
-        self.ways.current().token(&pass.token).as_ref() == Some(&pass.known)
-    }
-
-    /// Whether the way by which this one came in is still there, for the same role.
-    pub(super) fn still_knows(&self, known: &Known) -> bool {
-        self.ways.current().knows(known)
-    }
-
-    /// The token of ours that these fields show, if they do.
-    pub(super) fn shown(&self, headers: &HeaderMap) -> Option<Pass> {
-        let token = Hash::of(ways::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)?);
-        self.ways.current().token(&token).map(|known| Pass { known, token })
+    /// Whether what this one has shown still opens, for the same role.
+    pub(super) fn still_opens(&self, known: &Known) -> bool {
+        self.ways.current().still_open(known, SystemTime::now())
     }
 
     /// Counts wrong credentials; `false` where there have been too many of this address.

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 
-use super::door::Pass;
+use super::ways::Known;
 use crate::setting::Hash;
 
 /// The bounds of sessions: what `[admin.sessions]` means once it has been checked.
@@ -44,8 +44,8 @@ pub(super) struct Sessions {
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     id: Hash,
-    /// By which it was opened.
-    pub(super) pass: Pass,
+    /// Who opened it, and by what.
+    pub(super) known: Known,
     /// What a change has to show beside the cookie.
     pub(super) csrf: Arc<str>,
     opened: Instant,
@@ -58,10 +58,10 @@ impl Sessions {
     }
 
     /// Opens one, and says with which cookie and which token for changes.
-    pub(super) fn open(&self, pass: Pass) -> (HeaderValue, Arc<str>) {
+    pub(super) fn open(&self, known: Known) -> (HeaderValue, Arc<str>) {
         let (secret, csrf, now) = (random(), Arc::<str>::from(random()), Instant::now());
         let id = Hash::of(&secret);
-        let session = Session { id, pass, csrf: Arc::clone(&csrf), opened: now, used: now };
+        let session = Session { id, known, csrf: Arc::clone(&csrf), opened: now, used: now };
         let mut open = self.sessions();
         open.retain(|_, session| self.lives(session, now));
         if open.len() >= self.settings.most
@@ -148,14 +148,12 @@ mod tests {
     use http::header::{COOKIE, HeaderMap, HeaderValue};
 
     use super::{Sessions, Settings};
-    use crate::admin::door::Pass;
     use crate::admin::role::Role;
-    use crate::admin::ways::{Known, Way};
+    use crate::admin::ways::{Known, Proof};
     use crate::setting::Hash;
 
-    fn pass() -> Pass {
-        let known = Known { name: "ops".into(), role: Role::Operator, way: Way::Token };
-        Pass { known, token: Hash::of("token") }
+    fn known() -> Known {
+        Known { name: "ops".into(), role: Role::Operator, proof: Proof::Token(Hash::of("token")) }
     }
 
     fn showing(cookie: &HeaderValue) -> HeaderMap {
@@ -166,7 +164,7 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_cookie_until_it_is_ended() {
         let sessions = Sessions::new(Settings::default(), true);
-        let (cookie, csrf) = sessions.open(pass());
+        let (cookie, csrf) = sessions.open(known());
         let text = cookie.to_str().unwrap();
         for part in ["__Host-tracegate=", "HttpOnly", "SameSite=Strict", "Secure", "Path=/", "Max-Age=43200"]
         {
@@ -182,13 +180,13 @@ mod tests {
     #[test]
     fn one_too_many_ends_the_one_that_was_not_used_for_longest_and_an_old_one_is_over() {
         let sessions = Sessions::new(Settings { most: 2, ..Settings::default() }, false);
-        let cookies = [(); 2].map(|()| sessions.open(pass()).0);
+        let cookies = [(); 2].map(|()| sessions.open(known()).0);
         assert!(sessions.find(&showing(&cookies[0])).is_some(), "used again");
-        let (third, _) = sessions.open(pass());
+        let (third, _) = sessions.open(known());
         let open = [&cookies[0], &cookies[1], &third].map(|cookie| sessions.find(&showing(cookie)).is_some());
         assert_eq!(open, [true, false, true]);
         let sessions = Sessions::new(Settings { age: Duration::ZERO, ..Settings::default() }, false);
-        let (cookie, _) = sessions.open(pass());
+        let (cookie, _) = sessions.open(known());
         assert!(sessions.find(&showing(&cookie)).is_none());
     }
 }

@@ -183,11 +183,11 @@ impl Site {
             let who = door.pass(known.right, headers, client).await?;
             return Ok(Visitor { who, session: None });
         };
-        let who = Who::Named(session.pass.known.clone());
+        let who = Who::Named(session.known.clone());
         if known.method == Asked::Post && !matches!(known.kind, Kind::Login) {
             let shown = headers.get(CSRF).map(HeaderValue::as_bytes).unwrap_or_default();
             if !origin::is_own(headers, self.tls) || shown != session.csrf.as_bytes() {
-                return Err(Refusal::OtherSite(session.pass.known));
+                return Err(Refusal::OtherSite(session.known));
             }
         }
         let who = if known.right.is_everybodys() { who } else { Door::let_in(known.right, who)? };
@@ -197,7 +197,7 @@ impl Site {
     /// The session of whoever asks, while its token still opens.
     fn session(&self, door: &Door, headers: &HeaderMap) -> Option<Session> {
         let session = self.sessions.find(headers)?;
-        if !door.still_opens(&session.pass) {
+        if !door.still_opens(&session.known) {
             self.sessions.end(&session);
             return None;
         }
@@ -232,7 +232,7 @@ impl Site {
             Kind::Alive => (health::alive(), None),
             Kind::Ready => (health::ready(&**control), None),
             Kind::Metrics => (metrics::page(Arc::clone(control), request.headers()).await, None),
-            Kind::Status => (status::page(&**control, self.started), None),
+            Kind::Status => (status::page(&**control, self.started, visitor.who.may(Right::Browse)), None),
             Kind::File => (
                 page::file(&path).map_or_else(|| page::text(StatusCode::NOT_FOUND, "not found"), page::show),
                 None,
@@ -249,7 +249,7 @@ impl Site {
             Kind::Certificates => json(json!({ "certificates": control.certificates() })),
             Kind::Reloads => json(control.reloads()),
             Kind::Telemetry => json(control.telemetry()),
-            Kind::Stream => (self.stream(door, visitor, request.headers()), None),
+            Kind::Stream => (self.stream(visitor), None),
             Kind::Reload => (api::reload(control).await, None),
             Kind::Endpoint => api::endpoint(control, request).await,
             Kind::Maintenance => api::maintenance(control, request).await,
@@ -284,78 +284,90 @@ impl Site {
             return (refusal.told(), refused(&refusal), None);
         }
         match enter::login(door, &self.sessions, request, from).await {
-            Ok((answer, who)) => ((who, Some(Way::Token)), answer, None),
+            Ok((answer, told)) => (told, answer, None),
             Err(LoginError::Unreadable(answer)) => (("-".into(), None), answer, None),
             Err(LoginError::Refused(refusal)) => (refusal.told(), refused(&refusal), None),
         }
     }
 
-    fn stream(self: &Arc<Self>, door: &Door, visitor: Visitor, headers: &HeaderMap) -> Page {
+    fn stream(self: &Arc<Self>, visitor: Visitor) -> Page {
         let everything = visitor.who.may(Right::Browse);
-        let (site, shown) = (Arc::clone(self), door.shown(headers));
+        let site = Arc::clone(self);
         let still: Still = Box::new(move || {
             let Some(door) = &site.door else { return false };
-            match (&visitor.session, &shown, &visitor.who) {
-                (Some(session), _, _) => {
-                    site.sessions.touch(session);
-                    site.sessions.is_open(session) && door.still_opens(&session.pass)
+            if let Some(session) = &visitor.session {
+                site.sessions.touch(session);
+                if !site.sessions.is_open(session) {
+                    return false;
                 }
-                (None, Some(pass), _) => door.still_opens(pass),
-                (None, None, Who::Named(known)) => door.still_knows(known),
-                (None, None, Who::Anyone) => !door.asks(),
+            }
+            match &visitor.who {
+                Who::Named(known) => door.still_opens(known),
+                Who::Anyone => !door.asks(),
             }
         });
         self.live.listen(&self.control, everything, still)
     }
 }
 
-/// A page: what it takes, and what it is called in the audit.
+/// A page: what it takes, and where it is. What stands in braces is whatever the path ends with.
 #[derive(Clone, Copy)]
-struct Known {
-    right: Right,
-    method: Asked,
+pub(super) struct Known {
+    pub(super) right: Right,
+    pub(super) method: Asked,
     kind: Kind,
-    name: &'static str,
+    pub(super) name: &'static str,
 }
 
 /// The page at this path.
 fn known(path: &str) -> Option<Known> {
-    use Asked::{Get, Post};
-    let (right, method, kind, name) = match path {
-        "/healthz" => (Right::Probe, Get, Kind::Alive, "/healthz"),
-        "/readyz" => (Right::Probe, Get, Kind::Ready, "/readyz"),
-        "/metrics" => (Right::Scrape, Get, Kind::Metrics, "/metrics"),
-        "/status" => (Right::Look, Get, Kind::Status, "/status"),
-        "/api/me" => (Right::Shell, Get, Kind::Me, "/api/me"),
-        "/api/login" => (Right::Shell, Post, Kind::Login, "/api/login"),
-        "/api/logout" => (Right::Shell, Post, Kind::Logout, "/api/logout"),
-        "/api/routes" => (Right::Look, Get, Kind::Routes, "/api/routes"),
-        "/api/upstreams" => (Right::Look, Get, Kind::Upstreams, "/api/upstreams"),
-        "/api/stream" => (Right::Find, Get, Kind::Stream, "/api/stream"),
-        "/api/traces" => (Right::Find, Get, Kind::Traces, "/api/traces"),
-        "/api/certificates" => (Right::Browse, Get, Kind::Certificates, "/api/certificates"),
-        "/api/reloads" => (Right::Browse, Get, Kind::Reloads, "/api/reloads"),
-        "/api/telemetry" => (Right::Browse, Get, Kind::Telemetry, "/api/telemetry"),
-        "/api/audit" => (Right::Audit, Get, Kind::Audit, "/api/audit"),
-        "/api/reload" => (Right::Change, Post, Kind::Reload, "/api/reload"),
-        "/api/endpoint" => (Right::Change, Post, Kind::Endpoint, "/api/endpoint"),
-        "/api/maintenance" => (Right::Change, Post, Kind::Maintenance, "/api/maintenance"),
-        "/api/log_level" => (Right::Change, Post, Kind::LogLevel, "/api/log_level"),
-        "/api/sampling" => (Right::Change, Post, Kind::Sampling, "/api/sampling"),
-        path if path.starts_with(TRACES) => (Right::Find, Get, Kind::Trace, "/api/traces/{trace_id}"),
-        path if path.starts_with(ROUTES) => (Right::Look, Get, Kind::Route, "/api/routes/{route}"),
-        path if page::file(path).is_some() => (Right::Shell, Get, Kind::File, "/"),
-        _ => return None,
+    let is = |page: &&Known| match page.name.split_once('{') {
+        Some((beginning, _)) => path.starts_with(beginning),
+        None => page.name == path || (matches!(page.kind, Kind::File) && page::file(path).is_some()),
     };
-    Some(Known { right, method, kind, name })
+    PAGES.iter().find(is).copied()
 }
 
+/// Every page.
+pub(super) const PAGES: [Known; 23] = {
+    use Asked::{Get, Post};
+    const fn at(name: &'static str, right: Right, method: Asked, kind: Kind) -> Known {
+        Known { right, method, kind, name }
+    }
+    [
+        at("/healthz", Right::Probe, Get, Kind::Alive),
+        at("/readyz", Right::Probe, Get, Kind::Ready),
+        at("/metrics", Right::Scrape, Get, Kind::Metrics),
+        at("/status", Right::Look, Get, Kind::Status),
+        at("/", Right::Shell, Get, Kind::File),
+        at("/api/me", Right::Shell, Get, Kind::Me),
+        at("/api/login", Right::Shell, Post, Kind::Login),
+        at("/api/logout", Right::Shell, Post, Kind::Logout),
+        at("/api/routes", Right::Look, Get, Kind::Routes),
+        at("/api/routes/{route}", Right::Look, Get, Kind::Route),
+        at("/api/upstreams", Right::Look, Get, Kind::Upstreams),
+        at("/api/stream", Right::Find, Get, Kind::Stream),
+        at("/api/traces", Right::Find, Get, Kind::Traces),
+        at("/api/traces/{trace_id}", Right::Find, Get, Kind::Trace),
+        at("/api/certificates", Right::Browse, Get, Kind::Certificates),
+        at("/api/reloads", Right::Browse, Get, Kind::Reloads),
+        at("/api/telemetry", Right::Browse, Get, Kind::Telemetry),
+        at("/api/audit", Right::Audit, Get, Kind::Audit),
+        at("/api/reload", Right::Change, Post, Kind::Reload),
+        at("/api/endpoint", Right::Change, Post, Kind::Endpoint),
+        at("/api/maintenance", Right::Change, Post, Kind::Maintenance),
+        at("/api/log_level", Right::Change, Post, Kind::LogLevel),
+        at("/api/sampling", Right::Change, Post, Kind::Sampling),
+    ]
+};
+
+/// Where those are that have something behind them.
 const TRACES: &str = "/api/traces/";
 const ROUTES: &str = "/api/routes/";
 
 /// What a page is asked for with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asked {
+pub(super) enum Asked {
     Get,
     Post,
 }
@@ -388,6 +400,14 @@ enum Kind {
 }
 
 impl Asked {
+    /// The method, for people.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+
     fn allows(self, method: &Method) -> bool {
         match self {
             Self::Get => matches!(*method, Method::GET | Method::HEAD),
@@ -418,8 +438,11 @@ fn word(method: &Method) -> &'static str {
 
 fn refused(refusal: &Refusal) -> Page {
     let (status, text) = match refusal {
-        Refusal::NoToken | Refusal::WrongToken => (StatusCode::UNAUTHORIZED, "a token is needed"),
-        Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens"),
+        Refusal::NoToken => (StatusCode::UNAUTHORIZED, "a token is needed"),
+        Refusal::WrongToken => {
+            (StatusCode::UNAUTHORIZED, "this opens nothing here: it is wrong, or has expired")
+        }
+        Refusal::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens: wait a minute"),
         Refusal::Forbidden(_) => (StatusCode::FORBIDDEN, "this token's role does not open this page"),
         Refusal::NoRole => (StatusCode::FORBIDDEN, "nothing that this token says is a role here"),
         Refusal::OtherSite(_) | Refusal::OtherPage => {

@@ -2,7 +2,7 @@
 //! by a name in them. Each is told by the name that the operator wrote, never by who somebody is.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::header::{AUTHORIZATION, HeaderMap};
 use rustls::pki_types::CertificateDer;
@@ -15,7 +15,7 @@ use crate::http::auth::jwt::{self, Jwt};
 use crate::http::auth::verdict::Verdict;
 use crate::http::identity::{self, Identity};
 use crate::listener::tls::clients::Roles;
-use crate::net::Resolver;
+use crate::net::{Resolver, x509};
 use crate::setting::Hash;
 use crate::telemetry::attribute::Configured;
 use crate::telemetry::metrics::Metrics;
@@ -90,14 +90,36 @@ impl Way {
 }
 
 /// Somebody who is known, by what the operator wrote down.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Known {
     /// The name of the token or the certificate, or the value of the claim.
     pub name: Arc<str>,
     /// What they may do.
     pub role: Role,
+    /// What they have shown.
+    pub proof: Proof,
+}
+
+/// What somebody has shown, so that whether it still opens can be asked later: of a session, of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Proof {
+    /// A token of our own, found again by its hash.
+    Token(Hash),
+    /// An issuer's token: until when it holds, in seconds since 1970, and what was asked of it.
+    Jwt(u64, Arc<Signed>),
+    /// A client certificate: until when it holds, in seconds since 1970, and what was looked for in it.
+    Certificate(u64, Certificate),
+}
+
+impl Known {
     /// How they came in.
-    pub way: Way,
+    pub fn way(&self) -> Way {
+        match self.proof {
+            Proof::Token(_) => Way::Token,
+            Proof::Jwt(..) => Way::Jwt,
+            Proof::Certificate(..) => Way::Certificate,
+        }
+    }
 }
 
 /// What came of the credentials that somebody showed.
@@ -127,7 +149,7 @@ pub struct Ways {
 
 #[derive(Debug)]
 struct Verifier {
-    settings: Signed,
+    settings: Arc<Signed>,
     jwt: Jwt,
 }
 
@@ -150,7 +172,7 @@ impl Ways {
                 },
                 |known| known.jwt.issuer(),
             );
-            Verifier { jwt: Jwt::new(&signed.tokens, &rule, issuer), settings: signed }
+            Verifier { jwt: Jwt::new(&signed.tokens, &rule, issuer), settings: Arc::new(signed) }
         });
         let mut names = Roles::default();
         for certificate in &settings.certificates {
@@ -181,19 +203,17 @@ impl Ways {
     /// Whose the token of ours is that has this hash.
     pub(super) fn token(&self, hash: &Hash) -> Option<Known> {
         let Token { name, role, .. } = find(&self.tokens, hash, SystemTime::now())?;
-        Some(Known { name: Arc::clone(name), role: *role, way: Way::Token })
+        Some(Known { name: Arc::clone(name), role: *role, proof: Proof::Token(*hash) })
     }
 
-    /// Whether anybody of this name comes in by this way, for this role.
-    pub(super) fn knows(&self, known: &Known) -> bool {
-        let is = |name: &Arc<str>, role: Role| (name, role) == (&known.name, known.role);
-        match known.way {
-            Way::Token => self.tokens.iter().any(|token| is(&token.name, token.role)),
-            Way::Jwt => {
-                let mut roles = self.signed.iter().flat_map(|signed| &signed.settings.roles);
-                roles.any(|(name, role)| is(name, *role))
+    /// Whether what was shown still opens what it did.
+    pub(super) fn still_open(&self, known: &Known, now: SystemTime) -> bool {
+        match &known.proof {
+            Proof::Token(hash) => self.token(hash).as_ref() == Some(known),
+            Proof::Jwt(until, by) => {
+                seconds(now) < *until && self.signed.as_ref().is_some_and(|signed| signed.settings == *by)
             }
-            Way::Certificate => self.certificates.iter().any(|one| is(&one.name, one.role)),
+            Proof::Certificate(until, by) => seconds(now) <= *until && self.certificates.contains(by),
         }
     }
 
@@ -212,8 +232,9 @@ impl Ways {
 
     fn certificate(&self, der: &[u8]) -> Option<Known> {
         let name = self.names.of(&CertificateDer::from(der))?;
-        let certificate = self.certificates.iter().find(|certificate| certificate.name == name)?;
-        Some(Known { name, role: certificate.role, way: Way::Certificate })
+        let certificate = self.certificates.iter().find(|certificate| certificate.name == name)?.clone();
+        let until = seconds(x509::read(der).ok()?.not_after);
+        Some(Known { name, role: certificate.role, proof: Proof::Certificate(until, certificate) })
     }
 }
 
@@ -222,7 +243,9 @@ impl Verifier {
         match self.jwt.verify_waiting(headers).await {
             Verdict::Passed(identity) => match self.settings.role(&identity) {
                 Some((name, role)) => {
-                    Found::Known(Known { name: Arc::clone(name), role: *role, way: Way::Jwt })
+                    let until = self.settings.tokens.required.until(&identity.claims);
+                    let proof = Proof::Jwt(until.unwrap_or_default(), Arc::clone(&self.settings));
+                    Found::Known(Known { name: Arc::clone(name), role: *role, proof })
                 }
                 None => Found::NoRole,
             },
@@ -255,8 +278,13 @@ fn find<'t>(tokens: &'t [Token], shown: &Hash, now: SystemTime) -> Option<&'t To
     tokens.iter().fold(None, |best, token| if found(token) { Some(token) } else { best })
 }
 
+/// Since 1970.
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).
-pub(super) fn bearer(field: &str) -> Option<&str> {
+fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -269,22 +297,25 @@ const LONGEST: usize = 512;
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use serde_json::json;
 
-    use super::{Signed, Source};
+    use super::{Certificate, Known, Proof, Settings, Signed, Source, Token, Ways};
     use crate::admin::role::Role;
     use crate::http::auth::claims::Required;
     use crate::http::auth::jwk::KeySet;
     use crate::http::auth::jwt;
     use crate::http::identity::{Identity, Method};
+    use crate::net::{DnsSettings, Resolver};
+    use crate::setting::Hash;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::settings;
 
     const KEYS: &[u8] =
         br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-    #[test]
-    fn a_claim_stands_for_the_role_that_may_do_most_and_for_none_that_only_looks_like_it() {
+    fn signed() -> Signed {
         let required = Required {
             issuer: "i".into(),
             audience: Some(vec!["tracegate-admin".into()]),
@@ -304,12 +335,17 @@ mod tests {
             ("help", Role::Support),
             ("prom", Role::Metrics),
         ];
-        let signed = Signed {
+        Signed {
             tokens,
             source: Source::Read(Arc::new(KeySet::parse(KEYS).unwrap())),
             claim: "/realm/roles".into(),
             roles: roles.map(|(value, role)| (value.into(), role)).into(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_claim_stands_for_the_role_that_may_do_most_and_for_none_that_only_looks_like_it() {
+        let signed = signed();
         for (said, expected) in [
             (json!("ops"), Some("ops")),
             (json!("help dev"), Some("dev")),
@@ -328,5 +364,44 @@ mod tests {
                 Identity { rule: "admin.jwt".into(), method: Method::Jwt, subject: "s".into(), claims };
             assert_eq!(signed.role(&identity).map(|(value, _)| &**value), expected, "{said}");
         }
+    }
+
+    /// What was shown opens as long as it holds and as the operator still asks for the same.
+    #[tokio::test]
+    async fn what_was_shown_opens_until_its_time_is_over_or_something_else_is_asked_for() {
+        let hash = Hash::of("token");
+        let laptop = Certificate { name: "laptop".into(), role: Role::Support, san: "a.test".into() };
+        let before = Settings {
+            tokens: vec![Token { name: "ops".into(), role: Role::Operator, hashes: vec![(hash, None)] }],
+            signed: Some(signed()),
+            certificates: vec![laptop.clone()],
+        };
+        let soon = Duration::from_secs(1);
+        let resolver = Resolver::new(&DnsSettings { servers: Vec::new(), min_ttl: soon, max_ttl: soon });
+        let metrics = Metrics::new(&settings::Metrics::default());
+        let known = |name: &str, role, proof| Known { name: name.into(), role, proof };
+        let shown = [
+            known("ops", Role::Operator, Proof::Token(hash)),
+            known("dev", Role::Developer, Proof::Jwt(1000, Arc::new(signed()))),
+            known("laptop", Role::Support, Proof::Certificate(1000, laptop)),
+        ];
+        let open = |settings: &Settings, now: u64| {
+            let ways = Ways::new(settings, &resolver, &metrics, None);
+            let now: SystemTime = UNIX_EPOCH + Duration::from_secs(now);
+            [0, 1, 2].map(|way: usize| ways.still_open(&shown[way], now))
+        };
+        assert_eq!(open(&before, 999), [true; 3]);
+        assert_eq!(
+            open(&before, 1000),
+            [true, false, true],
+            "a token ends with its last second, not after it"
+        );
+        assert_eq!(open(&before, 1001), [true, false, false]);
+        let mut after = before.clone();
+        after.tokens[0].role = Role::Developer;
+        after.signed.as_mut().unwrap().tokens.required.audience = None;
+        after.certificates[0].san = "b.test".into();
+        assert_eq!(open(&after, 999), [false; 3]);
+        assert_eq!(open(&Settings::default(), 999), [false; 3]);
     }
 }

@@ -1,12 +1,14 @@
 //! Sentences about the admin address: who may do what, and who is told of it.
 
 use http::Method;
+use tracegate::admin::role::Right;
 use tracegate::setting::Hash;
 
 use crate::support::body;
 use crate::support::client::{Client, Reply, request};
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, all_to};
 use crate::support::origin::{Answer, Origin};
+use crate::support::process::Process;
 use crate::support::within;
 
 const ROLES: [&str; 4] = ["metrics", "support", "developer", "operator"];
@@ -68,6 +70,60 @@ async fn every_role_opens_its_own_pages_and_no_others() {
             };
             assert_eq!(reply.status, expected, "{method} {path} as {role:?}");
             assert_eq!(reply.headers.has("www-authenticate"), expected == 401, "{method} {path} as {role:?}");
+        }
+    }
+}
+
+/// The table of the book, and every endpoint that the code has: a new one that is not told of is found.
+#[tokio::test]
+async fn every_role_is_let_in_at_every_endpoint_as_the_book_says() {
+    let book = include_str!("../../docs/src/reference/admin-api.md");
+    let rows: Vec<Vec<&str>> =
+        book.lines().filter(|line| line.starts_with("| `")).map(|line| line.split(" | ").collect()).collect();
+    let (_origin, gateway, _) = gateway(&tokens(&ROLES)).await;
+    let mut told = 0;
+    for (method, path, _) in tracegate::admin::endpoints() {
+        let name = format!("`{method} {path}`");
+        let row = rows.iter().find(|row| row[0].contains(&name));
+        let opens = row.unwrap_or_else(|| panic!("{name} is not in the book"))[1];
+        told += 1;
+        for role in ["", "nobody", "metrics", "support", "developer", "operator"] {
+            let path =
+                path.replace("{route}", "all").replace("{trace_id}", "0af7651916cd43dd8448eb211c80319c");
+            let authorization = format!("Bearer token of {role}");
+            let mut fields = vec![("host", "localhost"), ("content-type", "application/json")];
+            fields.extend((!role.is_empty()).then_some(("authorization", &*authorization)));
+            let asked = request(method.parse().unwrap(), &path, &fields, body::empty());
+            // the head suffices: a stream goes on
+            let answer = Client::http1(gateway.admin_address()).await.send(asked).await.unwrap();
+            let let_in = opens == "anyone" || opens.split(", ").any(|known| known == role);
+            let expected = match role {
+                _ if let_in => None,
+                "" | "nobody" => Some(401),
+                _ => Some(403),
+            };
+            let refused = match answer.status().as_u16() {
+                // wrong tokens are slowed down after the tenth
+                429 if role == "nobody" => Some(401),
+                status => Some(status).filter(|status| matches!(status, 401 | 403)),
+            };
+            assert_eq!(refused, expected, "{name} as {role:?}");
+        }
+    }
+    let named = |row: &Vec<&str>| row[0].matches("`GET ").count() + row[0].matches("`POST ").count();
+    assert_eq!(rows.iter().map(named).sum::<usize>(), told, "the book has endpoints that there are not");
+
+    // each of these is on record, who was let in and who was not, but for what tells nothing
+    let audit = ask(&gateway, Method::GET, "/api/audit", Some("token of operator"), "").await.json();
+    for (method, path, right) in tracegate::admin::endpoints() {
+        let what = format!("{method} {path}");
+        let silent = right == Right::Probe || (right == Right::Shell && method == "GET");
+        for who in ["-", "metrics", "support", "developer", "operator"] {
+            let entries = audit["audit"].as_array().unwrap().iter();
+            let found = entries.filter(|entry| entry["what"] == *what && entry["who"] == who).count();
+            // whoever logs in or out is known by what they show there, and by nothing else
+            let expected = !silent && (right != Right::Shell || who == "-");
+            assert_eq!(found > 0, expected, "{what} of {who}: {audit}");
         }
     }
 }
@@ -180,10 +236,109 @@ async fn an_admin_address_that_others_can_reach_needs_tokens_and_tls_or_the_word
     let elsewhere = "[admin]\naddress = '0.0.0.0:0'\n";
     let routes = "[upstreams.shop]\nendpoints = ['http://127.0.0.1:9']\n[routes.all]\nmatch = { path = '/{*rest}' }\nupstream = 'shop'\n";
     let said = Gateway::refusal(&[routes, elsewhere]).await;
-    assert!(said.contains("nobody is asked for a token"), "{said}");
+    assert!(said.contains("nobody is asked who they are"), "{said}");
     let with_tokens = format!("{elsewhere}{}", tokens(&["operator"]));
     let said = Gateway::refusal(&[routes, &with_tokens]).await;
     assert!(said.contains("clear text"), "{said}");
     let plain = format!("[admin]\naddress = '0.0.0.0:0'\nplaintext = true\n{}", tokens(&["operator"]));
     Gateway::start(&[routes, &plain]).await;
+}
+
+/// By each way that a token comes in, right or wrong, while everything that can be told is told.
+#[tokio::test]
+async fn a_token_stands_in_no_log_no_page_no_error_and_no_list_of_processes() {
+    const RIGHT: &str = "tg_right_0123456789abcdefghijklmnopqrstuvwxyz";
+    const WRONG: &str = "tg_wrong_0123456789abcdefghijklmnopqrstuvwxyz";
+    let origin = Origin::start(Answer::ok()).await;
+    let text = format!(
+        "{}[admin.tokens.ops]\nrole = 'operator'\nsha256 = '{}'\n[admin.audit]\nfile = 'audit.jsonl'\n",
+        all_to(origin.address),
+        Hash::of(RIGHT).digits()
+    );
+    let mut process = Process::start(&text, None).await;
+    let admin = process.admin;
+    let bearer = format!("Bearer {RIGHT}");
+    let ask = async |method: &str, path: &str, fields: &[(&str, &str)], sent: String| {
+        let fields = [&[("host", "localhost"), ("content-type", "application/json")], fields].concat();
+        let asked = request(method.parse().unwrap(), path, &fields, body::full(sent));
+        Client::http1(admin).await.ask(asked).await
+    };
+    let right = ("authorization", &*bearer);
+    let loud = ask("POST", "/api/log_level", &[right], r#"{"level":"trace"}"#.to_owned()).await;
+    assert_eq!(loud.status, 200);
+    let mut told = String::new();
+    for token in [RIGHT, WRONG] {
+        let bearer = format!("Bearer {token}");
+        let basic = format!("Basic {token}");
+        let query = format!("/status?token={token}");
+        for (method, path, field, sent) in [
+            ("GET", "/status", ("authorization", &*bearer), String::new()),
+            ("GET", "/status", ("authorization", &*basic), String::new()),
+            ("GET", "/status", ("cookie", token), String::new()),
+            ("GET", &*query, right, String::new()),
+            ("POST", "/api/login", ("origin", "http://localhost"), format!(r#"{{"token":"{token}"}}"#)),
+            ("POST", "/api/login", ("origin", "http://localhost"), format!(r#"{{"tokn":"{token}"}}"#)),
+            ("POST", "/api/maintenance", ("authorization", &*bearer), format!(r#"{{"{token}":1}}"#)),
+        ] {
+            let reply = ask(method, path, &[field], sent).await;
+            told += &format!("{:?}{}", reply.headers, reply.text());
+        }
+        // one that somebody sends to the wrong door
+        let sent = request(Method::GET, "/", &[("authorization", &bearer)], body::empty());
+        told += Client::http1(process.address).await.ask(sent).await.text().as_str();
+        told += &process.logged().await.to_string();
+    }
+    for path in ["/metrics", "/status", "/api/audit", "/api/traces", "/api/reloads", "/api/telemetry"] {
+        told += ask("GET", path, &[right], String::new()).await.text().as_str();
+    }
+    told += &process.diagnostics();
+    told += &std::fs::read_to_string(process.path("audit.jsonl")).unwrap();
+    told += &process.kernel("cmdline");
+    told += &process.kernel("environ");
+    assert!(told.contains("/api/login") && told.contains("tracegate") && told.contains("\"ops\""));
+    for token in [RIGHT, WRONG] {
+        let place = told.find(&token[3..]).map(|at| &told[at.saturating_sub(200)..at + 20]);
+        assert_eq!(place, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_token_comes_and_goes_with_reloads_every_answer_is_yes_or_no_and_the_last_word_counts() {
+    let (_origin, gateway, with) = gateway(&tokens(&["operator", "support"])).await;
+    let without = with.split("[admin.tokens.support]").next().unwrap().to_owned();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let address = gateway.admin_address();
+    let asking = (0..4).map(|number| {
+        let stopped = stopped.clone();
+        tokio::spawn(async move {
+            let mut client = Client::http1(address).await;
+            let mut seen = [0; 2];
+            while !*stopped.borrow() {
+                let fields = [("host", "localhost"), ("authorization", "Bearer token of support")];
+                let path = ["/status", "/api/routes"][number % 2];
+                match client.ask(request(Method::GET, path, &fields, body::empty())).await.status {
+                    200 => seen[0] += 1,
+                    // wrong ones are slowed down after the tenth
+                    401 | 429 => seen[1] += 1,
+                    other => panic!("{path}: {other}"),
+                }
+            }
+            seen
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    for _ in 0..30 {
+        gateway.reload(&[&without]);
+        let status = ask(&gateway, Method::GET, "/status", Some("token of support"), "").await.status;
+        assert!(matches!(status, 401 | 429), "it was taken out: {status}");
+        gateway.reload(&[&with]);
+        assert_eq!(ask(&gateway, Method::GET, "/status", Some("token of support"), "").await.status, 200);
+    }
+    stop.send_replace(true);
+    let mut seen = [0; 2];
+    for one in asking {
+        let [yes, no] = within("the end of those who ask", one).await.unwrap();
+        seen = [seen[0] + yes, seen[1] + no];
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
 }

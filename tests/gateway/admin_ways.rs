@@ -12,7 +12,7 @@ use tracegate::setting::Hash;
 use crate::support::client::request;
 use crate::support::gateway::all_to;
 use crate::support::tokens::{Signer, encode, jwks};
-use crate::support::{Answer, Authority, Client, Gateway, Origin, Reply, body, within};
+use crate::support::{Answer, Authority, Client, Events, Gateway, Origin, Reply, body, within};
 
 const ROLES: &str = "roles = { ops = 'operator', dev = 'developer', help = 'support', prom = 'metrics' }";
 
@@ -208,6 +208,119 @@ async fn while_the_issuer_is_away_its_tokens_are_not_called_wrong_and_ours_open(
     assert_eq!(issuer.seen().len(), fetched);
     let status = ask(&gateway, Method::GET, "/status", Some("ours")).await.json();
     assert_eq!(status["configuration"]["awaiting_restart"], json!([]), "who may come in counts at once");
+}
+
+/// Logs in on the page with this token.
+async fn log_in(gateway: &Gateway, token: &str) -> Reply {
+    let fields =
+        [("host", "localhost"), ("origin", "http://localhost"), ("content-type", "application/json")];
+    let sent = json!({ "token": token }).to_string();
+    let login = request(Method::POST, "/api/login", &fields, body::full(sent));
+    Client::http1(gateway.admin_address()).await.ask(login).await
+}
+
+/// The status of a read and of a change, by a session.
+async fn by_session(gateway: &Gateway, login: &Reply) -> [u16; 2] {
+    let cookie = login.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let csrf = login.json()["csrf"].as_str().unwrap().to_owned();
+    let fields = [
+        ("host", "localhost"),
+        ("origin", "http://localhost"),
+        ("content-type", "application/json"),
+        ("cookie", &*cookie),
+        ("x-csrf-token", &*csrf),
+    ];
+    let change = r#"{"route":"all","maintenance":false}"#;
+    let mut client = Client::http1(gateway.admin_address()).await;
+    let read = client.ask(request(Method::GET, "/status", &fields, body::empty())).await.status;
+    let changed = client.ask(request(Method::POST, "/api/maintenance", &fields, body::full(change))).await;
+    [read, changed.status]
+}
+
+#[tokio::test]
+async fn the_page_takes_an_issuers_token_and_its_session_is_worth_what_the_token_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let signer = Signer::p256("one");
+    let (_origin, gateway, texts) = gateway(directory.path(), &[&signer], "").await;
+    let with = |changes: Value| signer.token(&claims(changes));
+    // long ones, too: those of an issuer may be
+    let long = "x".repeat(5000);
+    let operator = log_in(&gateway, &with(json!({ "more": long }))).await;
+    let support = log_in(&gateway, &with(json!({ "roles": ["help"] }))).await;
+    assert_eq!((&operator.json()["who"], &operator.json()["role"]), (&json!("ops"), &json!("operator")));
+    assert_eq!(by_session(&gateway, &operator).await, [200, 200]);
+    assert_eq!(by_session(&gateway, &support).await, [200, 403]);
+    for (token, status) in [
+        (with(json!({ "aud": "shop" })), 401),
+        (with(json!({ "exp": now() - 61 })), 401),
+        (with(json!({ "roles": ["prom"] })), 403),
+        (with(json!({ "roles": ["root"] })), 403),
+        ("a\nb".to_owned(), 401),
+        (String::new(), 401),
+    ] {
+        let reply = log_in(&gateway, &token).await;
+        assert_eq!((reply.status, reply.headers.has("set-cookie")), (status, false), "{}", reply.text());
+    }
+    let audit = ask(&gateway, Method::GET, "/api/audit", Some(&with(json!({})))).await.json();
+    let logins = audit["audit"].as_array().unwrap().iter().filter(|entry| entry["what"] == "POST /api/login");
+    let told: Vec<_> = logins.rev().map(|entry| (entry["who"].as_str(), entry["way"].as_str())).collect();
+    assert_eq!(told[..2], [(Some("ops"), Some("jwt")), (Some("help"), Some("jwt"))], "{audit}");
+    // whoever asks more of tokens than before asks it of those that have opened something, too
+    let [base, text] = &texts;
+    gateway.reload(&[
+        base,
+        &text.replace("[auth.customers.jwt]", "claims = { mfa = { is = 'yes' } }\n[auth.customers.jwt]"),
+    ]);
+    assert_eq!(by_session(&gateway, &operator).await, [401, 401]);
+}
+
+#[tokio::test]
+async fn a_stream_and_a_session_end_when_the_token_does_that_opened_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let signer = Signer::p256("one");
+    let exact = "[admin.jwt]\nclock_skew = 'off'\n";
+    std::fs::write(directory.path().join("jwks.json"), jwks(&[&signer])).unwrap();
+    let origin = Origin::start(Answer::ok()).await;
+    let text = format!(
+        "{exact}issuer = 'https://login.test'\naudience = 'tracegate-admin'\nalgorithms = ['ES256']\n\
+         jwks_file = 'jwks.json'\n{ROLES}\n"
+    );
+    let gateway = Gateway::start_in(directory.path(), &[&all_to(origin.address), &text]).await;
+    let ends = now() + 3;
+    let token = signer.token(&claims(json!({ "exp": ends })));
+    let login = log_in(&gateway, &token).await;
+    let authorization = format!("Bearer {token}");
+    let mut stream = Events::of(&gateway, &[("authorization", &authorization)]).await;
+    stream.event("hello").await;
+    assert_eq!(by_session(&gateway, &login).await, [200, 200]);
+    stream.ended().await;
+    assert!((ends..ends + 10).contains(&now()), "it ended at {} instead of {ends}", now());
+    assert_eq!(by_session(&gateway, &login).await, [401, 401]);
+    assert_eq!(ask(&gateway, Method::GET, "/status", Some(&token)).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_reload_ends_the_streams_of_what_no_longer_opens_whatever_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let signer = Signer::p256("one");
+    let (_origin, gateway, [base, text]) = gateway(directory.path(), &[&signer], "").await;
+    let stream = |roles: Value| {
+        let authorization = format!("Bearer {}", signer.token(&claims(json!({ "roles": roles }))));
+        let gateway = &gateway;
+        async move { Events::of(gateway, &[("authorization", &authorization)]).await }
+    };
+    let developer = stream(json!(["dev"])).await;
+    gateway.reload(&[&base, &text.replace("dev = 'developer'", "dev = 'metrics'")]);
+    developer.ended().await;
+
+    let certified = Certified::new().await;
+    let mut client = certified.client(certified.shown(uri("spiffe://shop.test/ops"))).await;
+    let listening = request(Method::GET, "/api/stream", &[("host", "localhost")], body::empty());
+    let answer = client.send(listening).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let [base, text] = &certified.texts;
+    certified.gateway.reload(&[base, &text.replace("spiffe://shop.test/ops", "spiffe://shop.test/other")]);
+    within("the end of the stream", body::count(answer.into_body())).await.unwrap();
 }
 
 /// An admin address with TLS that knows two certificates.

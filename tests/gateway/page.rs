@@ -1,9 +1,6 @@
 //! Sentences about the live page: what it is told, by whom it is asked, and what ends that.
 
-use bytes::Bytes;
 use http::{Method, Request};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::Value;
 use tracegate::setting::Hash;
 
@@ -13,7 +10,7 @@ use crate::support::client::{Client, Reply, request};
 use crate::support::gateway::{Gateway, all_to};
 use crate::support::origin::{Answer, Origin, Seen};
 use crate::support::process::Process;
-use crate::support::{own_ip, within};
+use crate::support::{Events, own_ip, within};
 
 const ROLES: [&str; 4] = ["metrics", "support", "developer", "operator"];
 
@@ -54,6 +51,12 @@ fn asked(method: Method, path: &str, fields: &[(&str, &str)], sent: &str) -> Req
 
 async fn ask(gateway: &Gateway, request: Request<Body>) -> Reply {
     Client::http1(gateway.admin_address()).await.ask(request).await
+}
+
+/// The live events that a bearer of this role gets.
+async fn listening(gateway: &Gateway, role: &str) -> Events {
+    let authorization = format!("Bearer token of {role}");
+    Events::of(gateway, &[("authorization", &authorization)]).await
 }
 
 async fn read(gateway: &Gateway, path: &str, role: &str) -> Reply {
@@ -212,6 +215,14 @@ async fn every_role_sees_what_the_table_says_and_support_only_what_failed_or_was
     let (_shop, gateway, _) = stage(&ROLES.map(token).concat()).await;
     let good = gateway.get("/orders/4711").await.trace_id();
     let bad = gateway.get("/orders/bad").await.trace_id();
+    for (role, told) in [("support", false), ("developer", true), ("operator", true)] {
+        let status = read(&gateway, "/status", role).await.json();
+        assert_eq!(status["routes"], serde_json::json!(["order_read"]), "{status}");
+        assert!(status["upstreams"]["shop"]["endpoints"].is_array(), "{status}");
+        for part in ["telemetry", "configuration", "listeners", "rate_limits"] {
+            assert_eq!(!status[part].is_null(), told, "{part} of /status as {role}: {status}");
+        }
+    }
     for (path, opens) in [
         ("/api/routes", &["support", "developer", "operator"][..]),
         ("/api/routes/order_read", &["support", "developer", "operator"]),
@@ -315,8 +326,8 @@ async fn a_session_reads_by_its_cookie_and_changes_only_from_its_own_page() {
 #[tokio::test]
 async fn what_fails_is_told_at_once_and_support_hears_of_nothing_else() {
     let (_shop, gateway, _) = stage(&ROLES.map(token).concat()).await;
-    let mut all = Stream::open(&gateway, "developer").await;
-    let mut failures = Stream::open(&gateway, "support").await;
+    let mut all = listening(&gateway, "developer").await;
+    let mut failures = listening(&gateway, "support").await;
     for stream in [&mut all, &mut failures] {
         assert_eq!(stream.event("hello").await["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(stream.event("routes").await["routes"][0]["name"], "order_read");
@@ -335,9 +346,9 @@ async fn what_fails_is_told_at_once_and_support_hears_of_nothing_else() {
 async fn a_reload_that_removes_a_token_ends_its_session_and_its_streams() {
     let (_shop, gateway, text) = stage(&ROLES.map(token).concat()).await;
     let (cookie, _) = log_in(&gateway, "developer").await;
-    let by_cookie = Stream::with(&gateway, &[("cookie", &cookie)]).await;
-    let by_token = Stream::open(&gateway, "developer").await;
-    let mut other = Stream::open(&gateway, "operator").await;
+    let by_cookie = Events::of(&gateway, &[("cookie", &cookie)]).await;
+    let by_token = listening(&gateway, "developer").await;
+    let mut other = listening(&gateway, "operator").await;
     gateway.reload(&[&text.replace("[admin.tokens.developer]", "[admin.tokens.another]")]);
     by_cookie.ended().await;
     by_token.ended().await;
@@ -352,7 +363,7 @@ async fn as_many_listen_as_may_and_all_streams_end_with_the_gateway() {
     let (_shop, gateway, _) = stage("").await;
     let mut streams = Vec::new();
     for _ in 0..32 {
-        streams.push(Stream::with(&gateway, &[]).await);
+        streams.push(Events::of(&gateway, &[]).await);
     }
     let refused = ask(&gateway, asked(Method::GET, "/api/stream", &[], "")).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")));
@@ -421,6 +432,29 @@ async fn an_operator_lets_a_gateway_say_more_of_itself_and_less_again() {
 }
 
 #[tokio::test]
+async fn an_operator_has_the_files_read_again_and_is_told_what_came_of_it() {
+    let shop = shop().await;
+    let text = format!("{}{}[reload]\nwatch = 'off'\n", all_to(shop.address), token("operator"));
+    let process = Process::start(&text, None).await;
+    let reload = async || {
+        let fields = [("authorization", "Bearer token of operator")];
+        Client::http1(process.admin).await.ask(asked(Method::POST, "/api/reload", &fields, "")).await
+    };
+    process.replace(&format!(
+        "{text}[routes.ping]\nmatch.path = '/ping'\nrespond = {{ status = 200, body = 'pong' }}\n"
+    ));
+    let reply = reload().await;
+    assert_eq!((reply.status, &reply.json()["outcome"]), (200, &"applied".into()), "{}", reply.text());
+    assert!(reply.text().contains("routes.ping"), "{}", reply.text());
+    assert_eq!(Client::http1(process.address).await.get("/ping").await.text(), "pong");
+    process.replace(&format!("{text}[routes.ping]\nmatch.path = '/ping'\nrespnd = {{ status = 200 }}\n"));
+    let reply = reload().await;
+    assert_eq!((reply.status, &reply.json()["outcome"]), (422, &"refused".into()), "{}", reply.text());
+    assert!(reply.text().contains("routes.ping.respnd: is not a key"), "{}", reply.text());
+    assert_eq!(Client::http1(process.address).await.get("/ping").await.text(), "pong", "it stays in force");
+}
+
+#[tokio::test]
 async fn the_page_may_load_its_own_files_and_nothing_else() {
     let (_shop, gateway, _) = stage("").await;
     let page = gateway.admin("/").await;
@@ -443,52 +477,4 @@ async fn the_page_may_load_its_own_files_and_nothing_else() {
     }
     let data = gateway.admin("/api/routes").await;
     assert!(data.header("content-security-policy").unwrap().starts_with("default-src 'none'; base-uri"));
-}
-
-/// A stream of events, being read.
-struct Stream {
-    body: Incoming,
-    read: String,
-    _client: Client,
-}
-
-impl Stream {
-    async fn open(gateway: &Gateway, role: &str) -> Self {
-        Self::with(gateway, &[("authorization", &format!("Bearer token of {role}"))]).await
-    }
-
-    async fn with(gateway: &Gateway, fields: &[(&str, &str)]) -> Self {
-        let mut client = Client::http1(gateway.admin_address()).await;
-        let answer = client.send(asked(Method::GET, "/api/stream", fields, "")).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["content-type"], "text/event-stream");
-        Self { body: answer.into_body(), read: String::new(), _client: client }
-    }
-
-    /// The data of the next event of this name.
-    async fn event(&mut self, name: &str) -> Value {
-        let reading = async {
-            loop {
-                while let Some((event, rest)) = self.read.split_once("\n\n") {
-                    let (event, rest) = (event.to_owned(), rest.to_owned());
-                    self.read = rest;
-                    let line =
-                        |key: &str| event.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned));
-                    if line("event: ").as_deref() == Some(name) {
-                        return serde_json::from_str(&line("data: ").unwrap()).unwrap();
-                    }
-                }
-                let frame = self.body.frame().await.expect("the stream goes on").unwrap();
-                let data: Bytes = frame.into_data().unwrap();
-                self.read += std::str::from_utf8(&data).unwrap();
-            }
-        };
-        within(&format!("the event {name}"), reading).await
-    }
-
-    /// Waits for its end.
-    async fn ended(mut self) {
-        let reading = async { while let Some(Ok(_)) = self.body.frame().await {} };
-        within("the end of the stream", reading).await;
-    }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::SET_COOKIE;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -14,6 +14,8 @@ use crate::admin::door::{Door, Refusal, Who};
 use crate::admin::page::{Page, json as page};
 use crate::admin::role::Right;
 use crate::admin::session::{Session, Sessions};
+use crate::admin::ways::Way;
+use crate::net::serve::Client;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,23 +48,28 @@ pub(in crate::admin) fn me(who: Option<&Who>, session: Option<&Session>, jaeger:
     )
 }
 
-/// Opens a session for whoever shows a token; tells the audit who.
+/// Opens a session for whoever shows a token, one of ours or of the issuer's; tells the audit who.
 pub(in crate::admin) async fn login(
     door: &Door,
     sessions: &Sessions,
     request: Request<Incoming>,
     from: IpAddr,
-) -> Result<(Page, Arc<str>), LoginError> {
+) -> Result<(Page, (Arc<str>, Option<Way>)), LoginError> {
     let Login { token } = read(request, r#"{"token":"…"}"#).await.map_err(LoginError::Unreadable)?;
-    let pass = door.recognise(token.trim(), from).map_err(LoginError::Refused)?;
-    if !Who::Named(pass.known.clone()).may(Right::Look) {
-        return Err(LoginError::Refused(Refusal::Forbidden(pass.known)));
-    }
-    let (name, role) = (Arc::clone(&pass.known.name), pass.known.role.word());
-    let (cookie, csrf) = sessions.open(pass);
-    let mut answer = page(StatusCode::OK, &json!({ "who": &*name, "role": role, "csrf": &*csrf }));
+    // as if it had come in the header; what cannot stand there is no token
+    let shown = HeaderValue::try_from(format!("Bearer {}", token.trim()));
+    let shown = shown.unwrap_or_else(|_| HeaderValue::from_static("Bearer"));
+    let headers = HeaderMap::from_iter([(AUTHORIZATION, shown)]);
+    let client = Client { address: from, certificate: None };
+    let who = door.pass(Right::Look, &headers, &client).await.map_err(LoginError::Refused)?;
+    let told = who.told();
+    // where nobody is asked, there is nothing to log in to
+    let Who::Named(known) = who else { return Err(LoginError::Refused(Refusal::WrongToken)) };
+    let role = known.role.word();
+    let (cookie, csrf) = sessions.open(known);
+    let mut answer = page(StatusCode::OK, &json!({ "who": &*told.0, "role": role, "csrf": &*csrf }));
     answer.headers_mut().insert(SET_COOKIE, cookie);
-    Ok((answer, name))
+    Ok((answer, told))
 }
 
 /// Why nobody is let in.

@@ -132,7 +132,7 @@ function enter() {
       problem.textContent = error.message;
       token.select();
     }
-  } }, el("h1", {}, "Log in"), el("p", {}, "With a token of the role support, developer or operator: tracegate token new makes one."),
+  } }, el("h1", {}, "Log in"), el("p", {}, "With a token of the role support, developer or operator: one that ", el("code", {}, "tracegate token new"), " has made, or an access token of the issuer in ", el("code", {}, "[admin.jwt]"), ". A client certificate needs no login."),
   el("div.field", {}, el("label", { for: "token" }, "Token"), token), el("button.button.primary", { type: "submit" }, "Log in"), problem);
   main.replaceChildren(form);
   token.focus();

@@ -36,9 +36,10 @@ impl Required {
         let refused = |detail| Err(Refusal::unauthenticated(detail));
         // times first: an old token of a former issuer is simply old
         let skew = self.clock_skew.as_secs();
-        let Some(expires) = claims.get("exp") else { return refused(Detail::MissingClaim) };
-        let Some(expires) = seconds(expires) else { return refused(Detail::Malformed) };
-        let until = expires.saturating_add(skew);
+        if !claims.contains_key("exp") {
+            return refused(Detail::MissingClaim);
+        }
+        let Some(until) = self.until(claims) else { return refused(Detail::Malformed) };
         if until <= now {
             return refused(Detail::TokenExpired);
         }
@@ -71,6 +72,11 @@ impl Required {
             }
         }
         Ok(until)
+    }
+
+    /// Until when claims hold, in seconds since 1970; `None` if they do not say.
+    pub fn until(&self, claims: &Map<String, Value>) -> Option<u64> {
+        Some(seconds(claims.get("exp")?)?.saturating_add(self.clock_skew.as_secs()))
     }
 }
 

@@ -127,6 +127,12 @@ impl Process {
         within(what, asked).await
     }
 
+    /// What the kernel tells everybody of it under this name, such as `cmdline`.
+    pub fn kernel(&self, name: &str) -> String {
+        let bytes = std::fs::read(format!("/proc/{}/{name}", self.child.id())).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Sends this signal.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
