@@ -134,7 +134,10 @@ fn value(keywords: &Value) -> String {
 }
 
 fn metrics() -> String {
-    let mut text = "Every metric on `/metrics`.\n\n| metric | kind | meaning |\n|---|---|---|\n".to_owned();
+    let mut text = "Every metric on `/metrics`. A series leaves out the labels of what its exchange had none of. What the \
+                    values of `outcome` and the like are: [Metrics](../telemetry/metrics.md).\n\n\
+                    | metric | kind | labels | meaning |\n|---|---|---|---|\n"
+        .to_owned();
     for family in family::ALL {
         let kind = match family.kind {
             Kind::Counter => "counter",
@@ -143,7 +146,13 @@ fn metrics() -> String {
             Kind::Seconds | Kind::Short | Kind::Long => "histogram of seconds",
             Kind::Bytes => "histogram of bytes",
         };
-        let _ = writeln!(text, "| `{}` | {kind} | {} |", family.name, family.help);
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if family.kind == Kind::Info && labels.is_empty() {
+            "the resource's attributes".to_owned()
+        } else {
+            labels.join(", ")
+        };
+        let _ = writeln!(text, "| `{}` | {kind} | {labels} | {} |", family.name, family.help);
     }
     text
 }

@@ -133,7 +133,7 @@ impl Owned {
             if series.is_empty() {
                 continue;
             }
-            let Family { name, kind, help } = group.family;
+            let Family { name, kind, help, .. } = group.family;
             page.family(name, kind, help);
             for (labels, cell) in &series {
                 match cell {
@@ -148,7 +148,8 @@ impl Owned {
     }
 
     fn get(&self, family: Family, labels: &[Label<'_>]) -> Cell {
-        let group = self.0.iter().find(|group| group.family.name == family.name);
+        let name = family.with(labels).name;
+        let group = self.0.iter().find(|group| group.family.name == name);
         group.expect("only known families are asked for").get(labels)
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 
 use rlimit::Resource;
 
-use super::family::Kind;
+use super::family::{self, Family};
 use super::page::Page;
 
 /// Reads and writes them. What cannot be read is left out: only Linux has a `/proc`.
@@ -18,29 +18,20 @@ pub(super) fn render(page: &mut Page) {
 
     let tasks = tokio::runtime::Handle::try_current().map(|runtime| runtime.metrics().num_alive_tasks());
 
-    let mut add = |name: &str, kind: Kind, help: &str, value: Option<String>| {
+    let mut add = |family: Family, value: Option<String>| {
         let Some(value) = value else { return };
-        page.family(name, kind, help);
+        page.family(family.name, family.kind, family.help);
         page.sample("", "", value);
     };
-    let help = "Total user and system CPU time spent in seconds.";
-    add("process_cpu_seconds_total", Kind::Counter, help, cpu_ticks(&stat).map(seconds));
-    let help = "Start time of the process since unix epoch in seconds.";
-    add("process_start_time_seconds", Kind::Gauge, help, started.map(seconds));
-    let help = "Number of OS threads in the process.";
-    add("process_threads", Kind::Gauge, help, number(&status, "Threads:").map(|count| count.to_string()));
-    let help = "Resident memory size in bytes.";
-    add("process_resident_memory_bytes", Kind::Gauge, help, number(&status, "VmRSS:").map(bytes));
-    let help = "Virtual memory size in bytes.";
-    add("process_virtual_memory_bytes", Kind::Gauge, help, number(&status, "VmSize:").map(bytes));
-    let help = "Maximum amount of virtual memory available in bytes; 0: no limit.";
-    add("process_virtual_memory_max_bytes", Kind::Gauge, help, limit(Resource::AS));
-    let help = "Number of open file descriptors.";
-    add("process_open_fds", Kind::Gauge, help, open_files);
-    let help = "Maximum number of open file descriptors; 0: no limit.";
-    add("process_max_fds", Kind::Gauge, help, limit(Resource::NOFILE));
-    let help = "Tasks that are alive: of connections, HTTP/2 streams, health checks and the gateway itself.";
-    add("tracegate_runtime_tasks", Kind::Gauge, help, tasks.ok().map(|count| count.to_string()));
+    add(family::PROCESS_CPU, cpu_ticks(&stat).map(seconds));
+    add(family::PROCESS_START, started.map(seconds));
+    add(family::PROCESS_THREADS, number(&status, "Threads:").map(|count| count.to_string()));
+    add(family::PROCESS_RESIDENT, number(&status, "VmRSS:").map(bytes));
+    add(family::PROCESS_VIRTUAL, number(&status, "VmSize:").map(bytes));
+    add(family::PROCESS_VIRTUAL_MAX, limit(Resource::AS));
+    add(family::PROCESS_FILES, open_files);
+    add(family::PROCESS_FILES_MAX, limit(Resource::NOFILE));
+    add(family::RUNTIME_TASKS, tasks.ok().map(|count| count.to_string()));
 }
 
 /// In user and in kernel mode.

@@ -98,7 +98,7 @@ fn copy(text: &str, page: &mut Page) {
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
             let family = family::ALL.iter().find(|family| family.name == name);
-            let Family { name, kind, help } = family.expect("series are made of known families");
+            let Family { name, kind, help, .. } = family.expect("series are made of known families");
             page.family(name, *kind, help);
         } else if !line.starts_with('#')
             && let Some((series, value)) = line.rsplit_once(' ')
@@ -111,8 +111,8 @@ fn copy(text: &str, page: &mut Page) {
 
 fn key(family: Family, labels: &[Label<'_>]) -> Key {
     let label = |label: &Label<'_>| library::Label::new(label.key(), label.value().into_owned());
-    let labels: Vec<_> = labels.iter().map(label).collect();
-    Key::from_parts(family.name, labels)
+    let name = family.with(labels).name;
+    Key::from_parts(name, labels.iter().map(label).collect::<Vec<_>>())
 }
 
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
