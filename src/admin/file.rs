@@ -27,7 +27,8 @@ use crate::setting::{Address, Check, Count, Duration, Hash, Moment, OrOff, Size,
 /// The admin listener as written.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Admin {
-    /// Where it listens. Loopback only, while there are no tokens. Default: `"127.0.0.1:9901"`.
+    /// Where it listens. Loopback only, while neither tokens, nor jwt, nor certificates open it. Default:
+    /// `"127.0.0.1:9901"`.
     address: Written<Address>,
     /// TLS towards those who ask.
     tls: Option<WrittenTls>,
@@ -171,9 +172,9 @@ impl Admin {
         let asks = !self.tokens.is_empty() || self.jwt.is_some() || !self.certificates.is_empty();
         if !address.ip().is_loopback() && !asks {
             let what =
-                format!("\"{address}\" is not a loopback address, and nobody is asked for a token there");
+                format!("\"{address}\" is not a loopback address, and nobody is asked who they are there");
             let help = format!(
-                "write \"127.0.0.1:{}\", or add [admin.tokens.NAME] (tracegate token new); [probes] may listen anywhere",
+                "write \"127.0.0.1:{}\", or add [admin.tokens.NAME] (tracegate token new), [admin.jwt] or [admin.certificates.NAME]; [probes] may listen anywhere",
                 address.port()
             );
             check.wrong(&key, what, help);

@@ -73,9 +73,8 @@ fn the_committed_example_works_as_it_stands() {
     }
 }
 
-/// Takes the comment sign from every key of the example, but for what cannot stand beside the rest.
-#[test]
-fn every_key_in_the_examples_comments_is_one() {
+/// The example with the comment sign taken from every key, but for what cannot stand beside the rest.
+fn whole_example() -> String {
     fn key(line: &str) -> Option<&str> {
         let line = line.strip_prefix("# ")?;
         let table = line.starts_with('[') && line.split(']').next().is_some_and(|name| !name.contains(' '));
@@ -93,7 +92,12 @@ fn every_key_in_the_examples_comments_is_one() {
         .collect();
     let matches = "hosts = [], methods = [], headers = { \"x-canary\" = true }, path = \"/shop/orders\"";
     let create = "[routes.order_create]";
-    let text = text.join("\n").replace(create, &format!("{create}\nmatch = {{ {matches} }}"));
+    text.join("\n").replace(create, &format!("{create}\nmatch = {{ {matches} }}"))
+}
+
+#[test]
+fn every_key_in_the_examples_comments_is_one() {
+    let text = whole_example();
     let found = problems(
         &[&text],
         &[
@@ -109,6 +113,67 @@ fn every_key_in_the_examples_comments_is_one() {
     assert_eq!(other, Vec::<&String>::new(), "{text}");
     assert_eq!(against_schema(&text), Vec::<String>::new(), "{text}");
 }
+
+/// As a key, or in the words beside one where it cannot stand: `or by names = ["mes.example"]`.
+#[test]
+fn every_key_there_is_stands_in_the_example() {
+    fn look(
+        node: &schema::Node,
+        values: &[&serde_json::Value],
+        key: &str,
+        words: &str,
+        missing: &mut Vec<String>,
+    ) {
+        let name = key.rsplit('.').next().unwrap_or_default();
+        let is_named = name != "NAME" && words.contains(&format!(" {name} = "));
+        if AS_ELSEWHERE.iter().any(|known| key.starts_with(known)) || (values.is_empty() && is_named) {
+            return;
+        }
+        if values.is_empty() {
+            missing.push(key.to_owned());
+            return;
+        }
+        match &node.content {
+            Content::Table(keys) => {
+                for (name, node) in keys {
+                    let below: Vec<_> = values.iter().filter_map(|value| value.get(name)).collect();
+                    let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                    look(node, &below, &key, words, missing);
+                }
+            }
+            Content::Named(node) => {
+                let below = values.iter().filter_map(|value| value.as_object());
+                let below: Vec<_> = below.flat_map(|table| table.values()).collect();
+                look(node, &below, &format!("{key}.NAME"), words, missing);
+            }
+            Content::Value(_) => {}
+        }
+    }
+    let text = whole_example();
+    let values = document::parse(0, "routes.toml", &text).expect("TOML");
+    let values = serde_json::to_value(values).expect("plain values become JSON");
+    let words = text
+        .lines()
+        .filter_map(|line| line.split_once('#'))
+        .map(|(_, words)| words.replace("{ ", " ").replace('.', " "));
+    let mut missing = Vec::new();
+    look(&schema::root(), &[&values], "", &words.collect::<String>(), &mut missing);
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+/// What the example has once, for one of those that have the same keys, and says so.
+const AS_ELSEWHERE: [&str; 10] = [
+    "telemetry.zipkin.",
+    "auth.NAME.jwt.jwks.tls",
+    "redis.NAME.tls",
+    "telemetry.logstash.tls.",
+    "admin.jwt.jwks",
+    "admin.jwt.claims",
+    "admin.jwt.clock_skew",
+    "admin.jwt.token_bytes",
+    "admin.jwt.cache",
+    "defaults.route.",
+];
 
 /// What an editor would find wrong with a text: places and what is wrong there.
 fn against_schema(text: &str) -> Vec<String> {
@@ -350,8 +415,8 @@ routes.toml:7:1: listeners.second.address: is missing
   help: write address = "0.0.0.0:8080"
 routes.toml:8:23: listeners.second.limits.header_bytes: "64K" is not a size
   help: write a whole number and a unit: "512B", "64KiB", "10MB" or "1GiB"
-routes.toml:11:11: admin.address: "0.0.0.0:9901" is not a loopback address, and nobody is asked for a token there
-  help: write "127.0.0.1:9901", or add [admin.tokens.NAME] (tracegate token new); [probes] may listen anywhere
+routes.toml:11:11: admin.address: "0.0.0.0:9901" is not a loopback address, and nobody is asked who they are there
+  help: write "127.0.0.1:9901", or add [admin.tokens.NAME] (tracegate token new), [admin.jwt] or [admin.certificates.NAME]; [probes] may listen anywhere
 routes.toml:14:29: telemetry.otlp.headers.authorization: is a text, where a table belongs
   help: write { file = "…" } or { env = "…" }
 routes.toml:17:9: telemetry.sampling.ratio: 1.5 is not a share
