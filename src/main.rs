@@ -79,7 +79,7 @@ enum Command {
     /// gentle customer; prints each trace made from the spans that were received over OTLP. Needs
     /// nothing else installed, and takes free ports on the loopback interface. Ends with Ctrl-C or
     /// after --requests, with a summary: exit code 1 if a request has no trace or a span is missing.
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, after_long_help = DEMO_HELP)]
     Demo(demo::command::Arguments),
     /// One part of the demo alone, for containers: see deploy/compose.yaml
     #[command(hide = true)]
@@ -117,7 +117,7 @@ enum Command {
     /// its own, sends secrets in every place of requests and answers (path, query, fields, cookies,
     /// tokens, bodies, trace context, errors …) and searches spans, metrics, records and diagnostics
     /// for them, in whatever encoding. Exit code 1 if one came out: signal, field and place are told.
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, after_long_help = LINT_HELP)]
     LintTelemetry(Configuration),
     /// Look at a running gateway: its routes, upstreams, traces and telemetry, live
     ///
@@ -125,9 +125,10 @@ enum Command {
     /// its time goes; endpoints and breakers; traces as they come, each with its attempts; whether telemetry
     /// adds up. `?` tells the keys. A token comes from --token-file or the variable `TRACEGATE_TOKEN`, never from
     /// the command line. With --once, or where standard output is no terminal, everything is printed once.
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, after_long_help = TOP_HELP)]
     Top(top::Options),
     /// Tokens for the admin address
+    #[command(after_long_help = TOKEN_HELP)]
     Token {
         /// What to do
         #[command(subcommand)]
@@ -137,7 +138,7 @@ enum Command {
     ///
     /// Asks /readyz on the probes' address of the configuration, else on the admin address.
     /// Exit code 0 if it answers ok, else 1: made for a container's HEALTHCHECK.
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, after_long_help = HEALTHCHECK_HELP)]
     Healthcheck(healthcheck::Options),
     /// Print what a shell needs to complete this command line
     #[command(after_long_help = COMPLETIONS_HELP)]
@@ -171,6 +172,47 @@ Examples:
 
 Exit codes: 0 ended as asked, 1 could not start, 78 the configuration is wrong
 Environment: TRACEGATE_SECTION__KEY, OTEL_*, TOKIO_WORKER_THREADS, RUST_LOG, NO_COLOR (see tracegate --help)";
+
+const DEMO_HELP: &str = "\
+Examples:
+  tracegate demo                                     until Ctrl-C; its first line is the address of the live page
+  tracegate demo --requests 20                       ends by itself, with a summary
+  tracegate demo --otlp http://localhost:4317        every span to your Jaeger as well
+  tracegate top --admin http://127.0.0.1:PORT        beside it, with the port of the live page
+
+Exit codes: 0 every request has its trace, 1 not so, or it could not start
+Environment: NO_COLOR turns colours off";
+
+const LINT_HELP: &str = "\
+Examples:
+  tracegate lint-telemetry
+  tracegate lint-telemetry --config base.toml --config site.toml
+
+Exit codes: 0 nothing came out, 1 a secret came out, 2 it could not be run, 78 the configuration is wrong
+Environment: what configures the gateway";
+
+const TOP_HELP: &str = "\
+Examples:
+  tracegate top                                      the gateway of ./routes.toml, else http://127.0.0.1:9901
+  tracegate top --admin https://gateway:9901 --ca ca.pem --token-file ~/.tracegate-token
+  tracegate top --once | grep -A5 'TRACES THAT FAILED'
+
+Exit codes: 0 ended as asked, 1 the gateway cannot be reached or does not let us in
+Environment: TRACEGATE_TOKEN, NO_COLOR";
+
+const TOKEN_HELP: &str = "\
+Examples:
+  tracegate token new --role developer --name oncall
+  tracegate token new --role metrics --name prometheus
+
+The first line is the token, for its bearer; the rest goes into routes.toml. Exit codes: 0";
+
+const HEALTHCHECK_HELP: &str = "\
+Examples:
+  tracegate healthcheck                              what ./routes.toml names: [probes], else [admin]
+  tracegate healthcheck --url http://127.0.0.1:9902/readyz
+
+Exit codes: 0 ready, 1 not ready, not reached, or the configuration is wrong";
 
 const CHECK_HELP: &str = "\
 Examples:
@@ -261,11 +303,15 @@ mod tests {
     }
 
     #[test]
-    fn every_command_tells_what_it_is_for_and_the_whole_its_exit_codes() {
+    fn every_command_tells_what_it_is_for_how_it_is_used_and_its_exit_codes() {
         let mut whole = CommandLine::command();
         whole.build();
-        for command in whole.get_subcommands() {
+        for command in whole.get_subcommands_mut() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
+            if !command.is_hide_set() && command.get_name() != "help" {
+                let (name, help) = (command.get_name().to_owned(), command.render_long_help().to_string());
+                assert!(help.contains("Example") && help.contains("Exit codes: 0"), "{name}: {help}");
+            }
         }
         let help = whole.render_long_help().to_string();
         for part in ["demo", "check", "top", "healthcheck", "Exit codes:", "78", "--config"] {

@@ -4,7 +4,7 @@ mod answer;
 pub(super) mod reasons;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// The address that the connection comes from
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)))]
+    #[arg(long, value_name = "ADDRESS", default_value_t = answer::SOMEBODY)]
     from: IpAddr,
     /// A file of routes and settings; may be repeated, later files win key by key
     #[arg(long, value_name = "FILE", default_value = "routes.toml")]

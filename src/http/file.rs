@@ -320,7 +320,7 @@ fn check_upstreams(
 ) -> Option<Vec<(Box<str>, u32)>> {
     let help = match &known.upstreams[..] {
         [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
-        names => format!("name an upstream: {}", names.join(", ")),
+        names => format!("name an upstream ({}), or write respond or redirect", names.join(", ")),
     };
     let key = written.key().clone();
     let weights = match written.required(check, &help)? {

@@ -1,6 +1,9 @@
 //! What a route changes of what passes, and how its answers look, whoever made them.
 
 use http::Method;
+use tracegate::gateway::file::{Sources, load};
+use tracegate::http::policy;
+use tracegate::setting::Hash;
 
 use crate::support::client::request;
 use crate::support::gateway::{all_to, route, upstream};
@@ -433,4 +436,57 @@ async fn what_was_said_of_maintenance_at_run_time_outlives_a_reload() {
     assert_eq!(gateway.get("/").await.status, 200);
     gateway.reload(&[&format!("{all}maintenance.enabled = true\n")]);
     assert_eq!(gateway.get("/").await.status, 503, "what the file says counts again");
+}
+
+// ---- the order
+
+/// Everything that may answer in the place of the upstream, on one route, and taken away one after the other: whoever
+/// answers is the first of those that `explain` still tells.
+#[tokio::test]
+async fn policies_answer_in_the_order_in_which_explain_tells_them() {
+    const KEY: &str = "a key of 256 bits";
+    let origin = Origin::start(Answer::ok()).await;
+    let common = format!(
+        "[listeners.public]\naddress = '127.0.0.1:0'\n{}[auth.partners.api_keys]\nkeys.acme.sha256 = '{}'\n[rate_limits]\n\
+         early = {{ requests = 1, per = '1h', key = 'route' }}\nlate = {{ requests = 1, per = '1h', key = 'identity' }}\n",
+        all_to(origin.address),
+        Hash::of(KEY).digits()
+    );
+    // what `explain` calls it, how it is written, and what it answers to the second of two requests
+    let policies = [
+        ("cors", "cors = { origins = ['https://shop.example'], methods = ['PUT'] }", 204),
+        ("maintenance", "maintenance.enabled = true", 503),
+        ("https_redirect", "https_redirect = 'https://shop.example'", 308),
+        ("addresses", "addresses.deny = ['127.0.0.0/8']", 403),
+        ("rate_limit", "early", 429),
+        ("auth", "", 401),
+        ("rate_limit", "late", 429),
+        ("limits.body", "limits.body = '1B'", 413),
+    ];
+    for first in 0..policies.len() {
+        let left = &policies[first..];
+        let limits: Vec<_> =
+            left.iter().filter(|(name, ..)| *name == "rate_limit").map(|(_, it, _)| *it).collect();
+        let keys =
+            left.iter().filter(|(name, ..)| *name != "rate_limit").map(|(_, key, _)| format!("{key}\n"));
+        let route =
+            format!("[routes.all]\nauth = 'partners'\nrate_limit = {limits:?}\n{}", keys.collect::<String>());
+        // a limit by identity needs somebody to be known: the rule stays, and lets pass once its turn is over
+        let known = left.iter().all(|(name, ..)| *name != "auth");
+
+        let gateway = Gateway::start(&[&common, &route]).await;
+        let mut fields = vec![PAGE, ("access-control-request-method", "PUT")];
+        fields.extend(known.then_some(("x-api-key", KEY)));
+        let mut seen = 0;
+        for _ in 0..2 {
+            seen = gateway.ask(request(Method::OPTIONS, "/", &fields, body::full("two"))).await.status;
+        }
+        let files = [&common, &route].map(|text| ("routes.toml".to_owned(), text.clone()));
+        let sources = Sources { files: files.into(), ..Sources::default() };
+        let settings = load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+        let told = policy::told(&settings.routes[0], &settings.rate_limits, &settings.auth);
+        let told: Vec<_> = told.iter().map(|(key, _)| *key).filter(|key| *key != "auth" || !known).collect();
+        assert_eq!(told, left.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
+        assert_eq!(seen, left[0].2, "{} comes first, and another one has answered", left[0].0);
+    }
 }

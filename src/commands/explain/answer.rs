@@ -1,6 +1,7 @@
 //! What becomes of a request, as text for people and as JSON for programs.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use http::{Method, request};
@@ -33,12 +34,16 @@ pub(super) struct Asked<'a> {
     pub(super) head: request::Parts,
 }
 
+/// A client's address where none is told, of those that are for examples (RFC 5737).
+pub(super) const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
 /// For people.
 pub(super) fn text(asked: &Asked<'_>, explained: &Explained) -> String {
     let mut page = Page(String::new());
     page.head(&format!("{} {}", asked.method, asked.url));
     page.line("listener", format!("{} ({})", asked.listener.name, asked.listener.address));
-    page.line("client", explained.client);
+    let example = if explained.client == SOMEBODY { "  (an example: --from names another)" } else { "" };
+    page.line("client", format!("{}{example}", explained.client));
     page.some("host", explained.host.as_ref().map(|host| if host.is_empty() { "(none)" } else { host }));
     page.line("path", normalised(asked, explained));
     if let Some(failure) = &explained.refused {
@@ -141,7 +146,9 @@ fn route_text(page: &mut Page, asked: &Asked<'_>, route: &route::Settings) {
     for (key, bound) in timeouts(route).into_iter().chain(limits(route)) {
         page.line(key, bound);
     }
-    page.line("retry", retry(route.retry.as_ref()));
+    if !route.upstreams.is_empty() {
+        page.line("retry", retry(route.retry.as_ref()));
+    }
     page.head("Where to");
     match &route.shaping.answer {
         Some(Answer::Redirect(redirect)) => page.line("redirect", redirect.status),

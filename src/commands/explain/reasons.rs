@@ -25,8 +25,9 @@ pub(super) fn text(reason: Reason) -> String {
 
 /// For programs. Keys may be added to it.
 pub(super) fn object(reason: Reason) -> Value {
-    let queries =
-        queries(reason).into_iter().map(|(where_to, query)| (where_to.to_lowercase(), query.into()));
+    let queries = queries(reason)
+        .into_iter()
+        .map(|(where_to, query)| (where_to.to_lowercase().replace(' ', "_"), query.into()));
     json!({
         "reason": reason.word(),
         "meaning": reason.meaning(),
@@ -52,6 +53,10 @@ pub(crate) fn answer(reason: Reason) -> String {
 pub(crate) fn queries(reason: Reason) -> Vec<(&'static str, String)> {
     let word = reason.word();
     vec![
+        (
+            "Live page",
+            format!("/#/traces?reason={word} at the admin address, http://127.0.0.1:9901 by default"),
+        ),
         (
             "Prometheus",
             format!(
@@ -245,7 +250,7 @@ mod tests {
                 !causes(reason).is_empty() && causes(reason).iter().all(|cause| cause.len() > 20),
                 "{word}"
             );
-            assert_eq!(queries(reason).iter().filter(|(_, query)| query.contains(word)).count(), 3, "{word}");
+            assert_eq!(queries(reason).iter().filter(|(_, query)| query.contains(word)).count(), 4, "{word}");
             let text = text(reason);
             for part in
                 [word, reason.meaning(), reason.blame().word(), "tracegate_requests_total", "Jaeger", "jq"]
