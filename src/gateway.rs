@@ -360,7 +360,9 @@ impl Shared {
     fn tell_start(&self, admin: &Admin) {
         let snapshot = self.reload.snapshot();
         let version = env!("CARGO_PKG_VERSION");
-        tracing::info!(version, admin = %admin.address, routes = snapshot.routes.len(), "tracegate starts");
+        let scheme = if self.reload.settings().admin.tls.is_some() { "https" } else { "http" };
+        let page = format!("{scheme}://{}/", admin.address);
+        tracing::info!(version, page, routes = snapshot.routes.len(), "tracegate starts");
         let configuration = &self.reload.settings().configuration;
         for problem in configuration.in_place_of.iter().flat_map(Problems::iter) {
             tracing::error!(%problem, "the configuration is broken: the last good one is in force");
