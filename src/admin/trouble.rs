@@ -116,7 +116,12 @@ fn judge(facts: &RouteFacts, figures: Option<&Figures>, times: &Times) -> Troubl
     let trouble = |level, score, why, reason| Trouble { level, score, why, reason, phase };
     let Some(Figures { recent, hour, .. }) = figures.filter(|figures| figures.recent.requests > 0) else {
         let (level, score) = if facts.maintenance { (Level::Maintenance, 700.0) } else { (Level::Idle, 0.0) };
-        let why = if facts.maintenance { "in maintenance" } else { "no requests in the last five minutes" };
+        let why = match (facts.maintenance, figures) {
+            (true, _) => "in maintenance",
+            // its exchanges are known, and the series have not been read yet
+            (false, None) if dominant.is_some() => "its first figures come in a moment",
+            (false, _) => "no requests in the last five minutes",
+        };
         return Trouble { level, score, why: why.to_owned(), reason: None, phase: None };
     };
     let (ours, theirs) = (leading(recent, false), leading(recent, true));

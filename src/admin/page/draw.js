@@ -25,6 +25,9 @@ function fill(element, attributes, children) {
   return element;
 }
 
+/** A method and a path, which breaks before a slash if it must. */
+export const path = (method, template) => [method, method && template ? " " : "", ...template.split("/").flatMap((part, index) => (index ? [el("wbr"), `/${part}`] : [part]))];
+
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
   if (value < 1) return `${value.toFixed(2)} ms`;
@@ -39,6 +42,7 @@ export const percent = (value) => (value === 0 ? "0 %" : value < 0.001 ? "<0.1 %
 export const count = (value) => (value ?? 0).toLocaleString("en");
 export const clock = (date) => new Date(date).toLocaleTimeString("en-GB", { hour12: false });
 export const day = (date) => new Date(date).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+export const moment = (date) => new Date(date).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 export const bytes = (value) => (value < 1024 ? `${value} B` : value < 1 << 20 ? `${(value / 1024).toFixed(1)} KiB` : `${(value / (1 << 20)).toFixed(1)} MiB`);
 
 export const PHASES = {

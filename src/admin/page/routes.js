@@ -1,7 +1,7 @@
 // Routes: which one needs a look and why, and the charts of one of them.
 
 import { may, read } from "./server.js";
-import { LEVELS, PHASES, chart, count, el, milliseconds, percent, phaseBar, phaseLegend, phaseWords, pill, rate } from "./draw.js";
+import { LEVELS, PHASES, chart, count, el, milliseconds, path, percent, phaseBar, phaseLegend, phaseWords, pill, rate } from "./draw.js";
 import { traceTable } from "./traces.js";
 
 const shown = (name) => name || "(no route)";
@@ -29,8 +29,11 @@ function verdict(routes) {
   const troubled = routes.filter((route) => ["failing", "slow", "refusing", "maintenance"].includes(route.trouble.level));
   if (!troubled.length) {
     const busy = routes.filter((route) => route.trouble.level === "fine").length;
-    const said = busy ? `${busy} ${busy === 1 ? "route has" : "routes have"} requests, and none is failing or slow` : "No requests in the last five minutes";
-    return el("section.verdict", {}, el("div", {}, el("h2", {}, busy ? "Nothing needs a look" : "Quiet"), el("p", {}, said)));
+    // exchanges are known at once, figures when the series are read
+    const begun = !busy && routes.some((route) => !route.recent && route.phases_of);
+    const said = busy ? `${busy} ${busy === 1 ? "route has" : "routes have"} requests, and none is failing or slow`
+      : begun ? "The first figures come in a moment" : "No requests in the last five minutes";
+    return el("section.verdict", {}, el("div", {}, el("h2", {}, busy ? "Nothing needs a look" : begun ? "Just begun" : "Quiet"), el("p", {}, said)));
   }
   const more = troubled.length > 1 ? ` · ${troubled.length - 1} more below` : "";
   return el(`section.verdict.${level}`, {},
@@ -51,7 +54,7 @@ function row(route) {
   const errors = recent?.errors ?? 0;
   return el("tr.row", { tabindex: 0, "data-href": link(route.name) },
     el("td", {}, el("a.name", { href: link(route.name), tabindex: -1 }, shown(route.name)),
-      el("span.sub.mono", {}, `${route.methods.join(" ")} ${route.template}`.trim() || "nothing matched")),
+      el("span.sub.mono", {}, route.template ? path(route.methods.join(" "), route.template) : "nothing matched")),
     el("td.state", { title: trouble.level }, pill(trouble.level, LEVELS[trouble.level])),
     el("td.num.col-mid", {}, recent ? rate(recent.rate) : "–"),
     el("td.num", {}, el(errors ? "span.bad" : "span.faint", {}, recent ? percent(recent.error_ratio) : "–")),

@@ -1,7 +1,7 @@
 // Upstreams with their endpoints; certificates, reloads, telemetry and what an operator may change.
 
 import { change, may, read } from "./server.js";
-import { count, day, el, bytes, pill } from "./draw.js";
+import { bytes, count, day, el, moment, pill } from "./draw.js";
 
 const STATES = { usable: "good", slow_start: "warn", ejected: "bad", unhealthy: "bad", out: "warn" };
 
@@ -102,5 +102,5 @@ function reloadsPanel(reloads) {
 
 function auditPanel(audit) {
   return el("section.panel", {}, el("h2", {}, "Audit", el("small", {}, "who has looked and who has changed what")), el("div.wrap", {}, el("table.audit", {}, el("thead", {}, el("tr", {}, el("th", {}, "Time"), el("th", {}, "Who"), el("th", {}, "What"), el("th.col-mid", {}, "Of"), el("th.num", {}, "Result"))),
-    el("tbody", {}, audit.slice(0, 40).map((one) => el("tr", {}, el("td.mono", {}, day(one.time)), el("td", {}, one.who === "-" ? "" : `${one.who} `, el("span.faint.mono", {}, one.from)), el("td.mono", {}, one.what, one.times > 1 ? el("span.sub", {}, `${count(one.times)} times`) : null), el("td.mono.col-mid", {}, one.target ?? ""), el("td.num", {}, el(one.status >= 400 ? "span.warn" : "span", {}, String(one.status)))))))));
+    el("tbody", {}, audit.slice(0, 40).map((one) => el("tr", {}, el("td.mono", {}, moment(one.time)), el("td", {}, one.who === "-" ? "" : `${one.who} `, el("span.faint.mono", {}, one.from)), el("td.mono", {}, one.what, one.times > 1 ? el("span.sub", {}, `${count(one.times)} times`) : null), el("td.mono.col-mid", {}, one.target ?? ""), el("td.num", {}, el(one.status >= 400 ? "span.warn" : "span", {}, String(one.status)))))))));
 }

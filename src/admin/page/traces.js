@@ -1,7 +1,7 @@
 // Traces: the list with its filters, and one trace as a waterfall.
 
 import { may, me, read } from "./server.js";
-import { PHASES, bytes, clock, day, el, milliseconds, percent, phaseLegend, pill, statusText, svg } from "./draw.js";
+import { PHASES, bytes, clock, day, el, milliseconds, path, percent, phaseLegend, pill, statusText, svg } from "./draw.js";
 
 const COLUMNS = ["Time", "Status", "Route", "Business", "Endpoint", "Duration", "Where"];
 
@@ -23,7 +23,7 @@ export function traceRow(trace, fresh) {
   return el(`tr.row${fresh ? ".fresh" : ""}`, { tabindex: 0, "data-href": href },
     el("td.mono", {}, el("a", { href, tabindex: -1 }, clock(trace.time)), el("span.sub", {}, trace.trace_id.slice(0, 8))),
     el("td", {}, statusText(trace), trace.reason ? el("span.sub", {}, trace.reason + (trace.detail ? ` · ${trace.detail}` : "")) : null),
-    el("td", {}, el("span.name", {}, trace.route ?? "(no route)"), el("span.sub.mono", {}, `${trace.method} ${trace.template ?? ""}`)),
+    el("td", {}, el("span.name", {}, trace.route ?? "(no route)"), el("span.sub.mono", {}, path(trace.method, trace.template ?? ""))),
     el("td.col-mid", {}, trace.operation ? el("span", {}, trace.operation) : null, business),
     el("td.col-wide.mono", {}, trace.endpoint ?? "–", trace.attempts > 1 ? el("span.sub.warn", {}, `${trace.attempts} attempts`) : null),
     el("td.num", {}, milliseconds(trace.duration_ms)),
