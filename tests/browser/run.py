@@ -8,13 +8,10 @@ phone's width. Needs Python 3.9 or later with selenium, and from Debian: chromiu
 and free ports; every wait is bounded; all that was started is stopped.
 """
 
-import argparse
 import contextlib
 import hashlib
 import http.client
 import http.server
-import json
-import os
 import re
 import shutil
 import socket
@@ -29,20 +26,12 @@ from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
-PROJECT = Path(__file__).resolve().parents[2]
-PATIENCE = 20
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import sentences  # noqa: E402
+from sentences import PATIENCE, PROJECT, Demo, Failed, arguments, expect, stop, tell  # noqa: E402
+
 TOKENS = {role: f"token of {role}" for role in ("support", "developer", "operator")}
-
-
-class Failed(Exception):
-    pass
-
-
-def expect(what, holds):
-    if not holds:
-        raise Failed(what)
 
 
 def free_port():
@@ -52,36 +41,13 @@ def free_port():
 
 
 def eventually(what, holds, seconds=PATIENCE):
-    until = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(StaleElementReferenceException, ConnectionError):
-            value = holds()
-            if value:
-                return value
-        if time.monotonic() > until:
-            raise Failed(f"waited {seconds} s: {what}")
-        time.sleep(0.05)
-
-
-class Demo:
-    """tracegate demo; its live page is the first thing that it prints."""
-
-    def __init__(self, binary):
-        self.process = subprocess.Popen([binary, "demo", "--rate", "12"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        first = self.process.stdout.readline()
-        self.page = re.search(r"http://\S+/", first)[0]
-        expect(f"the page comes first: {first!r}", first.startswith(self.page))
-        # nobody reads what it prints from now on, but it must not stand still for that
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-
-    def close(self):
-        stop(self.process)
+    return sentences.eventually(what, holds, seconds, passing=(StaleElementReferenceException, ConnectionError))
 
 
 class Gateway:
     """A gateway with tokens before a small site, perhaps with TLS."""
 
-    def __init__(self, binary, directory, site, more=""):
+    def __init__(self, binary, directory, site, more="", telemetry='otlp = "off"'):
         self.public, self.admin = free_port(), free_port()
         tokens = "".join(f"[admin.tokens.{role}]\nrole = '{role}'\nsha256 = '{hashlib.sha256(token.encode()).hexdigest()}'\n" for role, token in TOKENS.items())
         self.file = Path(directory) / f"{self.public}.toml"
@@ -92,8 +58,8 @@ address = "127.0.0.1:{self.public}"
 address = "127.0.0.1:{self.admin}"
 jaeger_url = "http://jaeger.example:16686/"
 [telemetry]
-otlp = "off"
 access_log.enabled = false
+{telemetry}
 [shutdown]
 drain_delay = "1ms"
 [upstreams.site]
@@ -165,15 +131,6 @@ class Site:
         self.server.shutdown()
 
 
-def stop(process):
-    process.terminate()
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 class Browser:
     """One Chromium with a profile of its own."""
 
@@ -236,7 +193,7 @@ class Browser:
 def the_overview_ranks_routes_and_leads_to_the_trace_that_explains(stage, browser):
     browser.open(stage.demo.page)
     browser.says("order_create")
-    expect("Routes is where one begins", "#nav a[aria-current]" and browser.text("#nav a[aria-current]") == "Routes")
+    expect("Routes is where one begins", browser.text("#nav a[aria-current]") == "Routes")
     eventually("a verdict", lambda: browser.all("section.verdict"))
     eventually("the figures of the demo's routes are there", lambda: any("ms" in row.text for row in browser.all("tr.row")), 30)
     browser.one("tr.row a.name").click()
@@ -288,7 +245,7 @@ def one_logs_in_with_a_token_and_out_again(stage, browser):
     browser.open(stage.gateway.page)
     browser.says("Log in")
     browser.one("#token").send_keys("wrong", Keys.ENTER)
-    browser.says("a token is needed")
+    browser.says("this opens nothing here")
     log_in(browser, "operator")
     browser.says("operator", "#who")
     expect("scripts do not see the cookie", browser.script("return document.cookie") == "")
@@ -339,6 +296,21 @@ def a_reload_that_removes_the_token_ends_the_session(stage, browser):
         browser.says("live", ".live")
         gateway.without("developer")
         browser.says("Log in", seconds=30)
+
+
+def lost_spans_are_told_above_every_view(stage, browser):
+    away = f'otlp = {{ endpoint = "http://127.0.0.1:{free_port()}", delay = "50ms", timeout = "100ms", give_up_after = "200ms" }}'
+    with contextlib.closing(Gateway(stage.binary, stage.directory, stage.site.port, telemetry=away)) as gateway:
+        browser.open(gateway.page)
+        log_in(browser, "developer")
+        browser.says("Routes")
+        expect("nothing is wrong yet", not browser.driver.find_element(By.ID, "alarm").is_displayed())
+        expect("the site answers", gateway.ask("GET", "/", port=gateway.public)[0] == 200)
+        browser.says("spans for otlp were lost", "#alarm", 30)
+        for key, view in [("2", "traces"), ("3", "upstreams"), ("4", "system")]:
+            browser.keys(key)
+            browser.at(f"#/{view}")
+            expect(f"it stands above {view}", browser.driver.find_element(By.ID, "alarm").is_displayed())
 
 
 def everything_is_reached_by_keys(stage, browser):
@@ -437,6 +409,7 @@ SENTENCES = [
     one_logs_in_with_a_token_and_out_again,
     a_change_is_taken_only_from_the_page_itself,
     a_reload_that_removes_the_token_ends_the_session,
+    lost_spans_are_told_above_every_view,
     everything_is_reached_by_keys,
     every_control_has_a_name_and_enough_contrast_in_both_themes,
     nothing_is_cut_off_at_the_width_of_a_phone,
@@ -508,32 +481,20 @@ def take_pictures(stage, directory):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("binary", nargs="?", default=PROJECT / "target/release/tracegate")
-    arguments.add_argument("--pictures", type=Path)
-    arguments.add_argument("words", nargs="*")
-    asked = arguments.parse_intermixed_args()
-    binary = Path(asked.binary).resolve()
-    failed = 0
-    with tempfile.TemporaryDirectory(prefix="tracegate-browser-") as directory, contextlib.closing(Stage(binary, directory)) as stage:
-        for sentence in SENTENCES:
-            name = sentence.__name__.replace("_", " ")
-            if asked.words and not any(word in name for word in asked.words):
-                continue
-            begun = time.monotonic()
-            browser = Browser()
-            try:
-                sentence(stage, browser)
-                print(f"ok      {time.monotonic() - begun:5.1f} s  {name}", flush=True)
-            except Exception as error:  # whatever it is, the sentence does not hold
-                failed += 1
-                print(f"FAILED  {time.monotonic() - begun:5.1f} s  {name}\n        {type(error).__name__}: {str(error).splitlines()[0]}\n        {browser.driver.current_url}\n        {browser.complaints()}", flush=True)
-            finally:
-                browser.close()
-        if asked.pictures:
-            take_pictures(stage, asked.pictures)
-    print(f"{failed} failed" if failed else "all hold")
-    sys.exit(1 if failed else 0)
+    parser = arguments(__doc__)
+    parser.add_argument("--pictures", type=Path)
+    asked = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory(prefix="tracegate-browser-") as directory, contextlib.closing(Stage(Path(asked.binary).resolve(), directory)) as stage:
+        def holds(sentence):
+            with contextlib.closing(Browser()) as browser:
+                try:
+                    sentence(stage, browser)
+                except Exception as error:
+                    kind = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
+                    said = f"{browser.driver.current_url}\n        {browser.complaints()}"
+                    raise Failed(f"{kind}{str(error).splitlines()[0]}\n        {said}") from error
+
+        tell(SENTENCES, asked.words, holds, lambda: asked.pictures and take_pictures(stage, asked.pictures))
 
 
 if __name__ == "__main__":

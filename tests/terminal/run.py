@@ -7,7 +7,6 @@ Words choose the sentences whose names contain one of them. --screens keeps what
 tmux. Only loopback addresses and free ports; every wait is for a text, and bounded; all that was started is stopped.
 """
 
-import argparse
 import contextlib
 import os
 import re
@@ -15,49 +14,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from sentences import Demo, Failed, arguments, eventually, tell  # noqa: E402
+
 PATIENCE = 30
-
-
-class Failed(Exception):
-    pass
-
-
-def eventually(what, holds, seen):
-    until = time.monotonic() + PATIENCE
-    while True:
-        value = holds()
-        if value:
-            return value
-        if time.monotonic() > until:
-            raise Failed(f"waited {PATIENCE} s: {what}; there was\n{seen()}")
-        time.sleep(0.05)
-
-
-def stop(process):
-    process.terminate()
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-class Demo:
-    """tracegate demo; its live page is the first thing that it prints."""
-
-    def __init__(self, binary):
-        self.process = subprocess.Popen([binary, "demo", "--rate", "12"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.admin = re.search(r"http://\S+/", self.process.stdout.readline())[0].rstrip("/")
-        # nobody reads what it prints from now on, but it must not stand still for that
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-
-    def close(self):
-        stop(self.process)
 
 
 class Terminal:
@@ -87,10 +50,10 @@ class Terminal:
 
     def sees(self, *texts):
         for text in texts:
-            eventually(f"to see {text!r}", lambda: re.search(text if isinstance(text, re.Pattern) else re.escape(text), self.screen()), self.screen)
+            eventually(f"to see {text!r}", lambda: re.search(text if isinstance(text, re.Pattern) else re.escape(text), self.screen()), PATIENCE, self.screen)
 
     def sees_no_more(self, text):
-        eventually(f"not to see {text!r}", lambda: text not in self.screen(), self.screen)
+        eventually(f"not to see {text!r}", lambda: text not in self.screen(), PATIENCE, self.screen)
 
     def runs(self, command):
         self.types(command)
@@ -180,7 +143,7 @@ def gives_the_terminal_back(stage, terminal):
 
 def says_that_the_gateway_is_gone(stage, terminal):
     with contextlib.closing(Demo(stage.binary)) as demo:
-        terminal.runs(stage.top(demo.admin))
+        terminal.runs(stage.top(demo.page))
         terminal.sees("live", "order_create")
         demo.close()
         terminal.sees("not connected", "trying again in")
@@ -214,8 +177,8 @@ class Stage:
         self.binary, self.screens, self.demo = binary, screens, Demo(binary)
         self.directory = Path(directory)
 
-    def top(self, admin=None):
-        return f"{self.binary} top --admin {admin or self.demo.admin}"
+    def top(self, page=None):
+        return f"{self.binary} top --admin {page or self.demo.page}"
 
     def keep(self, terminal, name):
         if self.screens:
@@ -227,28 +190,15 @@ class Stage:
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("binary", nargs="?", default=PROJECT / "target/release/tracegate")
-    arguments.add_argument("--screens", type=Path)
-    arguments.add_argument("words", nargs="*")
-    asked = arguments.parse_intermixed_args()
-    binary = Path(asked.binary).resolve()
-    failed = 0
-    with tempfile.TemporaryDirectory(prefix="tracegate-top-") as directory, contextlib.closing(Stage(binary, directory, asked.screens)) as stage:
-        for sentence in SENTENCES:
-            name = sentence.__name__.replace("_", " ")
-            if asked.words and not any(word in name for word in asked.words):
-                continue
-            begun = time.monotonic()
-            try:
-                with contextlib.closing(Terminal(directory)) as terminal:
-                    sentence(stage, terminal)
-                print(f"ok      {time.monotonic() - begun:5.1f} s  {name}", flush=True)
-            except Exception as error:  # whatever it is, the sentence does not hold
-                failed += 1
-                print(f"FAILED  {time.monotonic() - begun:5.1f} s  {name}\n        {type(error).__name__}: {error}", flush=True)
-    print(f"{failed} failed" if failed else "all hold")
-    sys.exit(1 if failed else 0)
+    parser = arguments(__doc__)
+    parser.add_argument("--screens", type=Path)
+    asked = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory(prefix="tracegate-top-") as directory, contextlib.closing(Stage(Path(asked.binary).resolve(), directory, asked.screens)) as stage:
+        def holds(sentence):
+            with contextlib.closing(Terminal(directory)) as terminal:
+                sentence(stage, terminal)
+
+        tell(SENTENCES, asked.words, holds)
 
 
 if __name__ == "__main__":
