@@ -281,7 +281,7 @@ async fn a_token_stands_in_no_log_no_page_no_error_and_no_list_of_processes() {
             ("POST", "/api/maintenance", ("authorization", &*bearer), format!(r#"{{"{token}":1}}"#)),
         ] {
             let reply = ask(method, path, &[field], sent).await;
-            told += &format!("{:?}{}", reply.headers, reply.text());
+            told.extend([format!("{:?}", reply.headers), reply.text()]);
         }
         // one that somebody sends to the wrong door
         let sent = request(Method::GET, "/", &[("authorization", &bearer)], body::empty());

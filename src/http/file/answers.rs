@@ -67,7 +67,8 @@ impl WrittenOrigin {
     ) -> Option<Redirect> {
         let key = written.key().clone();
         let Self(origin) = written.into_option()?.into_option()?;
-        let to = target(&format!("{origin}{{path}}"), matches, &key, check)?;
+        // the words alone: a route whose parameter is called path goes where the others go
+        let to = target(&format!("{origin}{{path}}"), "/", matches, &key, check)?;
         Some(Redirect { to, status: StatusCode::PERMANENT_REDIRECT, keeps_query: true })
     }
 }
@@ -77,7 +78,7 @@ impl WrittenRedirect {
     pub(super) fn check(self, matches: &Match, check: &Check<'_>) -> Option<Answer> {
         let key = self.to.key().clone();
         let written = self.to.required(check, HELP)?;
-        let to = target(&written, matches, &key, check)?;
+        let to = target(&written, &matches.path, matches, &key, check)?;
         let status = status(self.status, &[301, 302, 303, 307, 308], 308, check)?;
         let keeps_query = !written.contains(['?', '#']);
         Some(Answer::Redirect(Arc::new(Redirect { to, status, keeps_query })))
@@ -125,9 +126,10 @@ fn status(written: Written<Count>, allowed: &[u16], default: u16, check: &Check<
     StatusCode::from_u16(known?).ok()
 }
 
-/// A target that a client's text cannot lead away from: its host, or its first segment, is written here.
-fn target(written: &str, matches: &Match, key: &Key, check: &Check<'_>) -> Option<Pattern> {
-    let pattern = match Pattern::parse(written, &matches.path, &WORDS) {
+/// A target that a client's text cannot lead away from: its host, or its first segment, is written here. Its
+/// placeholders are the parameters of this template, and the words.
+fn target(written: &str, template: &str, matches: &Match, key: &Key, check: &Check<'_>) -> Option<Pattern> {
+    let pattern = match Pattern::parse(written, template, &WORDS) {
         Ok(pattern) => pattern,
         Err(name) => {
             let what = if name.is_empty() {
