@@ -36,7 +36,8 @@
 //! built whole, handed out in slices by `view`. `gateway::reload` builds another one, in which what has state is
 //! `gateway::kept`, keeps what was good as the `gateway::last_good`, tells the `gateway::difference`, and names
 //! what waits for a `gateway::restart`; until then `gateway::overrides` may hold; what people see of it is
-//! `gateway::shown`; files are watched by `net::watch`. `gateway::reach` tries who can be reached.
+//! `gateway::shown`; files are watched by `net::watch`; logs are appended to by
+//! `net::lines`. `gateway::reach` tries who can be reached.
 //!
 //! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps
 //! `listener::inherited`, asks a trusted `listener::proxy` who the client is, counts it `listener::per_client`, where

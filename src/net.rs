@@ -5,6 +5,7 @@ pub mod collect;
 pub mod dial;
 pub mod fetch;
 pub mod file;
+pub mod lines;
 pub(crate) mod gzip;
 pub mod once;
 pub mod pem;

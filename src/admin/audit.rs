@@ -4,8 +4,8 @@
 //! full, and so many old ones are kept: that is how long the audit goes back.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::role::Right;
+use crate::net::lines;
 
 /// Where the audit is kept: what `[admin.audit]` means once it has been checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,16 +146,18 @@ struct Kept {
     path: PathBuf,
     file: File,
     length: u64,
+    /// The last record in it is not whole.
+    cut: bool,
     max_bytes: u64,
     keep: usize,
 }
 
 impl Kept {
     fn open(path: &Path, settings: &Settings) -> io::Result<Self> {
-        let file = append(path)?;
+        let (file, cut) = lines::open(path)?;
         let length = file.metadata()?.len();
         let Settings { max_bytes, keep, .. } = *settings;
-        Ok(Self { path: path.to_owned(), file, length, max_bytes, keep })
+        Ok(Self { path: path.to_owned(), file, length, cut, max_bytes, keep })
     }
 
     /// Until the audit is gone.
@@ -172,9 +175,14 @@ impl Kept {
         if self.length > 0 && self.length + line.len() as u64 > self.max_bytes {
             self.turn_over()?;
         }
-        self.file.write_all(&line)?;
-        self.length += line.len() as u64;
-        Ok(())
+        if self.cut {
+            // what comes next is not to be read as the rest of it
+            line.insert(0, b'\n');
+        }
+        let (written, outcome) = lines::put(&mut self.file, &line);
+        self.cut = line[..written].last().map_or(self.cut, |last| *last != b'\n');
+        self.length += written as u64;
+        outcome
     }
 
     /// `audit.jsonl` becomes `audit.jsonl.1`, that `.2`, and the last one goes.
@@ -192,14 +200,10 @@ impl Kept {
         } else {
             fs::remove_file(&self.path)?;
         }
-        self.file = append(&self.path)?;
+        (self.file, self.cut) = lines::open(&self.path)?;
         self.length = 0;
         Ok(())
     }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// Records that are kept in memory.
@@ -242,6 +246,21 @@ mod tests {
         let times: Vec<_> = audit.last().iter().map(|entry| (entry.what.clone(), entry.times)).collect();
         let expected = [("GET /metrics", 1), ("GET /status", 1), ("GET /status", 1), ("GET /metrics", 3)];
         assert_eq!(times, expected.map(|(what, times)| (what.to_owned(), times)));
+    }
+
+    #[test]
+    fn a_record_is_not_glued_to_what_somebody_who_was_killed_has_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        std::fs::write(&path, "{\"time\":\"2026-11-2").unwrap();
+        let settings = Settings { file: Some(path.clone()), max_bytes: 1 << 20, keep: 2 };
+        let mut kept = Kept::open(&path, &settings).unwrap();
+        kept.line(&entry("a")).unwrap();
+        kept.line(&entry("b")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let whole = text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok());
+        assert_eq!((text.lines().count(), whole.count()), (3, 2), "{text}");
+        assert_eq!(kept.length, text.len() as u64);
     }
 
     #[test]

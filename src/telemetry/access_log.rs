@@ -4,7 +4,6 @@
 
 mod line;
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +18,7 @@ use super::backlog::Backlog;
 use super::balance::LineBalance;
 use super::operation::{Record, Sink};
 use super::settings::Privacy;
+use crate::net::lines;
 
 /// The sink of access records.
 #[derive(Debug)]
@@ -38,13 +38,17 @@ impl AccessLog {
     /// Opens the file, or takes standard output, and starts the thread that writes to it.
     pub fn start(file: Option<PathBuf>, privacy: Privacy, balance: LineBalance) -> io::Result<Self> {
         match file {
-            None => Self::spawn(io::stdout(), None, privacy, balance),
-            Some(path) => Self::spawn(open(&path)?, Some(path), privacy, balance),
+            None => Self::spawn(io::stdout(), false, None, privacy, balance),
+            Some(path) => {
+                let (file, cut) = lines::open(&path)?;
+                Self::spawn(file, cut, Some(path), privacy, balance)
+            }
         }
     }
 
     fn spawn(
         out: impl Write + Send + 'static,
+        cut: bool,
         path: Option<PathBuf>,
         privacy: Privacy,
         balance: LineBalance,
@@ -54,7 +58,7 @@ impl AccessLog {
             Arc::new(Shared { backlog: Backlog::new(QUEUE, BATCH), balance, reopen: AtomicBool::new(false) });
         let (finished, done) = oneshot::channel();
         let (out, shared_too) = (Box::new(out), Arc::clone(&shared));
-        let writer = Writer { shared: shared_too, out, path, privacy, broken: false, cut: false };
+        let writer = Writer { shared: shared_too, out, path, privacy, broken: false, cut };
         std::thread::Builder::new().name("tracegate-log".to_owned()).spawn(move || {
             runtime.block_on(writer.run());
             let _ = finished.send(());
@@ -133,11 +137,11 @@ impl Writer {
         let (mut written, mut outcome) = (0, Ok(()));
         if self.cut {
             // what comes next is not to be read as the rest of it
-            outcome = put(&mut *self.out, b"\n").1;
+            outcome = lines::put(&mut *self.out, b"\n").1;
             self.cut = outcome.is_err();
         }
         if outcome.is_ok() {
-            (written, outcome) = put(&mut *self.out, text);
+            (written, outcome) = lines::put(&mut *self.out, text);
             self.cut = text[..written].last().is_some_and(|last| *last != b'\n');
         }
         let whole = text[..written].split(|byte| *byte == b'\n').count() - 1;
@@ -155,32 +159,14 @@ impl Writer {
     fn reopen_if_asked(&mut self) {
         let asked = self.shared.reopen.swap(false, Ordering::Acquire);
         let Some(path) = self.path.as_ref().filter(|_| asked) else { return };
-        match open(path) {
-            Ok(file) => (self.out, self.cut) = (Box::new(file), false),
+        match lines::open(path) {
+            Ok((file, cut)) => (self.out, self.cut) = (Box::new(file), cut),
             Err(error) => {
                 let path = path.display();
                 tracing::error!(%path, %error, "the access log cannot be reopened, the old file goes on");
             }
         }
     }
-}
-
-/// Writes as much as there is room for, and tells how much that was.
-fn put(out: &mut dyn Write, text: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < text.len() {
-        match out.write(&text[written..]) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Err(error)),
-        }
-    }
-    (written, out.flush())
-}
-
-fn open(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// The most lines that wait to be written.
@@ -239,6 +225,20 @@ mod tests {
         assert_eq!(fs::read_to_string(directory.path().join("access.log.1")).unwrap(), "");
     }
 
+    #[tokio::test]
+    async fn a_line_is_not_glued_to_what_somebody_who_was_killed_has_begun() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        fs::write(&path, "{\"time\":\"2026-11-2").unwrap();
+        let balance = Metrics::new(&settings::Metrics::default()).line_balance();
+        let log = Arc::new(AccessLog::start(Some(path.clone()), Privacy::default(), balance).unwrap());
+        testing::answer(Bench::new(Arc::clone(&log) as _).start("GET"), 200);
+        log.shutdown(soon()).await;
+        let text = fs::read_to_string(&path).unwrap();
+        let whole = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+        assert_eq!((text.lines().count(), text.lines().filter(whole).count()), (2, 1), "{text}");
+    }
+
     /// A disk on which there is room for so many bytes.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
@@ -261,7 +261,7 @@ mod tests {
         let disk = Disk::default();
         let room = |bytes| disk.0.lock().unwrap().1 = bytes;
         let balance = Metrics::new(&settings::Metrics::default()).line_balance();
-        let log = Arc::new(AccessLog::spawn(disk.clone(), None, Privacy::default(), balance).unwrap());
+        let log = Arc::new(AccessLog::spawn(disk.clone(), false, None, Privacy::default(), balance).unwrap());
         let bench = Bench::new(Arc::clone(&log) as _);
         let settled = async |lines| {
             while log.balance().written.get() + log.balance().dropped.get() < lines {
@@ -288,7 +288,8 @@ mod tests {
     #[tokio::test]
     async fn lines_that_cannot_be_written_are_counted() {
         let balance = Metrics::new(&settings::Metrics::default()).line_balance();
-        let log = Arc::new(AccessLog::spawn(Disk::default(), None, Privacy::default(), balance).unwrap());
+        let log =
+            Arc::new(AccessLog::spawn(Disk::default(), false, None, Privacy::default(), balance).unwrap());
         testing::answer(Bench::new(Arc::clone(&log) as _).start("GET"), 200);
         log.shutdown(soon()).await;
         assert_eq!((log.balance().written.get(), log.balance().dropped.get()), (0, 1));
