@@ -389,7 +389,7 @@ impl WrittenTls {
 impl WrittenAudit {
     fn check(self, check: &Check<'_>) -> audit::Settings {
         audit::Settings {
-            file: self.file.into_option().map(|file| check.path(file)),
+            file: self.file.into_option().map(|file| check.output_path(file)),
             max_bytes: self.max_bytes.or(64 << 20),
             keep: self.keep.into_option().map_or(10, |keep| keep.into_option().map_or(0, usize::from)),
         }

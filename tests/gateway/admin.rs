@@ -3,6 +3,7 @@
 use http::Method;
 use tracegate::admin::role::Right;
 use tracegate::setting::Hash;
+use tracegate::telemetry::metrics::reloads::ReloadOutcome;
 
 use crate::support::body;
 use crate::support::client::{Client, Reply, request};
@@ -172,6 +173,35 @@ async fn whoever_looks_or_changes_is_on_record_and_so_is_who_was_refused() {
     .await;
     let lines = std::fs::read_to_string(&file).unwrap();
     assert!(lines.contains("POST /api/endpoint") && !lines.contains("secret"), "{lines}");
+}
+
+#[tokio::test]
+async fn what_is_put_on_record_is_no_change_of_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let (audit, log) = (directory.path().join("audit.jsonl"), directory.path().join("access.log"));
+    let more = format!(
+        "{}[admin.audit]\nfile = '{}'\n[telemetry.access_log]\nfile = '{}'\n",
+        tokens(&["operator"]),
+        audit.display(),
+        log.display()
+    );
+    let (_origin, gateway, text) = gateway(&more).await;
+    assert_eq!(gateway.get("/").await.status, 200);
+    let sent = r#"{"ratio":0.5}"#;
+    assert_eq!(
+        ask(&gateway, Method::POST, "/api/sampling", Some("token of operator"), sent).await.status,
+        200
+    );
+    let is_written = |file| std::fs::read_to_string(file).is_ok_and(|text| text.ends_with('\n'));
+    within("both to be on record", async {
+        while !(is_written(&audit) && is_written(&log)) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // what an operator has set ends with a reload that changes something
+    let report = gateway.reload(&[&text]);
+    assert_eq!(report.outcome, ReloadOutcome::Unchanged, "{:?}", report.difference);
 }
 
 #[tokio::test]
