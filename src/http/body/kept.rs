@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
@@ -23,22 +23,42 @@ pub(super) struct Kept {
 #[derive(Debug)]
 struct State {
     client: ClientBody,
-    pieces: VecDeque<Piece>,
-    /// How many of the pieces this turn has been given.
-    given: usize,
-    bytes: u64,
-    /// How many bytes more may be kept; `None` once nothing is kept any more.
-    room: Option<u64>,
+    pieces: Pieces,
     /// The client has sent its last byte.
     ended: bool,
     turn: u32,
 }
 
+#[derive(Debug)]
+struct Pieces {
+    kept: VecDeque<Piece>,
+    /// How many of them this turn has been given.
+    given: usize,
+    bytes: u64,
+    /// How many bytes more may be kept; `None` once nothing is kept any more.
+    room: Option<u64>,
+}
+
 #[derive(Debug, Clone)]
 enum Piece {
     Data(Bytes),
+    /// What came in drops: copied, as each of them takes more than it holds, and holds on to what it was read with.
+    Gathered(BytesMut),
     Trailers(HeaderMap),
 }
+
+impl Piece {
+    fn length(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Gathered(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+}
+
+/// Less than this is a drop.
+const DROP: usize = 1 << 10;
 
 impl Kept {
     /// Keeps at most so many bytes.
@@ -46,10 +66,7 @@ impl Kept {
         let state = State {
             ended: client.is_end_stream(),
             client,
-            pieces: VecDeque::new(),
-            given: 0,
-            bytes: 0,
-            room: Some(most),
+            pieces: Pieces { kept: VecDeque::new(), given: 0, bytes: 0, room: Some(most) },
             turn: 0,
         };
         Self { shared: Arc::new(Mutex::new(state)), turn: 0 }
@@ -59,20 +76,20 @@ impl Kept {
     /// it was longer than what is kept.
     pub(super) fn again(&self) -> Option<Self> {
         let mut state = self.lock();
-        state.room?;
+        state.pieces.room?;
         state.turn += 1;
-        state.given = 0;
+        state.pieces.given = 0;
         Some(Self { shared: Arc::clone(&self.shared), turn: state.turn })
     }
 
     /// How many bytes are kept.
     pub(super) fn bytes(&self) -> u64 {
-        self.lock().bytes
+        self.lock().pieces.bytes
     }
 
     /// It will not be sent again: what this turn has been given is forgotten, and what comes is not kept.
     pub(super) fn release(&self) {
-        self.lock().release();
+        self.lock().pieces.release();
     }
 
     /// The next frame, kept or from the client.
@@ -88,17 +105,13 @@ impl Kept {
     /// Whether this turn has been given everything.
     pub(super) fn is_end_stream(&self) -> bool {
         let state = self.lock();
-        state.ended && state.given == state.pieces.len()
+        state.ended && state.pieces.given == state.pieces.kept.len()
     }
 
     /// How much this turn has still to be given.
     pub(super) fn size_hint(&self) -> SizeHint {
         let state = self.lock();
-        let length = |piece: &Piece| match piece {
-            Piece::Data(data) => data.len() as u64,
-            Piece::Trailers(_) => 0,
-        };
-        let kept: u64 = state.pieces.iter().skip(state.given).map(length).sum();
+        let kept = state.pieces.to_be_given();
         if state.ended {
             return SizeHint::with_exact(kept);
         }
@@ -118,9 +131,10 @@ impl Kept {
 
 impl State {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(piece) = self.next() {
+        if let Some(piece) = self.pieces.next() {
             return Poll::Ready(Some(Ok(match piece {
                 Piece::Data(data) => Frame::data(data),
+                Piece::Gathered(data) => Frame::data(data.freeze()),
                 Piece::Trailers(trailers) => Frame::trailers(trailers),
             })));
         }
@@ -132,21 +146,28 @@ impl State {
             Poll::Pending => {}
             Poll::Ready(None) => self.ended = true,
             // it has been stated, and no attempt can do better
-            Poll::Ready(Some(Err(_))) => self.release(),
+            Poll::Ready(Some(Err(_))) => self.pieces.release(),
             Poll::Ready(Some(Ok(frame))) => {
-                self.keep(frame);
+                self.pieces.keep(frame);
                 self.ended = frame.is_trailers() || self.client.is_end_stream();
             }
         }
         frame
     }
+}
+
+impl Pieces {
+    /// The bytes that this turn has still to be given.
+    fn to_be_given(&self) -> u64 {
+        self.kept.iter().skip(self.given).map(|piece| piece.length() as u64).sum()
+    }
 
     /// The next piece that this turn has not been given yet.
     fn next(&mut self) -> Option<Piece> {
         if self.room.is_none() {
-            return self.pieces.pop_front();
+            return self.kept.pop_front();
         }
-        let piece = self.pieces.get(self.given).cloned()?;
+        let piece = self.kept.get(self.given).cloned()?;
         self.given += 1;
         Some(piece)
     }
@@ -158,16 +179,55 @@ impl State {
             let Some(rest) = room.checked_sub(length) else { return self.release() };
             self.room = Some(rest);
             self.bytes += length;
-            self.pieces.push_back(Piece::Data(data.clone()));
+            // all of them have been given, so that none of them is given twice
+            match self.kept.back_mut() {
+                Some(Piece::Gathered(gathered)) if data.len() < DROP => gathered.extend_from_slice(data),
+                _ if data.len() < DROP => self.kept.push_back(Piece::Gathered((&**data).into())),
+                _ => self.kept.push_back(Piece::Data(data.clone())),
+            }
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.pieces.push_back(Piece::Trailers(trailers.clone()));
+            self.kept.push_back(Piece::Trailers(trailers.clone()));
         }
-        self.given = self.pieces.len();
+        self.given = self.kept.len();
     }
 
     fn release(&mut self) {
         self.room = None;
-        self.pieces.drain(..self.given);
+        self.kept.drain(..self.given);
         self.given = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_comes_in_drops_takes_no_more_than_its_bytes_and_is_given_again_as_it_came() {
+        let mut pieces = Pieces { kept: VecDeque::new(), given: 0, bytes: 0, room: Some(70_000) };
+        let text: Vec<u8> = (0..60_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        for drop in text.chunks(1) {
+            pieces.keep(&Frame::data(Bytes::copy_from_slice(drop)));
+            assert!(pieces.next().is_none(), "what has just come has been given");
+        }
+        assert_eq!((pieces.kept.len(), pieces.bytes), (1, 60_000));
+        pieces.keep(&Frame::data(Bytes::from(vec![1; DROP])));
+        pieces.keep(&Frame::data(Bytes::from_static(b"end")));
+        assert_eq!((pieces.kept.len(), pieces.to_be_given()), (3, 0));
+
+        pieces.given = 0;
+        assert_eq!(pieces.to_be_given(), 60_000 + DROP as u64 + 3);
+        let mut again = Vec::new();
+        while let Some(piece) = pieces.next() {
+            match piece {
+                Piece::Data(data) => again.extend_from_slice(&data),
+                Piece::Gathered(data) => again.extend_from_slice(&data),
+                Piece::Trailers(_) => panic!("there are none"),
+            }
+        }
+        assert!(again == [&text[..], &[1; DROP], b"end"].concat());
+
+        pieces.keep(&Frame::data(Bytes::from(vec![0; 10_000])));
+        assert!(pieces.room.is_none() && pieces.kept.is_empty(), "it is longer than what is kept");
     }
 }
