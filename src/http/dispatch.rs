@@ -88,6 +88,7 @@ pub(super) fn admit(
     if fields.have(Fields::VIA) && headers::is_loop(&head.headers) {
         return Err(Reason::LoopDetected.into());
     }
+    headers::remove_counterfeits(&mut head.headers, fields);
     Ok(host)
 }
 
@@ -198,7 +199,8 @@ fn take_host(head: &mut request::Parts) -> Result<String, Failure> {
             }
             target.clone()
         }
-        // absolute form: the target's counts (RFC 9112 section 3.2.2)
+        // absolute form: the target's counts, and HTTP/1.1 has a Host all the same (RFC 9112 sections 3.2 and 3.2.2)
+        (Some(_), None) if head.version == Version::HTTP_11 => return Err(invalid()),
         (Some(target), _) => target.clone(),
         (None, Some(field)) if field.is_empty() => return Ok(String::new()),
         (None, Some(field)) => Authority::try_from(field.as_bytes()).map_err(|_| invalid())?,
@@ -287,6 +289,8 @@ mod tests {
             (one, "/", &[("host", "shop.example.")], Some("shop.example")),
             (one, "/", &[("host", "[::1]:80")], Some("[::1]")),
             (one, "http://shop.example/x", &[("host", "other")], Some("shop.example")),
+            (one, "http://shop.example/x", &[], None),
+            (Version::HTTP_10, "http://shop.example/x", &[], Some("shop.example")),
             (one, "/", &[("host", "")], Some("")),
             (one, "/", &[], None),
             (one, "/", &[("host", "a"), ("host", "a")], None),

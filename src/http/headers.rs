@@ -32,6 +32,8 @@ impl Fields {
     pub(super) const ACCEPT: Self = Self(1 << 9);
     pub(super) const TRACEPARENT: Self = Self(1 << 10);
     pub(super) const X_REQUEST_ID: Self = Self(1 << 11);
+    /// One with an underscore in its name.
+    pub(super) const UNDERSCORED: Self = Self(1 << 12);
 
     /// Those of this header.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -61,6 +63,7 @@ impl Fields {
             | (14, "http2-settings")
             | (16, "proxy-connection")
             | (19, "proxy-authorization") => Self::OTHER_HOP_BY_HOP,
+            _ if name.contains('_') => Self::UNDERSCORED,
             _ => Self(0),
         }
     }
@@ -102,6 +105,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// What the gateway says of the client to whoever is behind it.
+static TOLD: [HeaderName; 3] = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO];
+
 /// Removes what belongs to the connection it came on: the fixed list and what `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
     if fields.have(Fields::CONNECTION) {
@@ -139,6 +145,32 @@ pub(super) fn strip_named(headers: &mut HeaderMap, fields: Fields) {
         Ok(kept) if !kept.is_empty() => headers.insert(header::CONNECTION, kept),
         _ => headers.remove(header::CONNECTION),
     };
+}
+
+/// Removes fields of these names, and those that CGI and its heirs (RFC 3875 section 4.1.18, PEP 3333) take for them:
+/// to these `-` and `_` are one.
+pub(super) fn remove_alike<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderName> + Clone) {
+    remove_where(headers, move |name| names.clone().any(|other| are_alike(name, other)));
+}
+
+/// Removes what would be taken for the gateway's own word on the client, though it has another name.
+pub(super) fn remove_counterfeits(headers: &mut HeaderMap, fields: Fields) {
+    if fields.have(Fields::UNDERSCORED) {
+        remove_where(headers, |name| TOLD.iter().any(|told| name != told && are_alike(name, told)));
+    }
+}
+
+fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let found: Vec<_> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+fn are_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (one, other) = (one.as_str(), other.as_str());
+    one.len() == other.len() && one.bytes().map(plain).eq(other.bytes().map(plain))
 }
 
 /// Says that the answer depends on this field of the request (RFC 9110 section 12.5.5), unless it says so already.

@@ -59,6 +59,11 @@ impl Rules {
         self.set.iter().chain(&self.add).any(|(_, value)| value.reads_parameters())
     }
 
+    /// The fields of which nothing stays that a client has sent.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = &HeaderName> + Clone {
+        self.remove.iter().chain(self.set.iter().map(|(name, _)| name))
+    }
+
     /// Applies them.
     pub(super) fn apply(&self, headers: &mut HeaderMap, facts: &Facts<'_>) {
         for name in &self.remove {

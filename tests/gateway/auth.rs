@@ -455,6 +455,46 @@ async fn no_client_tells_the_upstream_who_it_is_on_whatever_route() {
 }
 
 #[tokio::test]
+async fn no_client_says_under_an_underscored_name_what_the_gateway_says() {
+    let origin = Origin::start(Answer::ok()).await;
+    let text = format!(
+        "{}{}[auth.a]\nidentity_headers = {{ 'x-user' = 'sub', 'x_team' = 'sub' }}\n\
+         [auth.a.api_keys.keys]\nacme = {{ sha256 = '{}' }}\n\
+         [routes.closed]\nmatch = {{ path = '/closed' }}\nupstream = 'shop'\nauth = 'a'\n\
+         [routes.closed.headers.request]\nset = {{ 'x-inside' = 'yes' }}\nremove = ['x-debug-mode']\n",
+        upstream("shop", origin.address),
+        route("open", "/open", "shop"),
+        hash("key")
+    );
+    let gateway = Gateway::start(&[&text]).await;
+    // a WSGI application has one HTTP_X_USER of `X-User` and `X_User`
+    let counterfeits = [
+        ("x_user", "root"),
+        ("x-team", "root"),
+        ("x_forwarded_for", "10.0.0.1"),
+        ("x-forwarded_proto", "https"),
+        ("x_inside", "no"),
+        ("x_debug-mode", "1"),
+        ("x_own", "kept"),
+    ];
+    let known = [&counterfeits[..], &[("x-api-key", "key")]].concat();
+    for (path, fields) in [("/open", &counterfeits[..]), ("/closed", &known)] {
+        let asked = request(Method::GET, path, fields, body::empty());
+        assert_eq!(gateway.ask(asked).await.status, 200, "{path}");
+    }
+    let [open, closed] = &origin.seen()[..] else { panic!("two requests") };
+    for seen in [open, closed] {
+        for name in ["x_user", "x-team", "x_forwarded_for", "x-forwarded_proto"] {
+            assert!(!seen.headers.has(name), "{name} at {}", seen.target);
+        }
+        assert_eq!(seen.header("x_own"), Some("kept"));
+    }
+    let told = ["x-user", "x_team", "x-inside"].map(|name| closed.header(name));
+    assert_eq!(told, [Some("acme"), Some("acme"), Some("yes")]);
+    assert!(!closed.headers.has("x_inside") && !closed.headers.has("x_debug-mode"));
+}
+
+#[tokio::test]
 async fn addresses_are_let_in_or_not_by_listener_and_route() {
     let origin = Origin::start(Answer::ok()).await;
     let text = format!(

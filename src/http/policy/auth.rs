@@ -58,9 +58,7 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        for name in &*self.access.stripped {
-            request.head.headers.remove(name);
-        }
+        headers::remove_alike(&mut request.head.headers, self.access.stripped.iter());
         let Some(rules) = &self.access.rules else {
             return Answering::Passed { inner: self.inner.call(request) };
         };

@@ -7,7 +7,7 @@ use tower::Service;
 
 use crate::failure::Failure;
 use crate::http::exchange::{Request, Response};
-use crate::http::headers;
+use crate::http::headers::{self, Fields};
 use crate::http::pattern::Facts;
 use crate::http::route::Settings;
 use crate::http::rules::Rules;
@@ -52,6 +52,9 @@ impl<S: Service<Request, Response = Response, Error = Failure>> Service<Request>
         let mut fields = std::mem::take(&mut request.head.headers);
         // now: what is set here must not go because the client names it in `Connection`
         headers::strip_named(&mut fields, request.fields);
+        if request.fields.have(Fields::UNDERSCORED) {
+            headers::remove_alike(&mut fields, self.rules.replaced());
+        }
         self.rules.apply(&mut fields, &Facts::of(&request));
         request.head.headers = fields;
         self.inner.call(request)
