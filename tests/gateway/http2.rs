@@ -159,6 +159,19 @@ async fn each_stream_that_its_client_resets_at_once_is_on_record_once_as_its_cli
 }
 
 #[tokio::test]
+async fn a_body_that_is_not_as_long_as_announced_is_the_clients_mistake() {
+    let stage = Stage::new(Answer::ok()).await;
+    // POST / of a, content-length: 9
+    let head = [&[0x83][..], &GET[1..], &[0x0f, 0x0d, 1, b'9']].concat();
+    let sent = [preface(), frame(1, END_HEADERS, 1, &head), frame(0, 0, 1, b"abc")].concat();
+    let mut raw = Raw::sending(stage.gateway.address(), sent).await;
+    stage.origin.seen_when("the request's beginning", |seen| seen.len() == 1).await;
+    raw.send(frame(0, END_STREAM, 1, b"def")).await;
+    let line = &stage.gateway.log(1).await[0];
+    assert_eq!((&line["reason"], &line["detail"]), (&"bad_request".into(), &"broken_body".into()), "{line}");
+}
+
+#[tokio::test]
 async fn a_busy_connection_is_no_flood() {
     let stage = Stage::new(Answer::ok()).await;
     let mut client = Client::http2(stage.gateway.address()).await;

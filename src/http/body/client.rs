@@ -109,8 +109,15 @@ impl ClientBody {
 
 /// What a broken request body means: broken framing is the client's mistake, the rest is its leaving.
 fn client_side(error: &hyper::Error) -> (Reason, Detail) {
-    let framing = error.is_parse() || error.source().is_some_and(is_invalid_data);
+    let framing = error.is_parse()
+        || error.source().is_some_and(|source| is_invalid_data(source) || is_malformed(source));
     if framing { (Reason::BadRequest, Detail::BrokenBody) } else { (Reason::ClientGone, Detail::BrokenBody) }
+}
+
+/// An HTTP/2 stream that the library has reset because of what came on it (RFC 9113 section 8.1.1).
+fn is_malformed(source: &(dyn Error + 'static)) -> bool {
+    let reset = source.downcast_ref::<h2::Error>().filter(|error| error.is_library());
+    reset.is_some_and(|error| error.reason() == Some(h2::Reason::PROTOCOL_ERROR))
 }
 
 fn is_invalid_data(source: &(dyn Error + 'static)) -> bool {
