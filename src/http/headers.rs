@@ -89,6 +89,22 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// Fields that mean nothing behind a body, or too much: where messages end, where they go, who sends them, what they hold
+/// (RFC 9110 section 6.5.1).
+static NO_TRAILERS: [HeaderName; 11] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::SET_COOKIE,
+    header::TRAILER,
+];
+
 /// Fields that `Connection` cannot take away: the message would mean something else without them.
 static KEPT: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
@@ -120,6 +136,14 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, fields: Fields) {
         for name in &HOP_BY_HOP {
             headers.remove(name);
         }
+    }
+}
+
+/// Removes from trailers what is for the header alone, and what belongs to a connection: with it in them, nobody may send
+/// them on in HTTP/2 (RFC 9113 section 8.2.2).
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in HOP_BY_HOP.iter().chain(&NO_TRAILERS) {
+        trailers.remove(name);
     }
 }
 

@@ -333,6 +333,31 @@ async fn an_early_answer_that_keeps_its_connection_ends_the_upload_too() {
 }
 
 #[tokio::test]
+async fn what_has_no_place_in_trailers_goes_and_the_rest_passes() {
+    let misplaced = "connection: close\r\ntransfer-encoding: chunked\r\ncontent-length: 9\r\nhost: evil\r\n";
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\n{misplaced}x-sum: 1\r\n\r\n"
+    );
+    let sent = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\nte: trailers\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+         2\r\nok\r\n0\r\n{misplaced}x-sum: 1\r\n\r\n"
+    );
+    // towards HTTP/2, where a stream with fields of a connection is malformed
+    let stage = Stage::and(Answer::ok(), "[upstreams.shop]\nprotocol = 'h2'\n").await;
+    let reply = Raw::sending(stage.gateway.address(), &sent).await.reply().await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let seen = &stage.origin.seen()[0];
+    assert_eq!((&*seen.body, seen.trailers.0.len()), (&b"ok"[..], 1), "{:?}", seen.trailers);
+    assert_eq!(seen.trailers.get("x-sum"), Some("1"));
+
+    let stage = Stage::new(Answer::raw(answer)).await;
+    let mut client = Client::http2(stage.gateway.address()).await;
+    let reply = client.ask(request(Method::GET, "/", &[("te", "trailers")], body::empty())).await;
+    assert_eq!((reply.status, reply.broken, reply.text()), (200, false, "ok".to_owned()));
+    assert_eq!((reply.trailers.0.len(), reply.trailers.get("x-sum")), (1, Some("1")), "{:?}", reply.trailers);
+}
+
+#[tokio::test]
 async fn an_exchange_that_ends_with_trailers_is_whole() {
     let stage = Stage::new(Answer::ok().trailer("x-sum", "1")).await;
     for http2 in [false, true] {

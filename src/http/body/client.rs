@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use super::error::BodyError;
 use super::stall::Stall;
 use crate::failure::{Detail, Failure, Reason};
+use crate::http::headers::strip_trailers;
 use crate::listener::timeouts::Pace;
 use crate::telemetry::Handle;
 
@@ -80,7 +81,10 @@ impl ClientBody {
                 let (reason, detail) = client_side(&error);
                 self.broken(reason, detail)
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     self.handle.request_bytes(data.len());
                     let length = data.len() as u64;

@@ -17,6 +17,7 @@ use super::request::Progress;
 use super::stall::Stall;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::grpc::{self, Call};
+use crate::http::headers::strip_trailers;
 use crate::http::pool::Lease;
 use crate::http::removal::{Removal, Watched};
 use crate::listener::timeouts::Pace;
@@ -220,7 +221,10 @@ impl http_body::Body for UpstreamBody {
                 self.end();
                 Poll::Ready(None)
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    strip_trailers(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     self.stall.came(data.len() as u64);
                     if let Some(attempt) = &mut self.attempt {
