@@ -112,10 +112,10 @@
 //! `admin::trouble`), `admin::api::traces` what an `admin::api::query` asks for, `admin::api::live` what happens, and
 //! `admin::api::enter` opens an `admin::session`, which changes things from its own `admin::origin` alone. An
 //! `admin::door` asks who comes by which of the `admin::ways`, an `admin::role` says what they open, an `admin::audit`
-//! who did what; what it shows comes through `admin::control`. It stands on `net::serve`; the health check asks by
-//! `net::once`. `commands::top` is the page for a terminal: `commands::top::stream` follows the admin API as a
-//! `commands::top::client` that reads `commands::top::events`; news (`commands::top::data`) and keys change the
-//! `commands::top::model`. It is seen by `commands::top::draw`, or once as `commands::top::plain` text:
+//! who did what; what it shows comes through `admin::control`. It stands on `net::serve`, which has `net::places`; the
+//! health check asks by `net::once`. `commands::top` is the page for a terminal: `commands::top::stream` follows the
+//! admin API as a `commands::top::client` that reads `commands::top::events`; news (`commands::top::data`) and keys
+//! change the `commands::top::model`. It is seen by `commands::top::draw`, or once as `commands::top::plain` text:
 //! `commands::top::routes`, one `commands::top::route`, `commands::top::upstreams`, `commands::top::traces`, one
 //! `commands::top::trace`, `commands::top::telemetry`, in the figures of `commands::top::words` and the tones of
 //! `commands::top::paint`.

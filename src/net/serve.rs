@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::places::{Answer, Place, Places};
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ pub struct Client {
 /// What a client may take up.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections open at once; more wait in the kernel's queue.
+    /// Connections open at once. One more waits, until one that asks for nothing has made room.
     pub connections: usize,
     /// The wait for a whole head, an idle connection's included.
     pub head: Duration,
@@ -75,35 +76,48 @@ pub async fn serve_each<S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let connections = TaskTracker::new();
-    let permits = Arc::new(Semaphore::new(bounds.connections));
-    while let Some((stream, peer, permit)) = stop.run_until_cancelled(accept(&listener, &permits)).await {
+    let places = Places::new(bounds.connections);
+    while let Some((stream, peer, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
         let (service, builder, stop) = (service.clone(), builder(bounds), stop.clone());
         let (tls, address) = (tls.clone(), peer.ip().to_canonical());
         connections.spawn(async move {
-            let _permit = permit;
             let mut client = Client { address, certificate: None };
             let stream = match tls {
                 None => Either::Left(stream),
-                Some(tls) => match timeout(bounds.head, TlsAcceptor::from(tls).accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                        client.certificate = shown.map(|certificate| Arc::from(&**certificate));
-                        Either::Right(stream)
-                    }
-                    _ => return,
-                },
+                Some(tls) => {
+                    let handshake = timeout(bounds.head, TlsAcceptor::from(tls).accept(stream));
+                    let accepted = tokio::select! {
+                        accepted = handshake => accepted,
+                        () = place.leaving() => return,
+                    };
+                    let Ok(Ok(stream)) = accepted else { return };
+                    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    client.certificate = shown.map(|certificate| Arc::from(&**certificate));
+                    Either::Right(stream)
+                }
             };
-            let service = service(client);
+            let (service, busy) = (service(client), place.busy());
+            let service = service_fn(move |request| {
+                let (open, answer) = (busy.open(), service.call(request));
+                async move { answer.await.map(|answer| answer.map(|body| Answer::new(body, open))) }
+            });
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-            tokio::select! {
+            let stopped = tokio::select! {
+                // first: what has come meanwhile is served
+                biased;
                 _ = connection.as_mut() => return,
-                () = stop.cancelled() => {}
-                () = sleep(bounds.age) => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        _ = timeout(bounds.exchange, connection.as_mut()) => return,
-                        () = stop.cancelled() => {}
-                    }
+                () = stop.cancelled() => true,
+                () = place.leaving() => false,
+                () = sleep(bounds.age) => false,
+            };
+            if !stopped {
+                if place.is_leaving() && !place.is_busy() {
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    _ = timeout(bounds.exchange, connection.as_mut()) => return,
+                    () = stop.cancelled() => {}
                 }
             }
             connection.as_mut().graceful_shutdown();
@@ -122,16 +136,12 @@ fn builder(bounds: Bounds) -> auto::Builder<TokioExecutor> {
     if bounds.http2 { builder } else { builder.http1_only() }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _ = stream.set_nodelay(true);
-                return (stream, peer, permit);
+                return (stream, peer, places.take().await);
             }
             Err(error) => {
                 // no file descriptor is left, or the client has gone already
@@ -153,6 +163,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 mod tests {
     use std::convert::Infallible;
     use std::net::SocketAddr;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use bytes::Bytes;
@@ -162,6 +173,7 @@ mod tests {
     use hyper::service::service_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
     use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -203,17 +215,53 @@ mod tests {
         }
     }
 
+    const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
     #[tokio::test]
-    async fn one_more_connection_waits_until_another_is_gone() {
-        let (address, stop, _) = running(Bounds { connections: 1, ..BOUNDS }).await;
+    async fn one_more_connection_waits_for_the_exchanges_of_the_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (begins, goes) = (Arc::clone(&begun), Arc::clone(&go));
+        let service = service_fn(move |_: Request<Incoming>| {
+            let (begins, goes) = (Arc::clone(&begins), Arc::clone(&goes));
+            async move {
+                begins.add_permits(1);
+                goes.acquire().await.unwrap().forget();
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ok"))))
+            }
+        });
+        tokio::spawn(serve(listener, service, Bounds { connections: 1, ..BOUNDS }, stop.clone()));
         let _guard = stop.drop_guard();
-        let idle = TcpStream::connect(address).await.unwrap();
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(LAST).await.unwrap();
+        begun.acquire().await.unwrap().forget();
         let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
-        let early = tokio::time::timeout(SHORT, second.readable()).await;
+        second.write_all(LAST).await.unwrap();
+        let early = tokio::time::timeout(SHORT, begun.acquire()).await;
         assert!(early.is_err(), "served beside the first");
-        drop(idle);
+        go.add_permits(2);
+        assert!(all_of(&mut first).await.contains("200 OK"));
         assert!(all_of(&mut second).await.contains("200 OK"));
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_nothing_makes_room_for_who_does() {
+        let (address, stop, _) = running(Bounds { connections: 3, ..BOUNDS }).await;
+        let _guard = stop.drop_guard();
+        let mut idle = Vec::new();
+        for sent in ["", "GET / HTTP/1.1\r\nHo", "GET / HTTP/1.1\r\nhost: a\r\n\r\n"].repeat(2) {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            idle.push(stream);
+        }
+        for _ in 0..4 {
+            let mut asking = TcpStream::connect(address).await.unwrap();
+            asking.write_all(LAST).await.unwrap();
+            let answer = tokio::time::timeout(LONG / 4, all_of(&mut asking)).await.expect("served in time");
+            assert!(answer.contains("200 OK"), "{answer:?}");
+        }
     }
 
     #[tokio::test]
