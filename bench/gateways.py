@@ -96,7 +96,7 @@ def haproxy(plan):
     path = plan.directory / "haproxy.cfg"
     path.write_text(f"""global
     nbthread {plan.threads}
-    maxconn 20000
+    maxconn 8000
 defaults
     mode http
     timeout client 60s
