@@ -318,9 +318,6 @@ impl Reload {
         let previous = self.snapshot.current();
         let next = Arc::new(Snapshot::new(settings, &self.around, Some(&previous)));
         for (name, bound) in &self.listeners {
-            if let Some(table) = next.tables.get(name) {
-                bound.table.replace(Arc::clone(table));
-            }
             let new = settings.listeners.iter().find(|listener| listener.name == *name);
             let Some(new) = new.map(|new| at(new, bound.address.clone())) else { continue };
             // counts for those that are open as well
@@ -332,6 +329,12 @@ impl Reload {
                 let protocol =
                     Server::new(new.clone(), bound.table.clone(), recorder, connections, in_flight);
                 bound.serving.replace(Arc::new(Serving { settings: new, protocol }));
+            }
+        }
+        // the routes after the certificates: whoever finds a new one finds all that came with it
+        for (name, bound) in &self.listeners {
+            if let Some(table) = next.tables.get(name) {
+                bound.table.replace(Arc::clone(table));
             }
         }
         self.snapshot.replace(Arc::clone(&next));
