@@ -18,8 +18,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
@@ -74,14 +74,29 @@ pub struct Gateway {
 }
 
 /// Reads a gateway's configuration again.
-pub type Load = Box<dyn Fn() -> Result<Settings, Problems> + Send + Sync>;
+pub type Load = Arc<dyn Fn() -> Result<Settings, Problems> + Send + Sync>;
+
+/// What a gateway has beside its settings, from the start: whoever reaches the admin address finds all of it.
+#[derive(Default)]
+pub struct Means {
+    /// These are told of every operation beside the configured sinks.
+    pub extra_sinks: Vec<Arc<dyn Sink>>,
+    /// Sockets that were handed over: listeners are on them, as far as there are any.
+    pub inherited: Inherited,
+    /// Changes the level of diagnostics.
+    pub levels: Option<Levels>,
+    /// Keeps what is in force, and whatever is put in force.
+    pub last_good: Option<LastGood>,
+    /// Reads the configuration again: when told to, and when one of its files has changed, if these are watched.
+    pub load: Option<Load>,
+}
 
 /// What the admin pages read of a gateway.
 struct Shared {
     leaving: AtomicBool,
     telemetry: Telemetry,
     reload: Arc<Reload>,
-    load: Arc<OnceLock<Load>>,
+    load: Option<Load>,
 }
 
 /// Why a gateway did not start.
@@ -106,15 +121,12 @@ impl Gateway {
     /// Binds every address, builds everything and begins to serve. `extra_sinks` are told of every operation
     /// beside the configured ones.
     pub async fn start(settings: Settings, extra_sinks: Vec<Arc<dyn Sink>>) -> Result<Self, StartError> {
-        Self::start_on(settings, extra_sinks, Inherited::default()).await
+        Self::start_with(settings, Means { extra_sinks, ..Means::default() }).await
     }
 
-    /// The same, on sockets that were handed over, as far as there are any.
-    pub async fn start_on(
-        settings: Settings,
-        extra_sinks: Vec<Arc<dyn Sink>>,
-        mut inherited: Inherited,
-    ) -> Result<Self, StartError> {
+    /// The same, with whatever else a gateway may have.
+    pub async fn start_with(settings: Settings, means: Means) -> Result<Self, StartError> {
+        let Means { extra_sinks, mut inherited, levels, last_good, load } = means;
         let telemetry = Telemetry::start(&settings.telemetry, extra_sinks)
             .map_err(|error| StartError::Telemetry(error.into()))?;
         let lookups = telemetry.metrics().lookups();
@@ -152,13 +164,17 @@ impl Gateway {
             sticky: sticky::Key::random(),
         };
         let recorder = Arc::clone(telemetry.recorder());
-        let reload = Reload::new(settings, around, listeners.clone(), recorder, connections.clone());
+        let watched = settings.reload.watch;
+        let reload = Reload::new(settings, around, listeners.clone(), recorder, levels, connections.clone());
         let reload = Arc::new(reload);
+        if let Some(last_good) = last_good {
+            reload.keep_last_good(last_good);
+        }
         let shared = Arc::new(Shared {
             leaving: AtomicBool::new(false),
             telemetry,
             reload: Arc::clone(&reload),
-            load: Arc::default(),
+            load: load.clone(),
         });
         let control = Arc::clone(&shared) as Arc<dyn Control>;
         let admin = admin::start(&admin_settings, control, reload.ways(), stop.clone()).await;
@@ -168,6 +184,9 @@ impl Gateway {
             let serving = reload.serving(&name).expect("it has just been bound");
             accepting.spawn(socket.run(serving, drain.clone(), connections.clone()));
         }
+        if let (Some(load), Some(interval)) = (load, watched) {
+            background.spawn(watch(Arc::clone(&reload), load, interval, stop.clone()));
+        }
         background.spawn(sweep(Arc::clone(&reload), stop.clone()));
         background.spawn(warn_of_expiry(reload, stop.clone()));
         background.spawn(read_series(Arc::clone(&shared), stop.clone()));
@@ -175,30 +194,9 @@ impl Gateway {
         Ok(Self { shared, admin, listeners, drain, accepting, connections, background, stop })
     }
 
-    /// From now on the configuration can be read again in this way: when told to, and when one of its files has
-    /// changed, if these are watched.
-    pub fn reload_by(&self, load: Load) {
-        if self.shared.load.set(load).is_ok()
-            && let Some(interval) = self.shared.reload.settings().reload.watch
-        {
-            let (reload, load) = (Arc::clone(&self.shared.reload), Arc::clone(&self.shared.load));
-            self.background.spawn(watch(reload, load, interval, self.stop.clone()));
-        }
-    }
-
-    /// Keeps what is in force there, and from now on whatever is put in force.
-    pub fn keep_last_good(&self, last_good: LastGood) {
-        self.shared.reload.keep_last_good(last_good);
-    }
-
-    /// From now on the level of diagnostics can be changed by these.
-    pub fn diagnostics_by(&self, levels: Levels) {
-        self.shared.reload.overrides().levels(levels);
-    }
-
     /// Reads the configuration again and puts it in force, or refuses it; `None` without a way to read it.
     pub async fn reload(&self, trigger: Trigger) -> Option<Report> {
-        reload(Arc::clone(&self.shared.reload), Arc::clone(&self.shared.load), trigger).await
+        reload(Arc::clone(&self.shared.reload), self.shared.load.clone()?, trigger).await
     }
 
     /// Puts in force what is loaded in this way, once, or tells what is wrong with it.
@@ -324,7 +322,7 @@ async fn read_series(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 /// Looks at the files of the configuration until told to stop, and reloads when they have changed.
-async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duration, stop: CancellationToken) {
+async fn watch(reload: Arc<Reload>, load: Load, interval: Duration, stop: CancellationToken) {
     let mut watch = Watch::new(reload.settings().reload.max_wait);
     let mut ticks = tokio::time::interval(interval);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -346,12 +344,8 @@ async fn watch(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, interval: Duratio
 }
 
 /// Reloads on a thread where that may take its time.
-async fn reload(reload: Arc<Reload>, load: Arc<OnceLock<Load>>, trigger: Trigger) -> Option<Report> {
-    load.get()?;
-    let reloading = tokio::task::spawn_blocking(move || {
-        let load = load.get().expect("it has been there, and never goes");
-        reload.apply(load, trigger)
-    });
+async fn reload(reload: Arc<Reload>, load: Load, trigger: Trigger) -> Option<Report> {
+    let reloading = tokio::task::spawn_blocking(move || reload.apply(&*load, trigger));
     reloading.await.inspect_err(|error| tracing::error!(%error, "a reload broke off")).ok()
 }
 
@@ -485,9 +479,10 @@ impl Control for Shared {
     }
 
     fn reload(&self) -> BoxFuture<'static, Reloaded> {
-        let (reload, load) = (Arc::clone(&self.reload), Arc::clone(&self.load));
+        let (reload, load) = (Arc::clone(&self.reload), self.load.clone());
         Box::pin(async {
-            let Some(report) = self::reload(reload, load, Trigger::Request).await else {
+            let reloading = async { self::reload(reload, load?, Trigger::Request).await };
+            let Some(report) = reloading.await else {
                 let report = json!({ "problem": "this gateway's configuration cannot be read again" });
                 return Reloaded { accepted: false, report };
             };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use sd_notify::NotifyState;
@@ -13,7 +14,7 @@ use super::{check, report};
 use crate::gateway::file::{self, Sources};
 use crate::gateway::last_good::LastGood;
 use crate::gateway::reload::Trigger;
-use crate::gateway::{Gateway, Settings, reach};
+use crate::gateway::{Gateway, Load, Means, Settings, reach};
 use crate::listener::Inherited;
 use crate::telemetry::diagnostics::Levels;
 
@@ -79,15 +80,12 @@ async fn serve(
 ) -> ExitCode {
     raise_file_limit();
     let known = settings.clone();
-    let gateway = match Gateway::start_on(settings, Vec::new(), inherited).await {
+    let load: Load = Arc::new(move || file::read(&paths));
+    let means = Means { inherited, levels: Some(levels), last_good, load: Some(load), ..Means::default() };
+    let gateway = match Gateway::start_with(settings, means).await {
         Ok(gateway) => gateway,
         Err(error) => return failed(error),
     };
-    if let Some(last_good) = last_good {
-        gateway.keep_last_good(last_good);
-    }
-    gateway.diagnostics_by(levels);
-    gateway.reload_by(Box::new(move || file::read(&paths)));
     tell_service_manager(NotifyState::Ready);
     // beside what is served already: each try has its bound, and ends with the process
     let _told = AbortOnDropHandle::new(tokio::spawn(async move { reach::tell_upstreams(&known).await }));

@@ -1,6 +1,6 @@
 //! What an operator has changed at run time and the file does not say: until the next reload that changes something.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::telemetry::diagnostics::Levels;
 #[derive(Debug)]
 pub struct Overrides {
     recorder: Arc<Recorder>,
-    levels: OnceLock<Levels>,
+    levels: Option<Levels>,
     said: Mutex<Said>,
 }
 
@@ -44,19 +44,14 @@ impl<T> Change<T> {
 }
 
 impl Overrides {
-    /// Nothing is overridden; samplings will be at this recorder.
-    pub fn new(recorder: Arc<Recorder>) -> Self {
-        Self { recorder, levels: OnceLock::new(), said: Mutex::default() }
-    }
-
-    /// From now on the level of diagnostics can be changed by these.
-    pub fn levels(&self, levels: Levels) {
-        let _ = self.levels.set(levels);
+    /// Nothing is overridden; samplings will be at this recorder, the level of diagnostics at these, if they are ours.
+    pub fn new(recorder: Arc<Recorder>, levels: Option<Levels>) -> Self {
+        Self { recorder, levels, said: Mutex::default() }
     }
 
     /// Lets diagnostics have this level, or what they had at the start; `false`: they are not ours.
     pub fn set_log_level(&self, level: Option<LevelFilter>) -> bool {
-        let Some(levels) = self.levels.get() else { return false };
+        let Some(levels) = &self.levels else { return false };
         levels.set(level);
         let word = level.map(|level| level.to_string().to_lowercase());
         // told at the level that is in force by now
@@ -76,7 +71,7 @@ impl Overrides {
     pub fn end(&self) {
         let said = std::mem::take(&mut *self.said());
         if said.log_level.is_some()
-            && let Some(levels) = self.levels.get()
+            && let Some(levels) = &self.levels
         {
             levels.set(None);
         }

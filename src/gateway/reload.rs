@@ -25,6 +25,7 @@ use crate::problem::Problems;
 use crate::setting::Digest;
 use crate::telemetry::Recorder;
 use crate::telemetry::attribute::Configured;
+use crate::telemetry::diagnostics::Levels;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::connections::Expiries;
 use crate::telemetry::metrics::reloads::{InForce, ReloadOutcome, Reloads};
@@ -129,6 +130,7 @@ impl Reload {
         around: Surroundings,
         bound: BTreeMap<Arc<str>, Address>,
         recorder: Arc<Recorder>,
+        levels: Option<Levels>,
         connections: TaskTracker,
     ) -> Self {
         let (started, series) = (Arc::new(started), around.metrics.reloads());
@@ -162,7 +164,7 @@ impl Reload {
             around,
             snapshot,
             listeners,
-            overrides: Overrides::new(Arc::clone(&recorder)),
+            overrides: Overrides::new(Arc::clone(&recorder), levels),
             recorder,
             connections,
             series,
