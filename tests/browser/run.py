@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -166,7 +167,8 @@ class Browser:
         eventually(f"{selector} says {text!r}", lambda: text in self.driver.find_element(By.CSS_SELECTOR, selector).text, seconds)
 
     def keys(self, *keys):
-        self.driver.switch_to.active_element.send_keys(*keys)
+        """To whatever has the focus when they arrive: what had it a moment ago may have been drawn anew."""
+        ActionChains(self.driver).send_keys(*keys).perform()
 
     def script(self, text, *arguments):
         return self.driver.execute_script(text, *arguments)
