@@ -6,16 +6,17 @@
 # Nothing is written but to standard output, and to files that routes.toml names.
 
 FROM rust:1.95-slim-bookworm AS build
+# What scripts/dist.sh needs beside the toolchain.
+RUN apt-get update && apt-get install -y --no-install-recommends curl llvm-22 && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
-# The dependencies alone first: this layer is built again only when they change.
+# The dependencies' sources are a layer of their own, fetched again only when they change.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
-    && cargo build --locked --profile dist \
-    && rm -r src
+RUN mkdir src && touch src/lib.rs src/main.rs && cargo fetch --locked && rm -r src
 COPY routes.toml ./
+COPY certs/gateway.pem certs/gateway-key.pem certs/
+COPY scripts/dist.sh scripts/
 COPY src ./src
-# Copied files keep their dates, and cargo goes by dates.
-RUN touch src/main.rs src/lib.rs && cargo build --locked --profile dist
+RUN scripts/dist.sh
 
 # The C library and nothing else: no shell, no package manager. Runs as user 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot

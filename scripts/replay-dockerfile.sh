@@ -81,6 +81,8 @@ from() {
                 cp -a "$crates/cache" "$crates/index" "$root/usr/local/cargo/registry/"
             fi
             cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+            # as the image has it
+            echo "deb ${mirror}-security bookworm-security main" >>"$root/etc/apt/sources.list"
             mount -t proc proc "$root/proc"
             ;;
         gcr.io/distroless/cc-debian12:*)
