@@ -74,7 +74,7 @@ pub struct Gateway {
 }
 
 /// Reads a gateway's configuration again.
-pub type Load = Arc<dyn Fn() -> Result<Settings, Problems> + Send + Sync>;
+pub type Load = Arc<dyn Fn(&Settings) -> Result<Settings, Problems> + Send + Sync>;
 
 /// What a gateway has beside its settings, from the start: whoever reaches the admin address finds all of it.
 #[derive(Default)]
@@ -200,7 +200,7 @@ impl Gateway {
     }
 
     /// Puts in force what is loaded in this way, once, or tells what is wrong with it.
-    pub fn apply(&self, load: impl FnOnce() -> Result<Settings, Problems>) -> Report {
+    pub fn apply(&self, load: impl FnOnce(&Settings) -> Result<Settings, Problems>) -> Report {
         self.shared.reload.apply(load, Trigger::Request)
     }
 

@@ -19,7 +19,8 @@
 //! (`gateway::file::document`) and the environment (`gateway::file::environment`, `gateway::file::otel`), its old names
 //! brought up to date by `gateway::file::renamed`, is a layer (`gateway::file::layer`), `gateway::file::merge` puts one
 //! over the other, `gateway::file::effective` tells what is in force and where it was written, `gateway::file::schema`
-//! what may be, and `gateway::file::tree` reads the shapes over the merged values. The shapes live with their
+//! what may be, and `gateway::file::tree` reads the shapes over the merged values, routes `gateway::file::apart`, one
+//! after the other, if they are not `gateway::file::carried` over from before. The shapes live with their
 //! components: `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`,
 //! `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which has
 //! `http::file::fields`, `http::file::cors`, `http::file::compression` and `http::file::answers`, `http::file::ties`

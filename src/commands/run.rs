@@ -80,7 +80,7 @@ async fn serve(
 ) -> ExitCode {
     raise_file_limit();
     let known = settings.clone();
-    let load: Load = Arc::new(move || file::read(&paths));
+    let load: Load = Arc::new(move |before| file::read_after(&paths, before));
     let means = Means { inherited, levels: Some(levels), last_good, load: Some(load), ..Means::default() };
     let gateway = match Gateway::start_with(settings, means).await {
         Ok(gateway) => gateway,

@@ -1,5 +1,7 @@
 //! routes.toml: its shape, how its sources are merged, and the check that makes it [`Settings`].
 
+mod apart;
+mod carried;
 mod document;
 pub mod effective;
 mod environment;
@@ -18,13 +20,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use figment::value::Value;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::apart::Apart;
+use self::carried::Carried;
 use self::merge::Merged;
 pub use self::source::Sources;
+use self::tree::Entry;
 use super::configuration::Configuration;
-use super::settings::{Reload, Settings, Shutdown};
+use super::settings::{Checked, Reload, Settings, Shutdown};
 use crate::problem::{Key, Problems};
 use crate::setting::check::Secrecy;
 use crate::setting::{Check, Count, Digest, Duration, OrOff, Written, name};
@@ -33,33 +39,37 @@ use crate::{admin, http, listener, net, telemetry, upstream};
 /// Merges the sources key by key and checks all that they say: files in order, then `TRACEGATE_…` overrides;
 /// `OTEL_*` variables count where these are silent.
 pub fn load(sources: &Sources) -> Result<Settings, Problems> {
-    load_with(sources, Secrecy::Needed)
+    load_with(sources, Secrecy::Needed, None)
 }
 
 /// The same where secrets, and the files of certificates with their keys, need not be there. The settings are not to
 /// be used: what needs one that is not there is missing in them.
 pub fn load_without_secrets(sources: &Sources) -> Result<Settings, Problems> {
-    load_with(sources, Secrecy::Waived)
+    load_with(sources, Secrecy::Waived, None)
 }
 
-fn load_with(sources: &Sources, secrecy: Secrecy) -> Result<Settings, Problems> {
+fn load_with(sources: &Sources, secrecy: Secrecy, before: Option<&Settings>) -> Result<Settings, Problems> {
     let merged = Merged::new(sources);
     let environment: Vec<_> = merged.secrets.iter().chain(&sources.environment).cloned().collect();
     let found = RefCell::new(Problems::default());
     let file: Option<File> = tree::read(merged.values(), &found);
-    let mut problems = found.into_inner();
-    let mut settings = None;
+    let routes = tree::entries(merged.values(), "routes", &found);
+    let (mut settings, mut of_check) = (None, Problems::default());
     let mut files = BTreeSet::new();
     // What a file that cannot be read would have said is not known: nothing is missing because of it.
     if let (Some(file), true) = (file, merged.complete) {
         let check = Check::new(&sources.directory, &environment).secrecy(secrecy);
-        let checked = file.check(&check);
+        let checked = file.check(&check, routes, before.map(|before| (before, &*merged.written)));
         let mut configuration = Configuration::new(Arc::clone(&merged.written), check.files());
         configuration.warnings = merged.warnings();
         files = check.files();
         settings = Some(Settings { configuration, ..checked });
-        problems.extend(check.into_problems());
+        of_check = check.into_problems();
+    } else {
+        routes.for_each(|route| drop(route.read::<http::file::Route>()));
     }
+    let mut problems = found.into_inner();
+    problems.extend(of_check);
     let mut placed: Problems = merged.problems.iter().cloned().collect();
     placed.extend(merged.named_twice());
     placed.extend(problems.into_iter().map(|problem| merged.place(problem)));
@@ -71,15 +81,30 @@ pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Settings, Problems> {
     read_from(&Sources::read(paths)?, paths)
 }
 
+/// The same after these settings, which are in force: a route that says what it said then is taken over as it was
+/// checked.
+pub fn read_after<P: AsRef<Path>>(paths: &[P], before: &Settings) -> Result<Settings, Problems> {
+    let sources = Sources::read(paths)?;
+    Ok(with_texts(load_after(&sources, before)?, &sources, paths))
+}
+
+/// [`load`] after these settings.
+pub fn load_after(sources: &Sources, before: &Settings) -> Result<Settings, Problems> {
+    load_with(sources, Secrecy::Needed, Some(before))
+}
+
 /// The same of what has been read of them.
 pub fn read_from<P: AsRef<Path>>(sources: &Sources, paths: &[P]) -> Result<Settings, Problems> {
-    let mut settings = load(sources)?;
+    Ok(with_texts(load(sources)?, sources, paths))
+}
+
+fn with_texts<P: AsRef<Path>>(mut settings: Settings, sources: &Sources, paths: &[P]) -> Settings {
     for (path, (_, text)) in paths.iter().zip(&sources.files) {
         let digest = Digest::of([text.as_bytes()]);
         settings.configuration.files.insert(path.as_ref().to_owned(), Some(digest));
     }
     settings.configuration.texts = sources.files.iter().map(|(_, text)| text.clone()).collect();
-    Ok(settings)
+    settings
 }
 
 /// What these files say, merged, as one file.
@@ -125,7 +150,8 @@ struct File {
     upstreams: BTreeMap<String, upstream::file::Upstream>,
     /// Which request goes where, by name. The most specific route wins.
     #[schemars(extend("propertyNames" = { "pattern": name::PATTERN }))]
-    routes: BTreeMap<String, http::file::Route>,
+    #[serde(rename = "routes")]
+    _routes: Apart<http::file::Route>,
     /// How the gateway goes down on SIGTERM and SIGINT.
     shutdown: WrittenShutdown,
     /// When and how the configuration is read again.
@@ -166,8 +192,14 @@ struct WrittenReload {
 }
 
 impl File {
-    /// The settings as used, which are not to be used if a problem has been noted.
-    fn check(self, check: &Check<'_>) -> Settings {
+    /// The settings as used, which are not to be used if a problem has been noted. Routes are taken over from the
+    /// settings before, if there are any, where what is written now says the same.
+    fn check<'a>(
+        self,
+        check: &Check<'_>,
+        written_routes: impl Iterator<Item = Entry<'a>>,
+        before: Option<(&Settings, &Value)>,
+    ) -> Settings {
         let key = |table: &str, name: &str| Key::root().child(table).child(name);
         self.refuse_shared_addresses(check);
         if self.listeners.is_empty() {
@@ -209,11 +241,23 @@ impl File {
             let services = http::auth::file::Services { names: &known.upstreams, known: &upstreams };
             auth.extend(rule.check(&name, services, check));
         }
-        let mut routes = Vec::new();
-        for (name, route) in self.routes {
-            let key = key("routes", &name);
+        let carried = before.and_then(|(before, written)| Carried::new(before, written, &known));
+        let (mut routes, mut looked) = (Vec::new(), BTreeSet::new());
+        for entry in written_routes {
+            let (key, name) = (entry.key.clone(), entry.name);
+            if let Some(route) = carried.as_ref().and_then(|carried| carried.route(name)) {
+                routes.push((key, Arc::clone(route)));
+                continue;
+            }
             name::check(&key, check);
-            routes.extend(route.check(&name, &known, check).map(|route| (key, route)));
+            let looks = check.looked();
+            let read: Option<http::file::Route> = entry.read();
+            routes.extend(
+                read.and_then(|route| route.check(name, &known, check)).map(|route| (key, Arc::new(route))),
+            );
+            if check.looked() != looks {
+                looked.insert(name.into());
+            }
         }
         http::file::ties::refuse(&routes, check);
         http::file::crossings::refuse(&routes, check);
@@ -231,6 +275,7 @@ impl File {
             auth,
             upstreams,
             routes: routes.into_iter().map(|(_, route)| route).collect(),
+            checked: Checked { known, looked },
             shutdown: self.shutdown.check(),
             reload: self.reload.check(),
             in_flight: match self.limits.in_flight.into_option() {

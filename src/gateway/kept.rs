@@ -36,6 +36,12 @@ impl<S: PartialEq + Clone, T> Kept<S, T> {
         self.0.get(name).map(|(_, component)| component)
     }
 
+    /// Whether the component of this name is the very one that the others have.
+    pub fn same(&self, name: &str, others: &Self) -> bool {
+        let both = self.get(name).zip(others.get(name));
+        both.is_some_and(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
     /// Every component with its name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<T>)> {
         self.0.iter().map(|(name, (_, component))| (&**name, component))

@@ -248,13 +248,17 @@ impl Reload {
         self.listeners.iter().map(|(name, bound)| (name, &bound.address))
     }
 
-    /// Loads other settings and puts them in force, or tells what is wrong with them and changes nothing. One at a
+    /// Loads other settings, after those in force, and puts them in force, or tells what is wrong with them and changes nothing. One at a
     /// time, from the loading on, so that the last one asked for is the last one in force. To be called where tasks
     /// can be spawned, and where it may take its time.
-    pub fn apply(&self, load: impl FnOnce() -> Result<Settings, Problems>, trigger: Trigger) -> Report {
+    pub fn apply(
+        &self,
+        load: impl FnOnce(&Settings) -> Result<Settings, Problems>,
+        trigger: Trigger,
+    ) -> Report {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let began = Instant::now();
-        let loaded = load();
+        let loaded = load(&self.settings());
         let (mut difference, mut refused) = Default::default();
         let (outcome, problems, applied) = match loaded {
             Err(problems) => {

@@ -1,5 +1,7 @@
 //! The whole configuration as used: what the files mean once they have been checked.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gateway::configuration::Configuration;
@@ -25,7 +27,9 @@ pub struct Settings {
     /// Sorted by name.
     pub upstreams: Vec<upstream::Settings>,
     /// Sorted by name. Each names an upstream that is there, and no two tie.
-    pub routes: Vec<http::route::Settings>,
+    pub routes: Vec<Arc<http::route::Settings>>,
+    /// What they were checked against.
+    pub checked: Checked,
     /// How the gateway goes down.
     pub shutdown: Shutdown,
     /// When and how the configuration is read again.
@@ -36,6 +40,15 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// What all of this was made of.
     pub configuration: Configuration,
+}
+
+/// What the check of the routes went by, beside their own values.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    /// The names that they may refer to.
+    pub known: http::file::Known,
+    /// The routes whose check looked at files or variables.
+    pub looked: BTreeSet<Box<str>>,
 }
 
 /// When and how the configuration is read again.

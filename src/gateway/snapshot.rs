@@ -2,7 +2,8 @@
 //!
 //! A reload builds another one beside the one in force. What has state and a name ([`Kept`]) is carried over while
 //! its settings are equal: the new snapshot holds the same `Arc`, so pools, health, counters, caches and whatever is
-//! under way go on. Everything else is built anew, which is cheap: a route's stack is a few small allocations.
+//! under way go on. A route is carried over where its settings were, and all components that it is made of.
+//! Everything else is built anew.
 //!
 //! # A component of your own
 //!
@@ -12,7 +13,8 @@
 //!    from the settings and the previous one's field. `build` gets the component that bore the name before, with its
 //!    settings, where they are no longer equal: take from it what is still true, as [`Upstream::new`] does.
 //! 3. Routes get it from [`route`], as they get their upstream. State that a single route has is kept here as well,
-//!    under the route's name: a stack does not survive a reload.
+//!    under the route's name: a stack does not survive a reload that changes something about it. What a route is made
+//!    of is compared in [`Snapshot::same`].
 //! 4. What has to be told that it is gone is told in [`Snapshot::retire`]; a task of its own ends with the drop of the
 //!    component (an `AbortOnDropHandle`). Snapshots are built on a thread of the runtime: `tokio::spawn` works.
 
@@ -64,6 +66,10 @@ pub struct Snapshot {
     pub routes: BTreeMap<Box<str>, Arc<Route>>,
     /// The table of each listener, by its key.
     pub tables: BTreeMap<Arc<str>, Arc<Routes>>,
+    /// What the routes were made of, in their order.
+    made_of: Vec<Arc<RouteSettings>>,
+    /// What no client may say by header fields.
+    stripped: Arc<[HeaderName]>,
 }
 
 /// What components are built with that is there from the start of the gateway to its end.
@@ -141,24 +147,22 @@ impl Snapshot {
         );
         let fields = settings.auth.iter().flat_map(auth::Settings::identity_fields).cloned();
         let stripped: Arc<[HeaderName]> = fields.collect();
-        let built: Vec<(Arc<Route>, &RouteSettings)> = settings
+        let mut next = Self {
+            stores,
+            limiters,
+            upstreams,
+            rules,
+            routes: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            made_of: settings.routes.clone(),
+            stripped,
+        };
+        let built: Vec<(Arc<Route>, &Arc<RouteSettings>)> = settings
             .routes
             .iter()
             .map(|settings| {
-                let asked =
-                    settings.auth.iter().map(|name| rules.get(name).expect("a route's rules are checked"));
-                let asked: Vec<_> = asked.cloned().collect();
-                let access = Access {
-                    rules: (!asked.is_empty()).then_some(Rules(asked)),
-                    stripped: Arc::clone(&stripped),
-                };
-                let before = previous.and_then(|previous| previous.routes.get(&settings.name));
-                let named = settings.rate_limits.iter().filter_map(|name| limiters.get(name));
-                let limiters: Vec<_> = named.cloned().collect();
-                (
-                    route(settings, around, &access, &limiters, &upstreams, before.map(|before| &**before)),
-                    settings,
-                )
+                let same = previous.and_then(|previous| next.same(settings, previous));
+                (same.unwrap_or_else(|| next.build(settings, around, previous)), settings)
             })
             .collect();
         let on = |listener: &Arc<str>| {
@@ -169,9 +173,36 @@ impl Snapshot {
             Arc::new(Routes::new(own.map(|(route, _)| Arc::clone(route))))
         };
         let tables = around.listeners.iter().map(|listener| (Arc::clone(listener), on(listener)));
-        let tables = tables.collect();
-        let routes = built.into_iter().map(|(route, settings)| (settings.name.clone(), route)).collect();
-        Self { stores, limiters, upstreams, rules, routes, tables }
+        next.tables = tables.collect();
+        next.routes = built.into_iter().map(|(route, settings)| (settings.name.clone(), route)).collect();
+        next
+    }
+
+    /// The route of the previous snapshot that was made of the very same settings and components.
+    fn same(&self, settings: &Arc<RouteSettings>, previous: &Self) -> Option<Arc<Route>> {
+        let place = previous.made_of.binary_search_by(|before| before.name.cmp(&settings.name)).ok()?;
+        let mut upstreams = settings.upstreams.iter().map(|(name, _)| name);
+        let same = Arc::ptr_eq(&previous.made_of[place], settings)
+            && self.stripped == previous.stripped
+            && upstreams.all(|name| self.upstreams.same(name, &previous.upstreams))
+            && settings.auth.iter().all(|name| self.rules.same(name, &previous.rules))
+            && settings.rate_limits.iter().all(|name| self.limiters.same(name, &previous.limiters));
+        previous.routes.get(&settings.name).filter(|_| same).cloned()
+    }
+
+    /// A route of these settings and the components that they name.
+    fn build(&self, settings: &RouteSettings, around: &Surroundings, previous: Option<&Self>) -> Arc<Route> {
+        let asked =
+            settings.auth.iter().map(|name| self.rules.get(name).expect("a route's rules are checked"));
+        let asked: Vec<_> = asked.cloned().collect();
+        let access = Access {
+            rules: (!asked.is_empty()).then_some(Rules(asked)),
+            stripped: Arc::clone(&self.stripped),
+        };
+        let before = previous.and_then(|previous| previous.routes.get(&settings.name));
+        let named = settings.rate_limits.iter().filter_map(|name| self.limiters.get(name));
+        let limiters: Vec<_> = named.cloned().collect();
+        route(settings, around, &access, &limiters, &self.upstreams, before.map(|before| &**before))
     }
 
     /// Tells what the next one has not carried over that nothing new will come. What is under way there goes on.

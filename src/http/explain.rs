@@ -30,7 +30,7 @@ pub struct Question<'a> {
     /// Where it comes in.
     pub listener: &'a listener::Settings,
     /// Every route, as configured.
-    pub routes: &'a [Settings],
+    pub routes: &'a [Arc<Settings>],
     /// What is recorded.
     pub telemetry: &'a telemetry::settings::Settings,
     /// Where the connection comes from.
@@ -171,7 +171,7 @@ pub fn explain(
     explained.decision = handle.decide();
     if let (Some(host), Some(path)) = (&explained.host, &explained.path) {
         let asked = Asked { host, path, method: &head.method, head: &head };
-        let winner = explained.route.map(|index| &routes[index]);
+        let winner = explained.route.map(|index| &*routes[index]);
         let others = routes.iter().enumerate().filter(|(index, _)| Some(*index) != explained.route);
         let mut others: Vec<_> =
             others.map(|(index, route)| (index, asked.misses(route, winner, listener))).collect();

@@ -161,7 +161,7 @@ struct WrittenAttribute {
 }
 
 /// The names that a route may refer to.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     /// Of listeners.
     pub listeners: Vec<String>,
@@ -318,12 +318,15 @@ fn check_upstreams(
     known: &Known,
     check: &Check<'_>,
 ) -> Option<Vec<(Box<str>, u32)>> {
-    let help = match &known.upstreams[..] {
-        [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
-        names => format!("name an upstream ({}), or write respond or redirect", names.join(", ")),
-    };
     let key = written.key().clone();
-    let weights = match written.required(check, &help)? {
+    if written.is_absent() {
+        let help = match &known.upstreams[..] {
+            [] => "add an upstream: [upstreams.shop] with endpoints = [\"http://127.0.0.1:9001\"]".to_owned(),
+            names => format!("name an upstream ({}), or write respond or redirect", names.join(", ")),
+        };
+        check.wrong(&key, "is missing", help);
+    }
+    let weights = match written.into_option()? {
         Upstreams::One(name) => {
             refuse_unknown("upstream", &name, &known.upstreams, &key, check);
             return Some(vec![(name.into(), 1)]);

@@ -51,7 +51,7 @@ struct Served {
     address: SocketAddr,
     tls: bool,
     proxy: Option<Versions>,
-    routes: Vec<Route>,
+    routes: Vec<Arc<Route>>,
 }
 
 /// What was posted to the receivers, and to which path.
@@ -144,7 +144,7 @@ impl Stage {
             .listeners
             .iter()
             .map(|listener| {
-                let serves = |route: &&Route| {
+                let serves = |route: &&Arc<Route>| {
                     route.listeners.as_ref().is_none_or(|names| names.contains(&listener.name))
                 };
                 let routes = settings.routes.iter().filter(serves).cloned().collect();
@@ -167,7 +167,8 @@ impl Stage {
     pub(super) async fn visit(&self, canaries: &mut Canaries) -> usize {
         let mut all = Vec::new();
         for served in &self.listeners {
-            let visits = visits(&served.routes, served.proxy, &self.credentials, canaries);
+            let visits =
+                visits(served.routes.iter().map(|route| &**route), served.proxy, &self.credentials, canaries);
             all.extend(visits.into_iter().map(|visit| (served, visit)));
         }
         let count = all.len();

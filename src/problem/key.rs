@@ -61,6 +61,18 @@ impl Key {
         &self.0
     }
 
+    /// Goes on to the key of this name in this table; the length is what [`Key::leave`] comes back by.
+    pub fn enter(&mut self, name: &str) -> usize {
+        let length = self.0.len();
+        self.push(name);
+        length
+    }
+
+    /// Comes back from what was entered.
+    pub fn leave(&mut self, length: usize) {
+        self.0.truncate(length);
+    }
+
     fn push(&mut self, segment: &str) {
         self.0.push(MARK);
         if segment.contains(MARK) {

@@ -1,6 +1,6 @@
 //! What a constructor of settings works with: where problems go, and what paths and variables mean.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,13 +24,14 @@ pub struct Check<'a> {
     secrecy: Secrecy,
     problems: RefCell<Problems>,
     files: RefCell<BTreeSet<PathBuf>>,
+    looked: Cell<u64>,
 }
 
 impl<'a> Check<'a> {
     /// Relative paths begin at this directory; `{ env = "…" }` is looked up here.
     pub fn new(directory: &'a Path, environment: &'a [(String, String)]) -> Self {
         let (problems, files) = (RefCell::default(), RefCell::default());
-        Self { directory, environment, secrecy: Secrecy::Needed, problems, files }
+        Self { directory, environment, secrecy: Secrecy::Needed, problems, files, looked: Cell::new(0) }
     }
 
     /// The same check, for which secrets have to be there or do not.
@@ -41,11 +42,13 @@ impl<'a> Check<'a> {
 
     /// Whether this file, which holds a secret or goes with one, is not there and need not be.
     pub fn does_without(&self, path: &Path) -> bool {
+        self.look();
         self.secrecy == Secrecy::Waived && !path.exists()
     }
 
     /// Whether secrets need not be there.
     pub fn waives_secrets(&self) -> bool {
+        self.look();
         self.secrecy == Secrecy::Waived
     }
 
@@ -62,6 +65,7 @@ impl<'a> Check<'a> {
     /// What the path of a file means that is read: it is watched from now on, and what is in it is a part of the
     /// configuration.
     pub fn path(&self, written: impl AsRef<Path>) -> PathBuf {
+        self.look();
         let path = self.directory.join(written);
         self.files.borrow_mut().insert(path.clone());
         path
@@ -69,11 +73,13 @@ impl<'a> Check<'a> {
 
     /// What the path of a file means that is written.
     pub fn output_path(&self, written: impl AsRef<Path>) -> PathBuf {
+        self.look();
         self.directory.join(written)
     }
 
     /// The value of an environment variable; an empty one is as good as none.
     pub fn variable(&self, name: &str) -> Option<&'a str> {
+        self.look();
         let found = self.environment.iter().rfind(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
@@ -81,6 +87,16 @@ impl<'a> Check<'a> {
     /// The files that are read.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         self.files.borrow().clone()
+    }
+
+    /// How often it was asked for what does not stand in the values: files and variables. As often after a check as
+    /// before it means that the check comes to the same as long as the values do.
+    pub fn looked(&self) -> u64 {
+        self.looked.get()
+    }
+
+    fn look(&self) {
+        self.looked.set(self.looked.get() + 1);
     }
 
     /// Everything that was noted.

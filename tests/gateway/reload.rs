@@ -75,6 +75,32 @@ async fn an_unchanged_endpoint_keeps_its_connections_when_all_around_it_changes(
 }
 
 #[tokio::test]
+async fn a_route_goes_by_what_it_names_though_it_says_what_it_said_before() {
+    let [one, two] = [Origin::start(Answer::ok()).await, Origin::start(Answer::ok()).await];
+    let text = |origin: &Origin, requests: u32, answer: u16| {
+        let limit = format!("rate_limits.few = {{ requests = {requests}, per = '1h', key = 'route' }}\n");
+        let other = format!("[routes.other]\nmatch.path = '/other'\nrespond.status = {answer}\n");
+        limit
+            + &upstream("shop", origin.address)
+            + &route("all", "/{*rest}", "shop")
+            + "rate_limit = 'few'\n"
+            + &other
+    };
+    let gateway = Gateway::start(&[&text(&one, 1, 200)]).await;
+    let statuses = async || (gateway.get("/").await.status, gateway.get("/").await.status);
+    assert_eq!(statuses().await, (200, 429));
+    // neither comes back: nothing about the route, and nothing that it names
+    gateway.reload(&[&text(&one, 1, 204)]);
+    assert_eq!((statuses().await, gateway.get("/other").await.status), ((429, 429), 204));
+    assert_eq!(one.seen().len(), 1);
+    // another limit, another upstream
+    gateway.reload(&[&text(&one, 2, 204)]);
+    assert_eq!((statuses().await, one.seen().len()), ((200, 200), 3));
+    gateway.reload(&[&text(&two, 3, 204)]);
+    assert_eq!((statuses().await, one.seen().len(), two.seen().len()), ((200, 200), 3, 2));
+}
+
+#[tokio::test]
 async fn a_key_that_cannot_be_reloaded_is_named_until_it_is_as_it_was() {
     let origin = Origin::start(Answer::ok()).await;
     let gateway = Gateway::before(origin.address).await;

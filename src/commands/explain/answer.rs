@@ -130,7 +130,7 @@ pub(super) fn object(asked: &Asked<'_>, explained: &Explained) -> Value {
 }
 
 fn route<'a>(asked: &Asked<'a>, explained: &Explained) -> Option<&'a route::Settings> {
-    explained.route.map(|index| &asked.settings.routes[index])
+    explained.route.map(|index| &*asked.settings.routes[index])
 }
 
 fn route_text(page: &mut Page, asked: &Asked<'_>, route: &route::Settings) {

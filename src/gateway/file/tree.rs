@@ -21,27 +21,87 @@ use crate::setting::{or_off, written};
 /// Reads a file type and notes what is wrong. `None` if it is not made of `Written` leaves alone and one of
 /// the others is wrong.
 pub(super) fn read<'a, T: Deserialize<'a>>(values: &'a Value, found: &'a RefCell<Problems>) -> Option<T> {
-    let tree = Tree { key: Key::root(), value: Some(values), wrong: false, found };
-    T::deserialize(tree).map_err(|error| found.borrow_mut().push(error.at(&Key::root()))).ok()
+    Walk::new(Key::root(), found).read(values)
 }
 
-/// A value at its key, or its absence.
-#[derive(Clone)]
-struct Tree<'a> {
-    key: Key,
-    value: Option<&'a Value>,
-    /// Whether it is absent because the table around it is none, which has been noted.
-    wrong: bool,
+/// The entries of the table of this name at the root, each to be read by itself: of ten thousand as file types at once
+/// nothing would stay in the processor's caches. What is no table is noted.
+pub(super) fn entries<'a>(
+    values: &'a Value,
+    name: &str,
+    found: &'a RefCell<Problems>,
+) -> impl Iterator<Item = Entry<'a>> {
+    let walk = Walk::new(Key::root().child(name), found);
+    let value = values.as_dict().and_then(|values| values.get(name));
+    let table = Tree { walk: &walk, value, wrong: false }.table(names);
+    let key = walk.key.into_inner();
+    table.into_iter().flatten().map(move |(name, value)| Entry { name, key: key.child(name), value, found })
+}
+
+/// One entry of a table.
+pub(super) struct Entry<'a> {
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Its key.
+    pub(super) key: Key,
+    value: &'a Value,
     found: &'a RefCell<Problems>,
 }
 
-impl<'a> Tree<'a> {
-    fn child(&self, name: &str, value: Option<&'a Value>) -> Self {
-        Self { key: self.key.child(name), value, wrong: self.wrong, found: self.found }
+impl<'a> Entry<'a> {
+    /// Reads it as a file type, and notes what is wrong, as [`read`] does.
+    pub(super) fn read<T: Deserialize<'a>>(self) -> Option<T> {
+        Walk::new(self.key, self.found).read(self.value)
+    }
+}
+
+/// Where the reading is, and where problems are noted. One key goes in and comes out again: most values are absent, and
+/// each has its key.
+struct Walk<'a> {
+    key: RefCell<Key>,
+    found: &'a RefCell<Problems>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(key: Key, found: &'a RefCell<Problems>) -> Self {
+        Self { key: RefCell::new(key), found }
+    }
+
+    fn read<T: Deserialize<'a>>(&self, value: &'a Value) -> Option<T> {
+        let tree = Tree { walk: self, value: Some(value), wrong: false };
+        T::deserialize(tree).map_err(|error| tree.note(error.at(&tree.key()))).ok()
+    }
+}
+
+/// A value at the key where the walk is, or its absence.
+#[derive(Clone, Copy)]
+struct Tree<'a, 'w> {
+    walk: &'w Walk<'a>,
+    value: Option<&'a Value>,
+    /// Whether it is absent because the table around it is none, which has been noted.
+    wrong: bool,
+}
+
+impl<'a> Tree<'a, '_> {
+    /// Reads what stands in it under this name.
+    fn child<S: DeserializeSeed<'a>>(
+        &self,
+        name: &str,
+        value: Option<&'a Value>,
+        seed: S,
+    ) -> Result<S::Value, Wrong> {
+        let length = self.walk.key.borrow_mut().enter(name);
+        let read = seed.deserialize(Self { value, ..*self });
+        self.walk.key.borrow_mut().leave(length);
+        read
+    }
+
+    fn key(&self) -> Key {
+        self.walk.key.borrow().clone()
     }
 
     fn note(&self, problem: Problem) {
-        self.found.borrow_mut().push(problem);
+        self.walk.found.borrow_mut().push(problem);
     }
 
     /// The table; what is none is noted, and all that belongs into it is wrong.
@@ -49,7 +109,7 @@ impl<'a> Tree<'a> {
         match self.value? {
             Value::Dict(_, table) => Some(table),
             other => {
-                let problem = Problem::new(&self.key, format!("is {}, where a table belongs", kind(other)));
+                let problem = Problem::new(&self.key(), format!("is {}, where a table belongs", kind(other)));
                 self.note(problem.help(format!("write {}", expected())));
                 self.wrong = true;
                 None
@@ -63,12 +123,12 @@ impl<'a> Tree<'a> {
                 Some(meant) => format!("write {meant}"),
                 None => format!("the keys here are {}", fields.join(", ")),
             };
-            self.note(Problem::unknown_key(&self.key.child(name), "is not a key").help(help));
+            self.note(Problem::unknown_key(&self.key().child(name), "is not a key").help(help));
         }
     }
 }
 
-impl<'de> Deserializer<'de> for Tree<'de> {
+impl<'de> Deserializer<'de> for Tree<'de, '_> {
     type Error = Wrong;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
@@ -113,11 +173,11 @@ impl<'de> Deserializer<'de> for Tree<'de> {
         if let Some(table) = table {
             self.refuse_unknown(table, fields);
         }
-        visitor.visit_map(Fields { tree: self, table, left: fields.iter(), field: None })
+        visitor.visit_map(Fields { tree: self, table, names: fields, next: 0 })
     }
 
     fn deserialize_map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, Wrong> {
-        let left = self.table(|| "a table of names and what they mean".to_owned()).map(Dict::iter);
+        let left = self.table(names).map(Dict::iter);
         visitor.visit_map(Entries { tree: self, left, value: None })
     }
 
@@ -132,9 +192,14 @@ impl<'de> Deserializer<'de> for Tree<'de> {
         }
     }
 
+    /// What is read apart.
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
+        visitor.visit_unit()
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        tuple tuple_struct enum identifier ignored_any
+        tuple tuple_struct enum identifier
     }
 }
 
@@ -146,6 +211,10 @@ fn visit_number<'a, V: Visitor<'a>>(number: Num, visitor: V) -> Result<V::Value,
     } else {
         visitor.visit_f64(number.to_f64().unwrap_or(f64::NAN))
     }
+}
+
+fn names() -> String {
+    "a table of names and what they mean".to_owned()
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -161,18 +230,18 @@ fn kind(value: &Value) -> &'static str {
 
 /// What [`written::STRUCT`] asks for: the key, then the value, unless it is absent. What is wrong with the
 /// value is noted here.
-struct Pair<'a> {
-    tree: Tree<'a>,
+struct Pair<'a, 'w> {
+    tree: Tree<'a, 'w>,
     key_read: bool,
 }
 
-impl<'a> SeqAccess<'a> for Pair<'a> {
+impl<'a> SeqAccess<'a> for Pair<'a, '_> {
     type Error = Wrong;
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
         if !self.key_read {
             self.key_read = true;
-            return seed.deserialize(StrDeserializer::new(self.tree.key.packed())).map(Some);
+            return seed.deserialize(StrDeserializer::new(self.tree.walk.key.borrow().packed())).map(Some);
         }
         if self.tree.wrong {
             return Err(de::Error::custom("has been noted"));
@@ -180,43 +249,48 @@ impl<'a> SeqAccess<'a> for Pair<'a> {
         if self.tree.value.is_none() {
             return Ok(None);
         }
-        seed.deserialize(self.tree.clone()).map(Some).inspect_err(|wrong| {
-            self.tree.note(wrong.clone().at(&self.tree.key));
+        seed.deserialize(self.tree).map(Some).inspect_err(|wrong| {
+            self.tree.note(wrong.clone().at(&self.tree.key()));
         })
     }
 }
 
 /// A struct's fields, absent ones too.
-struct Fields<'a> {
-    tree: Tree<'a>,
+struct Fields<'a, 'w> {
+    tree: Tree<'a, 'w>,
     table: Option<&'a Dict>,
-    left: std::slice::Iter<'static, &'static str>,
-    field: Option<&'static str>,
+    names: &'static [&'static str],
+    next: usize,
 }
 
-impl<'a> MapAccess<'a> for Fields<'a> {
+impl<'a> MapAccess<'a> for Fields<'a, '_> {
     type Error = Wrong;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
-        self.field = self.left.next().copied();
-        self.field.map(|field| seed.deserialize(StrDeserializer::new(field))).transpose()
+        if self.next == self.names.len() {
+            return Ok(None);
+        }
+        // by its place, which derived code takes as well as the name, and finds sooner
+        let place = u64::try_from(self.next).unwrap_or(u64::MAX);
+        self.next += 1;
+        seed.deserialize(place.into_deserializer()).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
-        let field = self.field.unwrap_or_default();
+        let field = self.names[self.next - 1];
         let value = self.table.and_then(|table| table.get(field));
-        seed.deserialize(self.tree.child(field, value))
+        self.tree.child(field, value, seed)
     }
 }
 
 /// A table's entries under any name.
-struct Entries<'a> {
-    tree: Tree<'a>,
+struct Entries<'a, 'w> {
+    tree: Tree<'a, 'w>,
     left: Option<std::collections::btree_map::Iter<'a, String, Value>>,
     value: Option<(&'a str, &'a Value)>,
 }
 
-impl<'a> MapAccess<'a> for Entries<'a> {
+impl<'a> MapAccess<'a> for Entries<'a, '_> {
     type Error = Wrong;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, Wrong> {
@@ -227,25 +301,25 @@ impl<'a> MapAccess<'a> for Entries<'a> {
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
         let (name, value) = self.value.expect("serde asks for a key before its value");
-        seed.deserialize(self.tree.child(name, Some(value)))
+        self.tree.child(name, Some(value), seed)
     }
 }
 
 /// A list's elements.
-struct Elements<'a> {
-    tree: Tree<'a>,
+struct Elements<'a, 'w> {
+    tree: Tree<'a, 'w>,
     list: &'a [Value],
     next: usize,
 }
 
-impl<'a> SeqAccess<'a> for Elements<'a> {
+impl<'a> SeqAccess<'a> for Elements<'a, '_> {
     type Error = Wrong;
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
         let Some(element) = self.list.get(self.next) else { return Ok(None) };
-        let key = self.tree.key.index(self.next);
+        let name = format!("[{}]", self.next);
         self.next += 1;
-        seed.deserialize(Tree { key, value: Some(element), wrong: false, found: self.tree.found }).map(Some)
+        self.tree.child(&name, Some(element), seed).map(Some)
     }
 }
 

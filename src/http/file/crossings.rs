@@ -1,6 +1,7 @@
 //! Crossings: templates that the router cannot hold together, such as `/a/{name}.json` and `/a/v{version}`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use http::Method;
 
@@ -14,7 +15,7 @@ use crate::setting::Check;
 ///
 /// Templates that one tree holds are held by each tree of some of them. So all are put into one first; only if that
 /// fails, every tree of the routing table is built as it will be to serve: one for each host and method.
-pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
+pub fn refuse(routes: &[(Key, Arc<Settings>)], check: &Check<'_>) {
     if crossing(routes.iter()).next().is_none() {
         return;
     }
@@ -35,7 +36,7 @@ pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
 
 /// Puts routes into a tree: those that it cannot hold, each with the route or the template that stands in its way.
 fn crossing<'a>(
-    routes: impl Iterator<Item = &'a (Key, Settings)>,
+    routes: impl Iterator<Item = &'a (Key, Arc<Settings>)>,
 ) -> impl Iterator<Item = (&'a Key, String)> {
     let (mut open, mut closed) = (matchit::Router::new(), matchit::Router::new());
     let mut known: HashMap<String, &Key> = HashMap::new();
@@ -55,7 +56,7 @@ fn crossing<'a>(
 }
 
 /// The routes of each host that has trees of its own, and those of any other.
-fn by_host(routes: &[(Key, Settings)]) -> Vec<Vec<&(Key, Settings)>> {
+fn by_host(routes: &[(Key, Arc<Settings>)]) -> Vec<Vec<&(Key, Arc<Settings>)>> {
     let mut groups = vec![Vec::new()];
     let mut places: HashMap<&Host, usize> = HashMap::new();
     for entry in routes {
@@ -75,7 +76,7 @@ fn by_host(routes: &[(Key, Settings)]) -> Vec<Vec<&(Key, Settings)>> {
 }
 
 /// The methods that have a tree of their own, and any other.
-fn methods(routes: &[&(Key, Settings)]) -> Vec<Option<Method>> {
+fn methods(routes: &[&(Key, Arc<Settings>)]) -> Vec<Option<Method>> {
     let named: BTreeSet<String> = routes
         .iter()
         .flat_map(|(_, route)| served(&route.matches))

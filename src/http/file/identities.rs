@@ -1,6 +1,7 @@
 //! What goes by who somebody is, where nobody has been asked yet or nobody ever is.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::HeaderName;
 
@@ -14,7 +15,7 @@ use crate::telemetry::operation::MAX_QUESTIONS;
 /// Notes a problem wherever a limit counts by what no rule of the route can know, and wherever a field that means an
 /// identity is read before somebody is verified: it is whatever a client has written then.
 pub fn refuse(
-    routes: &[(Key, Settings)],
+    routes: &[(Key, Arc<Settings>)],
     limits: &[rate_limit::Settings],
     rules: &[auth::Settings],
     check: &Check<'_>,

@@ -1,6 +1,7 @@
 //! Ties: two routes that would match one request equally well. Which one is meant cannot be guessed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::route::{HeaderMatch, Host, Settings};
 use super::super::shape::shapes;
@@ -12,7 +13,7 @@ use crate::setting::Check;
 /// The router prefers an exact host over a wildcard over any, then the path that is more exact segment by
 /// segment, then named methods over any, then more header matches. Two routes that are equal in all of these
 /// tie if one request can match both. A prefix route also matches its bare prefix, but a route for that very path is more exact.
-pub fn refuse(routes: &[(Key, Settings)], check: &Check<'_>) {
+pub fn refuse(routes: &[(Key, Arc<Settings>)], check: &Check<'_>) {
     // by template and host, each with the places of its routes
     let mut met: HashMap<(Option<String>, Option<&Host>), Vec<usize>> = HashMap::new();
     for (place, (key, route)) in routes.iter().enumerate() {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracegate::gateway::file::{Sources, load};
+use tracegate::gateway::file::{Sources, load, load_after};
 use tracegate::gateway::reload::Report;
 use tracegate::telemetry::Sink;
 
@@ -96,7 +96,7 @@ impl Gateway {
     /// Puts these texts in force, or tells what is wrong with them.
     pub fn reload(&self, texts: &[&str]) -> Report {
         let sources = sources(&[&[BASE, &self.base], texts].concat(), &self.directory);
-        self.inner.apply(|| load(&sources))
+        self.inner.apply(|before| load_after(&sources, before))
     }
 
     /// Where the listener `public` listens.
