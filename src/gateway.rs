@@ -24,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,6 +60,10 @@ const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 
 /// How long what was cut may take to let go.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// How much a reload lets requests go first that want the same core (`nice`; on Linux each thread has its own): it has a
+/// tenth of it beside workers that are never idle. A thread cannot take its niceness back, so each reload has its own.
+const RELOAD_NICENESS: i32 = 10;
 
 /// A gateway that runs. Dropped without [`Gateway::shutdown`] it ends at once: nothing is accepted any more,
 /// what is in flight is cut for the reason `shutting_down`, and spans that wait are lost, but counted.
@@ -343,10 +349,22 @@ async fn watch(reload: Arc<Reload>, load: Load, interval: Duration, stop: Cancel
     }
 }
 
-/// Reloads on a thread where that may take its time.
+/// Reloads on a thread of its own, where that may take its time and requests go first.
 async fn reload(reload: Arc<Reload>, load: Load, trigger: Trigger) -> Option<Report> {
-    let reloading = tokio::task::spawn_blocking(move || reload.apply(&*load, trigger));
-    reloading.await.inspect_err(|error| tracing::error!(%error, "a reload broke off")).ok()
+    let (tell, told) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move || {
+        if let Err(error) = rustix::process::setpriority_process(None, RELOAD_NICENESS) {
+            tracing::debug!(%error, "a reload has the priority of requests");
+        }
+        let _tasks = runtime.enter();
+        drop(tell.send(reload.apply(&*load, trigger)));
+    };
+    if let Err(error) = std::thread::Builder::new().name("tracegate-reload".to_owned()).spawn(work) {
+        tracing::error!(%error, "there is no thread to reload on");
+        return None;
+    }
+    told.await.inspect_err(|_| tracing::error!("a reload broke off")).ok()
 }
 
 impl Shared {

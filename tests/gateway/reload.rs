@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::Method;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tracegate::gateway::file::{self, Sources};
+use tracegate::gateway::reload::Trigger;
+use tracegate::gateway::{Means, Settings};
 use tracegate::setting::Hash;
 use tracegate::telemetry::metrics::reloads::ReloadOutcome;
 
@@ -98,6 +102,34 @@ async fn a_route_goes_by_what_it_names_though_it_says_what_it_said_before() {
     assert_eq!((statuses().await, one.seen().len()), ((200, 200), 3));
     gateway.reload(&[&text(&two, 3, 204)]);
     assert_eq!((statuses().await, one.seen().len(), two.seen().len()), ((200, 200), 3, 2));
+}
+
+/// How nice the calling thread is to others (`proc_pid_stat(5)`, the nineteenth field).
+fn niceness() -> i32 {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("Linux tells");
+    let (_, after_the_name) = stat.rsplit_once(") ").expect("the name in parentheses");
+    after_the_name.split(' ').nth(16).and_then(|nice| nice.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn a_reload_lets_requests_go_first_on_a_core_that_both_want() {
+    let text =
+        "listeners.public.address = '127.0.0.1:0'\nadmin.address = '127.0.0.1:0'\ntelemetry.otlp = 'off'";
+    let sources = Sources { files: vec![("routes.toml".into(), text.into())], ..Sources::default() };
+    let settings = file::load(&sources).expect("a configuration");
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let load = move |before: &Settings| {
+        tell.send(niceness()).expect("it is waited for");
+        file::load_after(&sources, before)
+    };
+    let means = Means { load: Some(Arc::new(load)), ..Means::default() };
+    let gateway = tracegate::gateway::Gateway::start_with(settings, means).await.expect("it starts");
+    let own = niceness();
+    let report = gateway.reload(Trigger::Request).await.expect("it has been read again");
+    assert_eq!(report.outcome, ReloadOutcome::Unchanged);
+    assert_eq!(told.recv().await, Some((own + 10).min(19)));
+    assert_eq!(niceness(), own, "of the thread that requests are answered on");
+    gateway.shutdown().await;
 }
 
 #[tokio::test]
