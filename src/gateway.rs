@@ -61,8 +61,8 @@ const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 /// How long what was cut may take to let go.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// How much a reload lets requests go first that want the same core (`nice`; on Linux each thread has its own): it has a
-/// tenth of it beside workers that are never idle. A thread cannot take its niceness back, so each reload has its own.
+/// How much a reload lets requests go first that want the same core (`nice`): it has a tenth of it beside workers that are
+/// never idle. A thread cannot take its niceness back, so each reload has a thread. On Linux alone, where threads have one.
 const RELOAD_NICENESS: i32 = 10;
 
 /// A gateway that runs. Dropped without [`Gateway::shutdown`] it ends at once: nothing is accepted any more,
@@ -354,7 +354,9 @@ async fn reload(reload: Arc<Reload>, load: Load, trigger: Trigger) -> Option<Rep
     let (tell, told) = oneshot::channel();
     let runtime = Handle::current();
     let work = move || {
-        if let Err(error) = rustix::process::setpriority_process(None, RELOAD_NICENESS) {
+        if cfg!(target_os = "linux")
+            && let Err(error) = rustix::process::setpriority_process(None, RELOAD_NICENESS)
+        {
             tracing::debug!(%error, "a reload has the priority of requests");
         }
         let _tasks = runtime.enter();
