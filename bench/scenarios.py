@@ -92,7 +92,7 @@ def fixed_rate(rate, connections=64, seconds=6, **plan):
 
 
 def idle(connections=2000, **plan):
-    """Memory of connections that have had one answer each and are kept."""
+    """Memory of connections that have had one answer each and then nothing to say for three seconds."""
 
     def measure(name, stage):
         with Running(name, stage, **plan) as process:
@@ -120,7 +120,7 @@ async def hold(connections, measured=None):
     held = []
     for _ in range(0, connections, 50):
         held += await asyncio.gather(*(one() for _ in range(50)))
-    await asyncio.sleep(1)
+    await asyncio.sleep(3)
     value = measured() if measured else None
     for writer in held:
         writer.close()

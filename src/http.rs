@@ -1,6 +1,6 @@
 //! HTTP on one page: the order of the stages and why.
 //!
-//! A request meets the files in this order. [`server`] reads its head from the connection, or from one of its [`streams`] (or [`refuse`]
+//! A request meets the files in this order. [`server`] reads its head from the connection, a `conversation`, or from one of its [`streams`] (or [`refuse`]
 //! answers in hyper's place) and opens the operation with [`record`] and takes its places [`in_flight`], outermost, so that whatever happens
 //! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
 //! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
@@ -18,6 +18,7 @@ pub mod auth;
 pub mod body;
 pub mod compression;
 pub mod context;
+mod conversation;
 pub mod cors;
 pub mod dispatch;
 pub mod exchange;

@@ -47,7 +47,8 @@
 //! `listener::activity` with the exchanges on it and leaves when `listener::drain` says so. Whose requests are let in
 //! may be a matter of `listener::addresses`.
 //!
-//! **Request.** `http` tells the order of the stages: `http::server` (with `http::streams` in HTTP/2,
+//! **Request.** `http` tells the order of the stages: `http::server` (whose connection is a
+//! `http::conversation`, with `http::streams` in HTTP/2,
 //! `http::retirement` of old connections, and `http::refuse` for heads that cannot be read), `http::record`,
 //! `http::in_flight`, `http::rescue`, `http::dispatch` with `http::path` and `http::routes` (by `http::shape`), which
 //! `http::explain` asks beforehand, the `http::route`, which an `http::split` may draw an upstream for or an

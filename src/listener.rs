@@ -51,7 +51,7 @@ const TELL_AGAIN: Duration = Duration::from_mins(1);
 /// What is spoken on a listener.
 pub trait Protocol: Send + Sync + 'static {
     /// Serves one connection to its end; [`Drain`] tells when to leave.
-    fn serve(self: Arc<Self>, connection: Connection, drain: Drain) -> impl Future<Output = ()> + Send;
+    fn serve(self: Arc<Self>, connection: Box<Connection>, drain: Drain) -> impl Future<Output = ()> + Send;
 }
 
 /// A bound listener.
@@ -154,7 +154,9 @@ impl Entrance {
         let open = (series.open(), place);
         let (entrance, drain) = (Arc::clone(self), drain.clone());
         tasks.spawn(async move {
-            if let Some((connection, of_client)) = entrance.enter(&serving.settings, socket, peer).await {
+            // boxed: it is over soon, and a connection lasts
+            let entering = Box::pin(entrance.enter(&serving.settings, socket, peer));
+            if let Some((connection, of_client)) = entering.await {
                 let activity = connection.activity();
                 Arc::clone(&serving.protocol).serve(connection, drain).await;
                 if let Some(fate) = activity.fate() {
@@ -173,7 +175,7 @@ impl Entrance {
         settings: &Settings,
         mut socket: Socket,
         peer: SocketAddr,
-    ) -> Option<(Connection, Option<OfClient>)> {
+    ) -> Option<(Box<Connection>, Option<OfClient>)> {
         let deadline = tokio::time::Instant::now() + settings.timeouts.handshake;
         let (mut client, mut is_local) = (peer, matches!(socket, Socket::Unix(_)));
         if let Some(versions) = settings.proxy_protocol
@@ -202,13 +204,13 @@ impl Entrance {
             return None;
         }
         let connection = match &settings.tls {
-            None => Connection::plain(socket, client, settings.timeouts),
+            None => Connection::plain(socket, client, settings.timeouts, self.series.parking()),
             Some(tls) => {
                 let tls = Arc::clone(tls);
                 self.encrypted(tls, socket, client, settings.timeouts, deadline).await?
             }
         };
-        Some((connection, place.flatten()))
+        Some((Box::new(connection), place.flatten()))
     }
 
     /// The connection past its handshake; `None` if there is no session, which has been counted.
@@ -223,12 +225,12 @@ impl Entrance {
         if let Ok(true) = tokio::time::timeout_at(deadline, begins_like_http(&socket)).await {
             self.series.handshake(Handshake::PlainHttp);
             self.series.count(ConnectionOutcome::TlsFailed);
-            return Some(Connection::plain_on_tls(socket, client, timeouts));
+            return Some(Connection::plain_on_tls(socket, client, timeouts, self.series.parking()));
         }
         match handshake::accept(tls, socket, deadline).await {
             Ok((stream, session)) => {
                 self.series.handshake(Handshake::Done);
-                Some(Connection::tls(stream, session, client, timeouts))
+                Some(Connection::tls(stream, session, client, timeouts, self.series.parking()))
             }
             Err((end, error)) => {
                 self.series.handshake(end);

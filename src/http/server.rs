@@ -1,4 +1,4 @@
-//! HTTP/1.1 and HTTP/2 on one port: a connection is read by hyper, each of its requests walks the stages.
+//! HTTP/1.1 and HTTP/2 on one port: a connection is a conversation, each of its requests walks the stages.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -12,12 +12,11 @@ use http::{HeaderMap, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::body::RequestBody;
+use super::conversation::{Conversation, Library};
 use super::dispatch::{self, Dispatched};
 use super::face::Manner;
 use super::headers::{Fields, Peer};
@@ -37,29 +36,6 @@ use crate::telemetry::Recorder;
 use crate::telemetry::exchange::Scheme;
 use crate::view::View;
 
-/// HTTP/2 windows towards clients: what one body, and all bodies of a connection, may have under way.
-/// Uploads that their upstreams do not take stall others only if there are sixty-four of them.
-const HTTP2_STREAM_WINDOW: u32 = 256 << 10;
-const HTTP2_CONNECTION_WINDOW: u32 = 16 << 20;
-
-/// What of an answer is kept for a client that has no window for it, beside the piece handed out last.
-const HTTP2_SEND_BUFFER: usize = 64 << 10;
-
-/// Streams that a client may reset before they are looked at, and those it may make us reset, before its
-/// connection is closed.
-const HTTP2_RESETS: usize = 20;
-const HTTP2_ERRORS: usize = 100;
-
-/// How much more than the listener's limits hyper takes, so that the limits are what a client meets.
-const HEAD_ROOM: usize = 8 << 10;
-
-/// Up to so many fields hyper reads a head on the stack; with any bound of its own it allocates for every head.
-const INLINE_FIELDS: usize = 100;
-
-/// How often a quiet HTTP/2 connection is asked whether it is still there, and how long it may take to say so.
-const HTTP2_PING: Duration = Duration::from_secs(30);
-const HTTP2_PONG: Duration = Duration::from_secs(10);
-
 /// How long a connection on which nothing has been asked yet is kept when the gateway goes down.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
@@ -70,6 +46,7 @@ pub struct Server {
     routes: View<Routes>,
     recorder: Arc<Recorder>,
     refuser: Arc<Refuser>,
+    library: Library,
     tasks: TaskTracker,
     /// Of the gateway and of the listener.
     in_flight: [Arc<Bound>; 2],
@@ -86,31 +63,8 @@ impl Server {
         in_flight: [Arc<Bound>; 2],
     ) -> Arc<Self> {
         let refuser = Arc::new(Refuser::new(&settings, &recorder));
-        Arc::new(Self { settings, routes, recorder, refuser, tasks, in_flight })
-    }
-
-    /// What reads one connection, whose HTTP/2 streams these are.
-    fn library(&self, streams: Streams) -> auto::Builder<Streams> {
-        let limits = self.settings.limits;
-        let head_room = HEAD_ROOM + 2 * (limits.header_bytes + limits.uri_bytes);
-        let mut library = auto::Builder::new(streams);
-        library.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(head_room);
-        if limits.header_count > INLINE_FIELDS {
-            library.http1().max_headers(2 * limits.header_count);
-        }
-        library
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.http2_streams)
-            .max_header_list_size(u32::try_from(head_room).unwrap_or(u32::MAX))
-            .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-            .max_send_buf_size(HTTP2_SEND_BUFFER)
-            .max_pending_accept_reset_streams(HTTP2_RESETS)
-            .max_local_error_reset_streams(HTTP2_ERRORS)
-            .keep_alive_interval(HTTP2_PING)
-            .keep_alive_timeout(HTTP2_PONG);
-        library
+        let library = Library::new(&settings.limits);
+        Arc::new(Self { settings, routes, recorder, refuser, library, tasks, in_flight })
     }
 
     /// One request, from its head to the answer whose body owns the operation.
@@ -126,7 +80,8 @@ impl Server {
         let fields = Fields::of(&head.headers);
         let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head, fields);
         let handle = operation.handle().clone();
-        let body = RequestBody::new(incoming, handle.clone(), self.settings.timeouts.body);
+        let pace = self.settings.timeouts.body;
+        let body = RequestBody::new(incoming, handle.clone(), pace, activity.connection());
         let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
         let retires = closes && self.retires();
@@ -182,7 +137,7 @@ impl Server {
 }
 
 impl Protocol for Server {
-    async fn serve(self: Arc<Self>, mut connection: Connection, drain: Drain) {
+    async fn serve(self: Arc<Self>, mut connection: Box<Connection>, drain: Drain) {
         let scheme = if connection.is_tls() { Scheme::Https } else { Scheme::Http };
         let address = connection.peer().ip().to_canonical();
         let peer = Peer::new(address, scheme, self.settings.trusts(address));
@@ -210,8 +165,7 @@ impl Protocol for Server {
                 })
             }
         });
-        let (library, connection) = (self.library(streams.clone()), TokioIo::new(connection));
-        let mut serving = pin!(library.serve_connection_with_upgrades(connection, service));
+        let mut serving = pin!(Conversation::new(&self.library, &streams, connection, service));
         // who comes when it closes already is told so, too
         let mut moment = drain.moment().min(Moment::Leaving);
         let end = loop {
@@ -254,7 +208,8 @@ impl Protocol for Server {
             activity.cut(&Failure::new(Reason::BadRequest).detail(Detail::Flood));
         }
         if let Some(tunnel) = handover.take() {
-            let mut passing = pin!(tunnel.run());
+            // boxed: few connections become one
+            let mut passing = Box::pin(tunnel.run());
             // a tunnel has no end of its own that could be asked for: it goes on until it is cut
             while let Err(later) = drain.during(moment, passing.as_mut()).await {
                 moment = later;

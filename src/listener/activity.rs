@@ -15,11 +15,14 @@ pub struct Activity {
     created: Instant,
     open: AtomicUsize,
     served: AtomicUsize,
+    /// Requests whose bodies have not been read to their ends.
+    unread: AtomicUsize,
     last_end: AtomicU64,
     progress: AtomicU64,
     cut: OnceLock<(Reason, Option<Detail>)>,
     http2: AtomicBool,
     retiring: AtomicBool,
+    quiet: AtomicBool,
     /// When the open exchange of an HTTP/1.1 connection must be over.
     ends: AtomicU64,
     fate: OnceLock<Fate>,
@@ -31,11 +34,13 @@ impl Default for Activity {
             created: Instant::now(),
             open: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
             progress: AtomicU64::new(0),
             cut: OnceLock::new(),
             http2: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
+            quiet: AtomicBool::new(false),
             ends: AtomicU64::new(NEVER),
             fate: OnceLock::new(),
         }
@@ -55,6 +60,21 @@ impl Activity {
         self.last_end.store(since, Ordering::Relaxed);
         self.ends.store(NEVER, Ordering::Relaxed);
         self.open.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// An exchange begins whose request has a body.
+    pub fn body_begins(&self) {
+        self.unread.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// That body has been read to its end.
+    pub fn body_ended(&self) {
+        self.unread.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether a body has not been read to its end, perhaps because nobody wants it any more.
+    pub fn has_unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire) > 0
     }
 
     /// The answers of an HTTP/2 connection have come on by so much.
@@ -88,6 +108,16 @@ impl Activity {
     /// Whether the client is to be asked to make a new connection.
     pub fn is_retiring(&self) -> bool {
         self.retiring.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing has been said on an HTTP/1.1 connection for so long that it is to be parked.
+    pub fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Relaxed);
+    }
+
+    /// Whether it is to be parked.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Relaxed)
     }
 
     /// Exchanges open now.

@@ -24,6 +24,7 @@ use super::timeouts::{Timeouts, Waiting};
 use super::tls::Session;
 use crate::failure::{Detail, Failure, Reason};
 use crate::net::{Socket, Stream};
+use crate::telemetry::metrics::connections::Parking;
 
 /// How long, and for how many bytes, a closed connection is still read, so that the client can read the last
 /// answer before its own bytes are answered with a reset (RFC 9112 section 9.6).
@@ -32,6 +33,10 @@ const LINGER_BYTES: usize = 1 << 20;
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// After how long without an exchange an HTTP/1.1 connection is [parked](Connection::park). A connection that is busy
+/// is woken as often, for nothing.
+const PARKS_AFTER: Duration = Duration::from_secs(2);
 
 /// An accepted connection.
 pub struct Connection {
@@ -61,6 +66,20 @@ pub struct Connection {
     timer: Option<Pin<Box<Sleep>>>,
     linger: Option<(Instant, usize)>,
     idle_over: bool,
+    parking: Parking,
+    /// What has been read and not been asked for yet.
+    ahead: Vec<u8>,
+}
+
+/// What a connection begins with, after it has been parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// Nothing will come any more.
+    Nothing,
+    /// A request of HTTP/1.1, or what is none.
+    Http1,
+    /// The preface of HTTP/2.
+    Http2,
 }
 
 /// How a connection is secured.
@@ -94,21 +113,28 @@ type Incoming = Stream<TlsStream<Socket>>;
 
 impl Connection {
     /// A connection in plain text.
-    pub fn plain(stream: Socket, peer: SocketAddr, timeouts: Timeouts) -> Self {
-        Self::new(Stream::Plain(stream), peer, timeouts)
+    pub fn plain(stream: Socket, peer: SocketAddr, timeouts: Timeouts, parking: Parking) -> Self {
+        Self::new(Stream::Plain(stream), peer, timeouts, parking)
     }
 
     /// A connection whose TLS handshake is done.
-    pub fn tls(stream: TlsStream<Socket>, session: Session, peer: SocketAddr, timeouts: Timeouts) -> Self {
-        Self { security: Security::Tls(session), ..Self::new(Stream::Tls(Box::new(stream)), peer, timeouts) }
+    pub fn tls(
+        stream: TlsStream<Socket>,
+        session: Session,
+        peer: SocketAddr,
+        timeouts: Timeouts,
+        parking: Parking,
+    ) -> Self {
+        let security = Security::Tls(session);
+        Self { security, ..Self::new(Stream::Tls(Box::new(stream)), peer, timeouts, parking) }
     }
 
     /// A connection in plain text where TLS should be spoken: its requests are to be told so.
-    pub fn plain_on_tls(stream: Socket, peer: SocketAddr, timeouts: Timeouts) -> Self {
-        Self { security: Security::PlainOnTls, ..Self::plain(stream, peer, timeouts) }
+    pub fn plain_on_tls(stream: Socket, peer: SocketAddr, timeouts: Timeouts, parking: Parking) -> Self {
+        Self { security: Security::PlainOnTls, ..Self::plain(stream, peer, timeouts, parking) }
     }
 
-    fn new(stream: Incoming, peer: SocketAddr, timeouts: Timeouts) -> Self {
+    fn new(stream: Incoming, peer: SocketAddr, timeouts: Timeouts, parking: Parking) -> Self {
         Self {
             stream,
             peer,
@@ -128,6 +154,8 @@ impl Connection {
             timer: None,
             linger: None,
             idle_over: false,
+            parking,
+            ahead: Vec::new(),
         }
     }
 
@@ -164,6 +192,43 @@ impl Connection {
         self.refuse = Some(refuse);
     }
 
+    /// Nobody reads it until it [begins](Self::poll_begin) again. It does so at once if what has been read `ahead`, with
+    /// a request that is over, is more than empty lines (RFC 9112 section 2.2).
+    pub fn park(&mut self, ahead: &[u8]) {
+        match ahead.iter().position(|byte| !b"\r\n".contains(byte)) {
+            Some(begin) => {
+                self.head_begins(&ahead[begin..]);
+                self.ahead.splice(..0, ahead[begin..].iter().copied());
+            }
+            None => self.parking.park(),
+        }
+    }
+
+    /// It is read again.
+    pub fn unpark(&mut self) {
+        self.parking.unpark();
+    }
+
+    /// What a parked connection begins with. Whoever reads it then is given the bytes that tell it, too.
+    pub fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Begins>> {
+        loop {
+            if !self.ahead.is_empty() && self.preface.is_none() {
+                return Poll::Ready(Ok(Begins::Http1));
+            }
+            if self.is_http2() {
+                return Poll::Ready(Ok(Begins::Http2));
+            }
+            let mut scratch = [0; PREFACE.len()];
+            let mut buffer = ReadBuf::new(&mut scratch[self.preface.unwrap_or(0)..]);
+            ready!(self.poll_read_more(cx, &mut buffer))?;
+            match (buffer.filled(), self.ahead.is_empty()) {
+                ([], true) => return Poll::Ready(Ok(Begins::Nothing)),
+                ([], false) => return Poll::Ready(Ok(Begins::Http1)),
+                (bytes, _) => self.ahead.extend_from_slice(bytes),
+            }
+        }
+    }
+
     fn is_http2(&self) -> bool {
         self.preface == Some(PREFACE.len())
     }
@@ -189,6 +254,12 @@ impl Connection {
             self.head_since = None;
             return Ok(());
         }
+        self.head_begins(bytes);
+        Ok(())
+    }
+
+    /// These bytes are a head's, perhaps its first.
+    fn head_begins(&mut self, bytes: &[u8]) {
         let served = self.activity.served();
         if self.head_since.is_none() || self.head_after != served {
             self.head_since = Some(Instant::now());
@@ -196,7 +267,6 @@ impl Connection {
             self.in_target = true;
         }
         self.in_target = self.in_target && !bytes.contains(&b'\n');
-        Ok(())
     }
 
     /// When the reading that is being waited for is over; `None` while an exchange has its own bounds.
@@ -215,6 +285,26 @@ impl Connection {
     fn has_begun_head(&self) -> bool {
         let untaken = self.head_after == self.activity.served();
         self.head_since.is_some() && untaken && !self.is_http2()
+    }
+
+    /// When it has been quiet for so long that it is to be parked, unless it is, or a head or a body has not come to
+    /// its end. Asked while nothing but the next head is waited for.
+    fn parks_at(&self) -> Option<Instant> {
+        let may_park = !self.parking.is_parked()
+            && !self.has_begun_head()
+            && !self.activity.has_unread()
+            && !self.is_http2();
+        may_park.then(|| self.activity.idle_since() + PARKS_AFTER)
+    }
+
+    /// Wakes the task when it is to be parked, and says so then; tells whether the time to read is over.
+    fn poll_read_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.read_deadline() else { return Poll::Pending };
+        if let Some(parks_at) = self.parks_at().filter(|parks_at| *parks_at < deadline) {
+            ready!(self.poll_deadline(cx, parks_at));
+            self.activity.set_quiet(true);
+        }
+        self.poll_deadline(cx, deadline)
     }
 
     /// Whether the deadline has passed; wakes the task when it will. The timer is moved only when it fires,
@@ -239,6 +329,7 @@ impl Connection {
     fn read_is_over(&mut self) {
         let slow = self.has_begun_head();
         self.read_closed = true;
+        self.activity.set_quiet(false);
         if slow && let Some(refuse) = &self.refuse {
             self.refusal = Some(refuse(Refusal::Slow));
         } else {
@@ -298,6 +389,30 @@ impl Connection {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
+    fn poll_read_more(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read_closed {
+            ready!(self.poll_write_refusal(cx))?;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                match buffer.filled().get(before..) {
+                    Some(bytes) if !bytes.is_empty() => self.saw(bytes)?,
+                    _ => self.read_closed = true,
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                ready!(self.poll_read_over(cx));
+                self.read_is_over();
+                ready!(self.poll_write_refusal(cx))?;
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (until, mut left) = *self.linger.get_or_insert_with(|| (Instant::now() + LINGER, LINGER_BYTES));
         let mut scratch = [0; 4096];
@@ -322,28 +437,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read_closed {
-            ready!(self.poll_write_refusal(cx))?;
+        if !self.ahead.is_empty() {
+            let taken = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..taken]);
+            self.ahead = self.ahead.split_off(taken);
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(Ok(())) => {
-                match buffer.filled().get(before..) {
-                    Some(bytes) if !bytes.is_empty() => self.saw(bytes)?,
-                    _ => self.read_closed = true,
-                }
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                let Some(deadline) = self.read_deadline() else { return Poll::Pending };
-                ready!(self.poll_deadline(cx, deadline));
-                self.read_is_over();
-                ready!(self.poll_write_refusal(cx))?;
-                Poll::Ready(Ok(()))
-            }
-        }
+        self.poll_read_more(cx, buffer)
     }
 }
 
@@ -382,16 +482,21 @@ impl AsyncWrite for Connection {
         if flushed.is_ready() && self.activity.open() == 0 && self.flushed != self.activity.served() {
             self.flushed = self.activity.served();
             // the library asked for the next head before this answer's end, when nothing bounded the wait
-            if let Some(deadline) = self.read_deadline()
-                && self.poll_deadline(cx, deadline).is_ready()
-            {
-                cx.waker().wake_by_ref();
+            if let Some(deadline) = self.read_deadline() {
+                let parks_at = self.parks_at().unwrap_or(deadline);
+                if self.poll_deadline(cx, deadline.min(parks_at)).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
             }
         }
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.is_quiet() {
+            // it is to be parked, and not to end
+            return Poll::Ready(Ok(()));
+        }
         if self.linger.is_none() {
             ready!(self.poll_write_refusal(cx))?;
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;

@@ -28,6 +28,7 @@ mod overload;
 mod pace;
 mod page;
 mod panics;
+mod parking;
 mod parsers;
 mod privacy;
 mod process;

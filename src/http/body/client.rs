@@ -13,6 +13,7 @@ use super::error::BodyError;
 use super::stall::Stall;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::headers::strip_trailers;
+use crate::listener::activity::Activity;
 use crate::listener::timeouts::Pace;
 use crate::telemetry::Handle;
 
@@ -23,6 +24,8 @@ pub(super) struct ClientBody {
     handle: Handle,
     stall: Stall,
     limit: Option<Limit>,
+    /// Whose connection has more of it; `None` once it has come to its end.
+    unread: Option<Arc<Activity>>,
 }
 
 /// What is left of the most bytes allowed, and the rule that says so.
@@ -33,9 +36,11 @@ struct Limit {
 }
 
 impl ClientBody {
-    /// What comes, at this pace or faster.
-    pub(super) fn new(incoming: Incoming, handle: Handle, pace: Pace) -> Self {
-        Self { incoming, handle, stall: Stall::at(Some(pace)), limit: None }
+    /// What comes on this connection, at this pace or faster.
+    pub(super) fn new(incoming: Incoming, handle: Handle, pace: Pace, connection: &Arc<Activity>) -> Self {
+        connection.body_begins();
+        let unread = Some(Arc::clone(connection));
+        Self { incoming, handle, stall: Stall::at(Some(pace)), limit: None, unread }
     }
 
     /// Refuses what is longer than this, by this rule: at once where the length is announced, else when it is
@@ -75,6 +80,14 @@ impl ClientBody {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
+        let ended = match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers() || self.incoming.is_end_stream(),
+            Some(Err(_)) => false,
+        };
+        if ended && let Some(connection) = self.unread.take() {
+            connection.body_ended();
+        }
         match frame {
             None => Poll::Ready(None),
             Some(Err(error)) => {

@@ -16,6 +16,7 @@ use super::error::BodyError;
 use super::kept::Kept;
 use crate::failure::{Detail, Failure, Reason};
 use crate::http::expect::Gate;
+use crate::listener::activity::Activity;
 use crate::listener::timeouts::Pace;
 use crate::telemetry::Handle;
 
@@ -39,15 +40,15 @@ enum From {
 }
 
 impl RequestBody {
-    /// Wraps what the client sends, at this pace or faster.
-    pub fn new(incoming: Incoming, handle: Handle, pace: Pace) -> Self {
+    /// Wraps what the client sends on this connection, at this pace or faster.
+    pub fn new(incoming: Incoming, handle: Handle, pace: Pace, connection: &Arc<Activity>) -> Self {
         let progress = Progress::default();
         let from = if incoming.is_end_stream() {
             progress.set(Progress::SENT);
             handle.has_no_body();
             From::Nothing
         } else {
-            From::Client(Box::new(ClientBody::new(incoming, handle.clone(), pace)))
+            From::Client(Box::new(ClientBody::new(incoming, handle.clone(), pace, connection)))
         };
         Self { from, handle, gate: None, progress }
     }

@@ -147,6 +147,7 @@ impl Handshake {
 pub struct Connections {
     outcomes: [Counter; ConnectionOutcome::ALL.len()],
     open: Gauge,
+    parked: Gauge,
     /// Only where TLS is spoken.
     handshakes: Option<[Counter; Handshake::ALL.len()]>,
 }
@@ -163,6 +164,7 @@ impl Connections {
             handshakes: tls.then(|| Handshake::ALL.map(handshake)),
             outcomes: ConnectionOutcome::ALL.map(counter),
             open: registry.gauge(family::CONNECTIONS_OPEN, &[LISTENER.is(listener)]),
+            parked: registry.gauge(family::CONNECTIONS_PARKED, &[LISTENER.is(listener)]),
         }
     }
 
@@ -183,6 +185,14 @@ impl Connections {
     pub fn open(&self) -> OpenConnection {
         self.open.increment(1);
         OpenConnection(self.open.clone())
+    }
+
+    /// A connection that is parked.
+    #[must_use]
+    pub fn parking(&self) -> Parking {
+        let mut parking = Parking { parked: self.parked.clone(), is_parked: false };
+        parking.park();
+        parking
     }
 }
 
@@ -221,5 +231,39 @@ pub struct OpenConnection(pub(super) Gauge);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.decrement(1);
+    }
+}
+
+/// Whether one connection is parked, counted while it is.
+#[derive(Debug)]
+pub struct Parking {
+    parked: Gauge,
+    is_parked: bool,
+}
+
+impl Parking {
+    /// It is now.
+    pub fn park(&mut self) {
+        if !std::mem::replace(&mut self.is_parked, true) {
+            self.parked.increment(1);
+        }
+    }
+
+    /// It is no longer.
+    pub fn unpark(&mut self) {
+        if std::mem::replace(&mut self.is_parked, false) {
+            self.parked.decrement(1);
+        }
+    }
+
+    /// Whether it is.
+    pub fn is_parked(&self) -> bool {
+        self.is_parked
+    }
+}
+
+impl Drop for Parking {
+    fn drop(&mut self) {
+        self.unpark();
     }
 }

@@ -99,6 +99,8 @@ families! {
         "Requests that an upstream's circuit breaker refused, by its bound.";
     CONNECTIONS = Counter "tracegate_connections_total" ["listener", "outcome"], "Client connections by what became of them.";
     CONNECTIONS_OPEN = Gauge "tracegate_connections_open" ["listener"], "Open client connections.";
+    CONNECTIONS_PARKED = Gauge "tracegate_connections_parked" ["listener"],
+        "Those of them on which nothing is said: new ones, and HTTP/1.1 without a request for two seconds. They hold no buffers.";
     TLS_HANDSHAKES = Counter "tracegate_tls_handshakes_total" ["listener", "outcome"], "TLS handshakes with clients by how they ended.";
     CERTIFICATE_EXPIRY = Gauge "tracegate_certificate_expiry_timestamp_seconds" ["listener", "certificate"],
         "When a certificate, or one that leads to its authority, expires, in seconds since 1970.";
