@@ -61,7 +61,7 @@ const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
 /// How long what was cut may take to let go.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// How much a reload lets requests go first that want the same core (`nice`): it has a tenth of it beside workers that are
+/// How much nicer than requests is a reload that wants the same core: it has a tenth of it beside workers that are
 /// never idle. A thread cannot take its niceness back, so each reload has a thread. On Linux alone, where threads have one.
 const RELOAD_NICENESS: i32 = 10;
 
@@ -355,7 +355,7 @@ async fn reload(reload: Arc<Reload>, load: Load, trigger: Trigger) -> Option<Rep
     let runtime = Handle::current();
     let work = move || {
         if cfg!(target_os = "linux")
-            && let Err(error) = rustix::process::setpriority_process(None, RELOAD_NICENESS)
+            && let Err(error) = rustix::process::nice(RELOAD_NICENESS)
         {
             tracing::debug!(%error, "a reload has the priority of requests");
         }
