@@ -150,6 +150,9 @@ impl Protocol for Server {
         let mut retirement = Retirement::at(self.settings.timeouts.connection_age);
         let service = service_fn(|mut request: http::Request<Incoming>| {
             let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+            if upgrade.is_some() {
+                activity.upgrade_asked();
+            }
             let tunnel = upgrade.map(|client| (client, handover.clone()));
             let taking = (request.version() == Version::HTTP_2).then(|| streams.next());
             let open = Open::new(&activity, taking);

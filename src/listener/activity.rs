@@ -23,6 +23,7 @@ pub struct Activity {
     http2: AtomicBool,
     retiring: AtomicBool,
     quiet: AtomicBool,
+    upgrade_asked: AtomicBool,
     /// When the open exchange of an HTTP/1.1 connection must be over.
     ends: AtomicU64,
     fate: OnceLock<Fate>,
@@ -41,6 +42,7 @@ impl Default for Activity {
             http2: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
+            upgrade_asked: AtomicBool::new(false),
             ends: AtomicU64::new(NEVER),
             fate: OnceLock::new(),
         }
@@ -70,6 +72,16 @@ impl Activity {
     /// That body has been read to its end.
     pub fn body_ended(&self) {
         self.unread.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// An upgrade has been asked for. The library ends with one for good then, even if it was refused.
+    pub fn upgrade_asked(&self) {
+        self.upgrade_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an upgrade has been asked for, ever.
+    pub fn was_asked_for_upgrade(&self) -> bool {
+        self.upgrade_asked.load(Ordering::Relaxed)
     }
 
     /// Whether a body has not been read to its end, perhaps because nobody wants it any more.

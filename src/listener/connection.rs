@@ -293,6 +293,7 @@ impl Connection {
         let may_park = !self.parking.is_parked()
             && !self.has_begun_head()
             && !self.activity.has_unread()
+            && !self.activity.was_asked_for_upgrade()
             && !self.is_http2();
         may_park.then(|| self.activity.idle_since() + PARKS_AFTER)
     }

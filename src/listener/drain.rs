@@ -58,20 +58,21 @@ impl Drain {
         self.0.reached.load(Ordering::Relaxed) > moment as u8
     }
 
-    /// What the work comes to, or the later moment if that comes first. The moment is waited for once and not
-    /// with every poll of the work: all of them have to come from the same task.
+    /// What the work comes to, or the later moment if that comes first. While serving the moment is waited for
+    /// once and not with every poll of the work: all of them have to come from the same task.
     pub async fn during<T>(
         &self,
         moment: Moment,
         mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Moment> {
-        let mut later = pin!(self.after(moment));
+        // while serving it is waited for once, which the task's budget must not put off
+        let mut later = pin!(tokio::task::coop::unconstrained(self.after(moment)));
         let mut waiting = false;
         poll_fn(|cx| {
             if let Poll::Ready(end) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(end));
             }
-            if waiting && !self.has_passed(moment) {
+            if waiting && moment == Moment::Serving && !self.has_passed(moment) {
                 return Poll::Pending;
             }
             waiting = true;

@@ -268,6 +268,17 @@ async fn a_parked_connection_may_become_a_tunnel() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_refused_an_upgrade_is_kept_though_not_parked() {
+    let stage = Stage::new(Answer::ok()).await;
+    let ask = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+    let mut raw = Raw::sending(stage.gateway.address(), ask).await;
+    assert_eq!(raw.reply().await.status, 200);
+    let _other = another_is_parked(&stage, 1).await;
+    raw.send(ASK).await;
+    assert_eq!(raw.reply().await.status, 200);
+}
+
+#[tokio::test]
 async fn a_parked_connection_keeps_its_tls_session() {
     let (origin, authority) = (Origin::start(Answer::ok()).await, Authority::new());
     let directory = tempfile::tempdir().unwrap();
