@@ -1,8 +1,8 @@
 //! HTTP on one page: the order of the stages and why.
 //!
-//! A request meets the files in this order. [`server`] reads its head from the connection, a `conversation`, or from one of its [`streams`] (or [`refuse`]
-//! answers in hyper's place) and opens the operation with [`record`] and takes its places [`in_flight`], outermost, so that whatever happens
-//! below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
+//! A request meets the files in this order. [`server`] reads its head from the connection, a
+//! `conversation`, or from one of its [`streams`] (or [`refuse`] answers in hyper's place) and opens the
+//! operation with [`record`] and takes its places [`in_flight`], outermost, so that whatever happens below is on record. [`rescue`] turns every failure and panic into an answer (a [`page`] for whoever would [`accept`]
 //! one): above it there are only answers, and each gets the [`face`] of its route ([`cors`], header [`rules`]). [`dispatch`] makes the checks that no route may skip, normalises the [`path`] once and asks the
 //! table ([`routes`], by the [`shape`] of their templates) for the [`route`]. Where the route leaves it open, the upstream is drawn by its [`split`] or known by a [`sticky`] cookie. The route's [`policy`] layers change
 //! the [`exchange`], whose [`identity`] one of them may verify and whose share of a [`rate_limit`] another takes, and [`forward`] at the bottom, by the route's [`plan`], picks an endpoint and tries it, and

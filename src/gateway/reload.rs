@@ -248,9 +248,9 @@ impl Reload {
         self.listeners.iter().map(|(name, bound)| (name, &bound.address))
     }
 
-    /// Loads other settings, after those in force, and puts them in force, or tells what is wrong with them and changes nothing. One at a
-    /// time, from the loading on, so that the last one asked for is the last one in force. To be called where tasks
-    /// can be spawned, and where it may take its time.
+    /// Loads other settings, after those in force, and puts them in force, or tells what is wrong with them and changes
+    /// nothing. One at a time, from the loading on, so that the last one asked for is the last one in force. To be
+    /// called where tasks can be spawned, and where it may take its time.
     pub fn apply(
         &self,
         load: impl FnOnce(&Settings) -> Result<Settings, Problems>,

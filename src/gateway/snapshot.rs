@@ -16,7 +16,7 @@
 //!    under the route's name: a stack does not survive a reload that changes something about it. What a route is made
 //!    of is compared in [`Snapshot::same`].
 //! 4. What has to be told that it is gone is told in [`Snapshot::retire`]; a task of its own ends with the drop of the
-//!    component (an `AbortOnDropHandle`). Snapshots are built on a thread of the runtime: `tokio::spawn` works.
+//!    component (an `AbortOnDropHandle`). Snapshots are built where the runtime has been entered: `tokio::spawn` works.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

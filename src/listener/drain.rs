@@ -91,7 +91,65 @@ impl Drain {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, pending};
+    use std::pin::{Pin, pin};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll, Wake};
+
     use super::{Drain, Moment};
+
+    type Waiting = Pin<Box<dyn Future<Output = Result<(), Moment>> + Send>>;
+
+    /// Woken for one moment it waits for the next one at once, while others are still being woken.
+    struct Eager {
+        drain: Drain,
+        woken: Arc<Woken>,
+        next: Mutex<Option<Waiting>>,
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Eager {
+        fn wake(self: Arc<Self>) {
+            let drain = self.drain.clone();
+            let mut next: Waiting =
+                Box::pin(async move { drain.during(Moment::Leaving, pin!(pending())).await });
+            let poll = next.as_mut().poll(&mut Context::from_waker(&Arc::clone(&self.woken).into()));
+            assert!(poll.is_pending());
+            *self.next.lock().unwrap() = Some(next);
+        }
+    }
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A channel's receivers stand in several lists, woken one after the other: who enters a later one meanwhile is woken
+    /// for what it knows already. Which list it is, is random: hence so often.
+    #[test]
+    fn who_is_woken_for_a_moment_that_it_knows_does_not_miss_the_next() {
+        for _ in 0..200 {
+            let (drain, woken) = (Drain::default(), Arc::new(Woken::default()));
+            let eager =
+                Arc::new(Eager { drain: drain.clone(), woken: Arc::clone(&woken), next: Mutex::default() });
+            let mut first = pin!(drain.after(Moment::Serving));
+            assert!(first.as_mut().poll(&mut Context::from_waker(&Arc::clone(&eager).into())).is_pending());
+            drain.advance(Moment::Leaving);
+            let mut next = eager.next.lock().unwrap().take().expect("woken");
+            let waker = Arc::clone(&woken).into();
+            let mut context = Context::from_waker(&waker);
+            if woken.0.swap(false, Ordering::Relaxed) {
+                assert!(next.as_mut().poll(&mut context).is_pending());
+            }
+            drain.advance(Moment::Closing);
+            assert!(woken.0.load(Ordering::Relaxed), "it is woken");
+            assert_eq!(next.as_mut().poll(&mut context), Poll::Ready(Err(Moment::Closing)));
+        }
+    }
 
     #[tokio::test]
     async fn moments_come_in_order_and_do_not_come_back() {

@@ -32,7 +32,7 @@ impl Key {
     /// The element of this list.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        self.child(format!("[{index}]"))
+        self.child(element(index))
     }
 
     /// The table or list it stands in; `None` for the root.
@@ -109,6 +109,11 @@ impl fmt::Display for Key {
 
 /// Sorts before everything that stands in a name, so that keys sort segment by segment.
 const MARK: char = '\0';
+
+/// The segment of this element of a list.
+pub fn element(index: usize) -> String {
+    format!("[{index}]")
+}
 
 fn is_index(segment: &str) -> bool {
     segment.starts_with('[') && segment.ends_with(']')

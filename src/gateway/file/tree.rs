@@ -14,7 +14,7 @@ use serde::de::{
 };
 use serde::{Deserialize, forward_to_deserialize_any};
 
-use crate::problem::{Key, Problem, Problems};
+use crate::problem::{Key, Problem, Problems, key};
 use crate::setting::check::nearest;
 use crate::setting::{or_off, written};
 
@@ -317,7 +317,7 @@ impl<'a> SeqAccess<'a> for Elements<'a, '_> {
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Wrong> {
         let Some(element) = self.list.get(self.next) else { return Ok(None) };
-        let name = format!("[{}]", self.next);
+        let name = key::element(self.next);
         self.next += 1;
         self.tree.child(&name, Some(element), seed).map(Some)
     }
