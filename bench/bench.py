@@ -20,6 +20,7 @@ def questions(seconds):
     """Each scenario: what it is called, who takes part, what is measured."""
     ours = ["tracegate"]
     http1 = lambda **plan: scenarios.http1(seconds=seconds, **plan)
+    by_workers = [name + workers for name in ("tracegate", "nginx", "envoy") for workers in ("", scenarios.ONE_WORKER)]
     return {
         "traced": ("every request traced, 64 connections", PEERS, http1(ratio=1.0)),
         "off": ("tracing off, 64 connections", [*PEERS, "bare"], http1()),
@@ -28,7 +29,7 @@ def questions(seconds):
         "h2": ("HTTP/2 over TLS, traced", PEERS, scenarios.http2(seconds=seconds, ratio=1.0)),
         "mb": ("answers of 1 MiB, traced, 16 connections", PEERS, http1(ratio=1.0, path="/big/1m", connections=16)),
         "c1000": ("1,000 connections, traced", PEERS, http1(ratio=1.0, connections=1000)),
-        "workers2": ("two workers on two cores, traced", ["tracegate", "envoy"], http1(ratio=1.0, threads=2)),
+        "workers": ("two workers and one on two cores, traced", by_workers, scenarios.workers(seconds=seconds, ratio=1.0)),
         "rate": ("half of the slower one's peak rate, traced", ["tracegate", "envoy"], None),
         "idle": ("idle connections", PEERS, scenarios.idle(ratio=1.0)),
         "routes10": ("10 routes, tracing off", ours, http1(routes=10)),
@@ -56,7 +57,7 @@ def main():
         for scenario in asked:
             title, names, measure = known[scenario]
             if options.gateways:
-                names = [name for name in names if name in options.gateways.split(",")]
+                names = [name for name in names if name.split(",")[0] in options.gateways.split(",")]
             if scenario == "rate":
                 rate = half_of_the_slower(everything, stage, options.seconds)
                 title += f" ({rate:,.0f} requests a second)"
@@ -90,7 +91,7 @@ def write(out, known, everything):
     names = list(dict.fromkeys(name for results in everything.values() for name in results))
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
     page = [f"Measured on {datetime.date.today()}: {model}, {os.cpu_count()} cores, Linux {platform.release()}.", ""]
-    page += [f"- {name}: {gateways.version(name)}" for name in names] + [""]
+    page += [f"- {name}: {gateways.version(name)}" for name in names if name in gateways.ALL] + [""]
     page += [report.table(known[scenario][0], results) for scenario, results in everything.items()]
     (out / "results.md").write_text("\n".join(page))
     (out / "results.json").write_text(json.dumps(everything, indent=1))

@@ -20,9 +20,8 @@ SETTLE = 2.5
 class Running:
     """A gateway under measurement, gone when left."""
 
-    def __init__(self, name, stage, threads=1, **plan):
-        self.name, self.stage = name, stage
-        self.cores = "0" if threads == 1 else "0,1"
+    def __init__(self, name, stage, threads=1, cores="0", **plan):
+        self.name, self.stage, self.cores = name, stage, cores
         self.plan = gateways.Plan(stage.directory, threads=threads, **plan)
 
     def __enter__(self):
@@ -65,12 +64,25 @@ def fetch_reset():
     fetch(COLLECTOR, "/reset")
 
 
-def http1(connections=64, path="/shop/orders/42", scheme="http", threads=1, seconds=6, **plan):
-    cores = "1" if threads == 1 else "0,1"
+def http1(connections=64, path="/shop/orders/42", scheme="http", seconds=6, **plan):
+    def measure(name, stage):
+        load = lambda warm: wrk(connections, warm or seconds, path, scheme)
+        return under(name, stage, load, tls=scheme == "https", **plan)
+
+    return measure
+
+
+ONE_WORKER = ", one worker"
+"""Behind the name of a gateway that has one worker where others have two."""
+
+
+def workers(connections=64, seconds=6, **plan):
+    """Two workers and one, on the same two cores that the load has as well."""
 
     def measure(name, stage):
-        load = lambda warm: wrk(connections, warm or seconds, path, scheme, cores)
-        return under(name, stage, load, threads=threads, tls=scheme == "https", **plan)
+        load = lambda warm: wrk(connections, warm or seconds, cores="0,1")
+        threads = 1 if name.endswith(ONE_WORKER) else 2
+        return under(name.removesuffix(ONE_WORKER), stage, load, threads=threads, cores="0,1", **plan)
 
     return measure
 
