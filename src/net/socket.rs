@@ -7,6 +7,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+/// How long several slices may be that are joined to be written as one: to tell the system of each takes longer than
+/// to copy so many bytes.
+const JOINED: usize = 2048;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Socket {
@@ -52,7 +56,14 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write_vectored(context, slices))
+        let length = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if let [slice] = slices {
+            self.poll_write(context, slice)
+        } else if length <= JOINED {
+            self.poll_write(context, join(slices, &mut [0; JOINED]))
+        } else {
+            either!(self, stream => stream.poll_write_vectored(context, slices))
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -69,4 +80,14 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => stream.poll_shutdown(context))
     }
+}
+
+/// All the slices one after another. There is room for them.
+fn join<'a>(slices: &[IoSlice<'_>], room: &'a mut [u8]) -> &'a [u8] {
+    let mut length = 0;
+    for slice in slices {
+        room[length..length + slice.len()].copy_from_slice(slice);
+        length += slice.len();
+    }
+    &room[..length]
 }
