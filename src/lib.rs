@@ -89,7 +89,7 @@
 //! `telemetry::retry`, where a cookie brought it `telemetry::sticky`; what of the client may be said,
 //! `telemetry::privacy`. The sinks: `telemetry::metrics` (`telemetry::metrics::family`, `telemetry::metrics::registry`,
 //! `telemetry::metrics::histogram`, `telemetry::metrics::connections`, `telemetry::metrics::page`,
-//! `telemetry::metrics::count`, `telemetry::metrics::exemplar`, `telemetry::metrics::owned`, `telemetry::metrics::dns`,
+//! `telemetry::metrics::count`, `telemetry::metrics::exemplars`, `telemetry::metrics::owned`, `telemetry::metrics::dns`,
 //! `telemetry::metrics::endpoints`, `telemetry::metrics::issuers`, `telemetry::metrics::limits`,
 //! `telemetry::metrics::questions`, `telemetry::metrics::reloads`, `telemetry::metrics::process`, found by the handles
 //! of `telemetry::series`); `telemetry::access_log` (`telemetry::access_log::line`); `telemetry::errors`, which makes a
@@ -99,8 +99,9 @@
 //! by a `telemetry::recent::filter`, and tells where the time went by `telemetry::recent::phase`; `telemetry::spans`,
 //! which has a `telemetry::spans::delivery` to each receiver, where `telemetry::spans::export`
 //! (`telemetry::spans::attributes` lists what they say) sends what `telemetry::spans::assemble` makes of records, each
-//! a `telemetry::span`. The `telemetry::receivers` share a `telemetry::receivers::client` and `net::gzip`: `telemetry::receivers::otlp`
-//! writes spans (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and metrics
+//! a `telemetry::span`, and whose samples are each a `telemetry::exemplar` once they are accepted. The
+//! `telemetry::receivers` share a `telemetry::receivers::client` and `net::gzip`: `telemetry::receivers::otlp` writes
+//! spans (`telemetry::receivers::otlp::encode`, `telemetry::receivers::otlp::protobuf`) and metrics
 //! (`telemetry::receivers::otlp::metrics`, at the interval of `telemetry::push`), and reads what is said of them
 //! (`telemetry::receivers::otlp::answer`); `telemetry::receivers::zipkin` writes them its own way
 //! (`telemetry::receivers::zipkin::encode`), under the `telemetry::resource`. A `telemetry::backlog` stands between

@@ -12,6 +12,7 @@ pub mod context;
 pub mod diagnostics;
 pub mod errors;
 pub mod exchange;
+pub mod exemplar;
 pub mod file;
 pub mod hour;
 pub mod metrics;

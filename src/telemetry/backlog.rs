@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// Items with a weight, taken in batches by one reader. The reader is woken by the first item of a batch and
-/// when the batch is full, not by those between: a wake costs more than everything else here.
+/// Items with a weight, taken in batches by one reader. The reader is woken by the item that it waits for and
+/// when a batch is full, not by those between: a wake costs more than everything else here.
 #[derive(Debug)]
 pub(super) struct Backlog<T> {
     state: Mutex<State<T>>,
@@ -21,6 +21,8 @@ pub(super) struct Backlog<T> {
 struct State<T> {
     items: VecDeque<(T, usize)>,
     weight: usize,
+    /// When this much waits, the reader wants to know.
+    wanted: usize,
     closed: bool,
 }
 
@@ -36,7 +38,7 @@ pub(super) enum Refused {
 impl<T> Backlog<T> {
     /// A queue of at most this weight, read in batches of about this weight.
     pub(super) fn new(capacity: usize, batch: usize) -> Self {
-        let state = State { items: VecDeque::new(), weight: 0, closed: false };
+        let state = State { items: VecDeque::new(), weight: 0, wanted: 1, closed: false };
         Self {
             state: Mutex::new(state),
             wake: Notify::new(),
@@ -57,8 +59,9 @@ impl<T> Backlog<T> {
         }
         state.items.push_back((item, weight));
         state.weight += weight;
+        let wakes = (before..state.weight).contains(&(state.wanted - 1));
         drop(state);
-        if before == 0 || (before < self.batch && before + weight >= self.batch) {
+        if wakes {
             self.wake.notify_one();
         }
         Ok(())
@@ -72,14 +75,34 @@ impl<T> Backlog<T> {
         let mut taken = Vec::with_capacity(self.batch);
         let mut state = self.state();
         let mut room = self.batch;
-        while let Some((item, weight)) =
-            state.items.pop_front_if(|(_, weight)| taken.is_empty() || *weight <= room)
-        {
+        if let Some((item, weight)) = state.pop(usize::MAX) {
             taken.push(item);
-            state.weight -= weight;
             room = room.saturating_sub(weight);
         }
+        state.pop_into(&mut taken, room);
         (!taken.is_empty() || !state.closed).then_some(taken)
+    }
+
+    /// The next item, however heavy it is, as soon as there is one. `None` is the end.
+    pub(super) async fn first(&self) -> Option<T> {
+        loop {
+            self.wait_for_some().await;
+            let mut state = self.state();
+            if let Some((item, _)) = state.pop(usize::MAX) {
+                return Some(item);
+            }
+            if state.closed {
+                return None;
+            }
+        }
+    }
+
+    /// Those that follow, as many as have room in this weight: as soon as a batch or the room is full, or then.
+    pub(super) async fn more(&self, room: usize, until: Instant) -> Vec<T> {
+        self.wait_for(self.batch.min(room), 0, until).await;
+        let mut taken = Vec::with_capacity(self.batch);
+        self.state().pop_into(&mut taken, room);
+        taken
     }
 
     /// Waits for what [`Backlog::take`] waits for and leaves it to [`Backlog::drain`]; `false` is the end.
@@ -99,15 +122,30 @@ impl<T> Backlog<T> {
     }
 
     async fn wait(&self, delay: Duration) {
-        if !self.is_closed() && self.weight() == 0 {
+        self.wait_for_some().await;
+        self.wait_for(self.batch, 1, Instant::now() + delay).await;
+    }
+
+    async fn wait_for_some(&self) {
+        if self.lacks(1) {
             self.wake.notified().await;
         }
-        let full_at = Instant::now() + delay;
-        while !self.is_closed() && (1..self.batch).contains(&self.weight()) {
-            if timeout_at(full_at, self.wake.notified()).await.is_err() {
+    }
+
+    /// Waits until this much is there, or less than the least, or the end has come, or that moment.
+    async fn wait_for(&self, weight: usize, least: usize, until: Instant) {
+        while self.lacks(weight) && self.weight() >= least {
+            if timeout_at(until, self.wake.notified()).await.is_err() {
                 break;
             }
         }
+    }
+
+    /// Whether less than this waits, and more may come: then whoever makes it as much wakes the reader.
+    fn lacks(&self, weight: usize) -> bool {
+        let mut state = self.state();
+        state.wanted = weight.max(1);
+        state.weight < weight && !state.closed
     }
 
     /// Refuses further items and lets the reader come to its end.
@@ -136,18 +174,33 @@ impl<T> Backlog<T> {
         self.state().weight
     }
 
-    fn is_closed(&self) -> bool {
-        self.state().closed
-    }
-
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    /// The next item, unless it is heavier than this.
+    fn pop(&mut self, room: usize) -> Option<(T, usize)> {
+        let next = self.items.pop_front_if(|(_, weight)| *weight <= room)?;
+        self.weight -= next.1;
+        Some(next)
+    }
+
+    /// The next items that have room in this weight.
+    fn pop_into(&mut self, taken: &mut Vec<T>, mut room: usize) {
+        while let Some((item, weight)) = self.pop(room) {
+            taken.push(item);
+            room -= weight;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::{Backlog, Refused};
 
@@ -180,6 +233,30 @@ mod tests {
         backlog.push('a', 9).unwrap();
         backlog.push('b', 1).unwrap();
         assert_eq!(backlog.take(LONG).await, Some(vec!['a']));
+    }
+
+    #[tokio::test]
+    async fn a_first_item_comes_at_once_and_more_when_they_fill_a_batch_or_at_a_moment() {
+        let backlog = Backlog::new(100, 3);
+        let (first, ()) = tokio::join!(backlog.first(), async { backlog.push('a', 9).unwrap() });
+        assert_eq!(first, Some('a'), "however heavy it is");
+        let later = Instant::now() + LONG;
+        let (more, ()) = tokio::join!(backlog.more(9, later), async {
+            for item in ['b', 'c', 'd'] {
+                backlog.push(item, 1).unwrap();
+            }
+        });
+        assert_eq!(more, ['b', 'c', 'd']);
+        backlog.push('e', 2).unwrap();
+        backlog.push('f', 2).unwrap();
+        assert_eq!(backlog.more(3, later).await, ['e'], "f has no room");
+        assert!(backlog.more(1, Instant::now()).await.is_empty());
+        let (more, ()) = tokio::join!(backlog.more(4, later), async { backlog.push('g', 1).unwrap() });
+        assert_eq!(more, ['f', 'g']);
+        let (more, ()) = tokio::join!(backlog.more(1, later), async { backlog.push('f', 1).unwrap() });
+        assert_eq!(more, ['f'], "less than a batch, but there is no room for more");
+        backlog.close();
+        assert_eq!((backlog.first().await, backlog.more(9, later).await), (None, vec![]));
     }
 
     #[tokio::test]

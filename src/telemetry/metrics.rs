@@ -7,7 +7,7 @@ pub mod connections;
 pub mod count;
 pub mod dns;
 pub mod endpoints;
-pub mod exemplar;
+mod exemplars;
 pub mod family;
 pub mod histogram;
 pub mod issuers;
@@ -31,7 +31,6 @@ use self::connections::{Connections, Expiries, OpenConnection};
 use self::count::Count;
 use self::dns::Lookups;
 use self::endpoints::EndpointState;
-use self::exemplar::Exemplar;
 use self::histogram::Histogram;
 use self::issuers::Fetches;
 use self::limits::LimitSeries;
@@ -48,6 +47,7 @@ use super::attribute::{
 use super::balance::{ErrorBalance, LineBalance, SpanBalance, Tally};
 use super::context::Origin;
 use super::exchange::{Exchange, Method, Scheme, status_class};
+use super::exemplar::{Candidates, Exemplar};
 use super::operation::{AttemptRecord, EndpointLabels, Record, RouteLabels, Sink};
 use super::outcome::ErrorType;
 use super::recent;
@@ -398,7 +398,7 @@ impl Sink for Metrics {
         self.streams(self.labels(opening)).active.increment(1);
     }
 
-    fn operation_exported(&self, record: &Record) {
+    fn operation_leaves(&self, record: &Record, candidates: &mut Candidates) {
         let exemplar = |span_id, duration, ended| Exemplar {
             trace_id: record.context.trace_id,
             span_id,
@@ -409,11 +409,12 @@ impl Sink for Metrics {
         if !record.is_stream() {
             let duration = record.duration();
             let own = exemplar(record.context.span_id, duration, duration);
-            self.duration(self.labels(record), Key::of_operation(record)).exemplify(own);
+            let series = self.duration(self.labels(record), Key::of_operation(record));
+            candidates.add(series.exemplified(), own);
         }
         for attempt in record.calls().filter(|attempt| !attempt.stream) {
             let own = exemplar(attempt.span_id, attempt.duration(), attempt.ended);
-            self.attempt_duration(record, attempt).exemplify(own);
+            candidates.add(self.attempt_duration(record, attempt).exemplified(), own);
         }
     }
 

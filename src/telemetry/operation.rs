@@ -15,6 +15,7 @@ use http::HeaderValue;
 use super::attribute::{Configured, Personal};
 use super::context::{Context, SpanId};
 use super::exchange::{Exchange, Method, Side};
+use super::exemplar::Candidates;
 use super::privacy::Disclosed;
 use super::retry::NotRetried;
 use super::sampling::{Decision, RouteSampling};
@@ -111,10 +112,10 @@ pub trait Sink: Send + Sync {
         let _ = opening;
     }
 
-    /// A receiver has accepted the spans of an operation that is over; each receiver says so of its own. Called
-    /// by the threads that export.
-    fn operation_exported(&self, record: &Record) {
-        let _ = record;
+    /// The spans of an operation that is over leave for a receiver. What becomes an exemplar if it accepts them is
+    /// added. Called by the threads that export, by each for its own receiver.
+    fn operation_leaves(&self, record: &Record, candidates: &mut Candidates) {
+        let _ = (record, candidates);
     }
 
     /// An attempt begins.
@@ -638,9 +639,9 @@ impl Record {
         self.attempts_started.load(Ordering::Relaxed) > 1
     }
 
-    /// A receiver has accepted all its spans: told to every sink.
-    pub fn exported(&self) {
-        self.sink.operation_exported(self);
+    /// Its spans leave for a receiver: told to every sink, which adds what becomes an exemplar if they are accepted.
+    pub fn leaves(&self, candidates: &mut Candidates) {
+        self.sink.operation_leaves(self, candidates);
     }
 
     /// What services were asked about the request before it went on, each an attempt of its own kind, in the order

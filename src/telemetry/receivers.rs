@@ -17,8 +17,12 @@ pub trait Receiver: Send {
     /// The word for it in labels and logs.
     fn name(&self) -> &'static str;
 
-    /// A batch as it is sent, compressed if that is wanted. It may be sent several times.
-    fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes;
+    /// Writes these spans into the batch that is being made.
+    fn add(&mut self, spans: &mut dyn Iterator<Item = Span<'_>>);
+
+    /// The batch as it is sent, compressed if that is wanted; what is added from now on is the next one's. It may be
+    /// sent several times.
+    fn batch(&mut self) -> Bytes;
 
     /// Sends a batch once and says what became of it. It ends by itself within the receiver's timeout.
     fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;

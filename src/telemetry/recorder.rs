@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::exemplar::Candidates;
 use super::operation::{AttemptRecord, Operation, Record, Records, Sink, Start};
 use super::outcome::ErrorType;
 use super::sampling::{Decision, End, Force, RouteSampling, Sampler, Sampling};
@@ -68,8 +69,8 @@ impl Sink for Recorder {
         self.sinks.iter().for_each(|sink| sink.stream_opened(opening));
     }
 
-    fn operation_exported(&self, record: &Record) {
-        self.sinks.iter().for_each(|sink| sink.operation_exported(record));
+    fn operation_leaves(&self, record: &Record, candidates: &mut Candidates) {
+        self.sinks.iter().for_each(|sink| sink.operation_leaves(record, candidates));
     }
 
     fn attempt_started(&self, record: &Record, attempt: &AttemptRecord) {

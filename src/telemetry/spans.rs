@@ -130,6 +130,7 @@ mod tests {
     struct Fake {
         name: &'static str,
         answers: Vec<Answer>,
+        batch: Vec<u8>,
         batches: mpsc::UnboundedSender<Bytes>,
     }
 
@@ -139,8 +140,12 @@ mod tests {
         }
 
         /// The last byte of each span's id.
-        fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes {
-            spans.map(|span| span.id.0[7]).collect()
+        fn add(&mut self, spans: &mut dyn Iterator<Item = Span<'_>>) {
+            self.batch.extend(spans.map(|span| span.id.0[7]));
+        }
+
+        fn batch(&mut self) -> Bytes {
+            std::mem::take(&mut self.batch).into()
         }
 
         fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
@@ -180,7 +185,7 @@ mod tests {
         let (sender, batches) = mpsc::unbounded_channel();
         let metrics = Metrics::new(&settings::Metrics::default());
         let start = |&(name, answers): &(&'static str, &[Answer])| {
-            let fake = Fake { name, answers: answers.to_vec(), batches: sender.clone() };
+            let fake = Fake { name, answers: answers.to_vec(), batch: Vec::new(), batches: sender.clone() };
             Delivery::start(fake, settings, Privacy::default(), metrics.span_balance(name)).unwrap()
         };
         let deliveries = receivers.iter().map(start).collect();

@@ -104,12 +104,15 @@ fn record(bench: &mut Criterion) {
     });
     exchange(&recorder, &route, &endpoint);
     let record = ended.0.lock().ok().and_then(|mut last| last.take()).expect("an exchange has ended");
-    let receiver = receiver();
+    let mut receiver = receiver();
     let privacy = Privacy::default();
     let spans = spans::preview(&record, &privacy).count();
     group.throughput(Throughput::Elements(spans as u64));
     group.bench_function("to OTLP bytes", |timed| {
-        timed.iter(|| receiver.encode(&mut spans::preview(&record, &privacy)));
+        timed.iter(|| {
+            receiver.add(&mut spans::preview(&record, &privacy));
+            receiver.batch()
+        });
     });
     group.finish();
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::exemplar::{Exemplar, Exemplars};
+use super::exemplars::Exemplars;
 use super::family;
 use super::page::{Format, Page};
+use crate::telemetry::exemplar::{Exemplar, Exemplified};
 
 /// A handle to one series. Recording takes no lock and allocates nothing.
 #[derive(Clone)]
@@ -50,6 +51,13 @@ enum Unit {
     Bytes,
 }
 
+impl Exemplified for Series {
+    fn exemplify(&self, exemplar: Exemplar) {
+        let bucket = self.scale.bucket(nanoseconds(exemplar.duration));
+        self.exemplars.keep(bucket, self.buckets.len(), exemplar);
+    }
+}
+
 impl Histogram {
     /// One more sample, of a histogram of seconds.
     pub fn record_duration(&self, duration: Duration) {
@@ -61,11 +69,9 @@ impl Histogram {
         self.record(count);
     }
 
-    /// An example of a histogram of seconds, which has been recorded before.
-    pub fn exemplify(&self, exemplar: Exemplar) {
-        let series = &*self.0;
-        let bucket = series.scale.bucket(nanoseconds(exemplar.duration));
-        series.exemplars.keep(bucket, series.buckets.len(), exemplar);
+    /// What samples of a histogram of seconds are examples of.
+    pub fn exemplified(&self) -> Arc<dyn Exemplified> {
+        Arc::clone(&self.0) as _
     }
 
     /// A series without samples.

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::exemplar::Exemplar;
 use super::family::{Family, Kind};
+use crate::telemetry::exemplar::Exemplar;
 
 /// How the page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,8 @@ use crate::telemetry::span::Span;
 #[derive(Debug)]
 pub struct OtlpReceiver {
     encoder: Encoder,
+    /// The spans that wait for others, as far as they have been written.
+    batch: Option<Enclosing>,
     protocol: OtlpProtocol,
     gzip: bool,
     client: Client,
@@ -76,6 +78,7 @@ impl OtlpReceiver {
         }
         Ok(Self {
             encoder: Encoder::new(resource),
+            batch: None,
             protocol: settings.protocol,
             gzip: settings.receiver.gzip,
             client: Client::new(&settings.receiver, version, path, fields)?,
@@ -84,7 +87,9 @@ impl OtlpReceiver {
 
     /// The metrics of an OpenMetrics page, as they are sent.
     pub fn encode_metrics(&self, page: &str, times: Times) -> Bytes {
-        self.packed(self.encoder.request(|of_scope| metrics::write(of_scope, page, times)))
+        let mut request = self.encoder.begin();
+        metrics::write(request.content(), page, times);
+        self.packed(self.encoder.end(request))
     }
 
     /// An `ExportTraceServiceRequest` that somebody has encoded, as it is sent.
@@ -123,8 +128,14 @@ impl Receiver for OtlpReceiver {
         NAME
     }
 
-    fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes {
-        self.packed(self.encoder.encode(spans))
+    fn add(&mut self, spans: &mut dyn Iterator<Item = Span<'_>>) {
+        let batch = self.batch.get_or_insert_with(|| self.encoder.begin());
+        spans.for_each(|span| encode::add(batch.content(), &span));
+    }
+
+    fn batch(&mut self) -> Bytes {
+        let batch = self.batch.take().unwrap_or_else(|| self.encoder.begin());
+        self.packed(self.encoder.end(batch))
     }
 
     fn send(&mut self, batch: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
@@ -209,7 +220,7 @@ mod tests {
             let receiver = Receiver { gzip, ..testing::receiver(&endpoint) };
             let settings = Otlp { protocol: OtlpProtocol::Grpc, receiver, metrics: None };
             let mut receiver = OtlpReceiver::new(&settings, &BTreeMap::new()).unwrap();
-            let batch = receiver.encode(&mut std::iter::empty());
+            let batch = receiver.batch();
             for _ in 0..2 {
                 answers.push(receiver.send(batch.clone()).await);
                 assert_eq!(requests.recv().await.unwrap().resource_spans[0].scope_spans.len(), 1);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
+use self::encode::List;
 use super::client::{Client, Version};
 use super::{Answer, Receiver};
 use crate::net::gzip::gzip;
@@ -20,6 +21,7 @@ use crate::telemetry::span::Span;
 #[derive(Debug)]
 pub struct ZipkinReceiver {
     resource: BTreeMap<String, String>,
+    list: List,
     gzip: bool,
     client: Client,
 }
@@ -36,7 +38,7 @@ impl ZipkinReceiver {
             fields.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let client = Client::new(settings, Version::Http1, None, fields)?;
-        Ok(Self { resource: resource.clone(), gzip: settings.gzip, client })
+        Ok(Self { resource: resource.clone(), list: List::default(), gzip: settings.gzip, client })
     }
 
     async fn post(&mut self, batch: Bytes) -> Answer {
@@ -55,8 +57,12 @@ impl Receiver for ZipkinReceiver {
         NAME
     }
 
-    fn encode(&self, spans: &mut dyn Iterator<Item = Span<'_>>) -> Bytes {
-        let json = encode::encode(&self.resource, spans);
+    fn add(&mut self, spans: &mut dyn Iterator<Item = Span<'_>>) {
+        spans.for_each(|span| self.list.add(&self.resource, &span));
+    }
+
+    fn batch(&mut self) -> Bytes {
+        let json = std::mem::take(&mut self.list).end();
         if self.gzip { gzip(&json).into() } else { json.into() }
     }
 

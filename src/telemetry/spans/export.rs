@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::assemble::assemble;
 use crate::telemetry::backlog::Backlog;
 use crate::telemetry::balance::{Dropped, SpanBalance};
+use crate::telemetry::exemplar::Candidates;
 use crate::telemetry::operation::Record;
 use crate::telemetry::receivers::{Answer, Receiver};
 use crate::telemetry::settings::{self, Privacy};
@@ -20,6 +21,10 @@ pub(super) struct Exporter {
     backlog: Arc<Backlog<Arc<Record>>>,
     balance: Arc<SpanBalance>,
     privacy: Privacy,
+    /// What becomes exemplars if the batch is accepted.
+    candidates: Candidates,
+    /// Spans of one batch.
+    batch: usize,
     delay: Duration,
     give_up_after: Duration,
     /// Nothing is sent before: the receiver failed, or asked for it.
@@ -45,6 +50,8 @@ impl Exporter {
             backlog,
             balance,
             privacy,
+            candidates: Candidates::default(),
+            batch: settings.batch,
             delay: settings.delay,
             give_up_after: settings.give_up_after,
             not_before: Instant::now(),
@@ -67,38 +74,66 @@ impl Exporter {
     }
 
     async fn export_all(&mut self) {
-        while let Some(records) = self.backlog.take(self.delay).await {
-            if !records.is_empty() {
-                self.deliver(&records).await;
+        while let Some(open) = self.gather().await {
+            if self.deliver(open).await {
+                self.candidates.accept();
+            } else {
+                self.candidates.forget();
             }
         }
     }
 
-    /// Sends one batch until the receiver takes or refuses it, or it is too old.
-    async fn deliver(&mut self, records: &[Arc<Record>]) {
-        let mut open = Open::new(Arc::clone(&self.balance), records);
-        let privacy = &self.privacy;
-        let batch = self.receiver.encode(&mut records.iter().flat_map(|record| assemble(record, privacy)));
+    /// Makes a batch, until it is full or its first operation has waited for long enough; none is the end. A record is
+    /// let go as soon as its spans are written: its memory is soon used again, and while it still is near the processor.
+    async fn gather(&mut self) -> Option<Open> {
+        let first = self.backlog.first().await?;
+        let until = Instant::now() + self.delay;
+        let mut open = Open { balance: Arc::clone(&self.balance), spans: 0 };
+        self.add(&mut open, &first);
+        while open.spans < self.batch {
+            let records = self.backlog.more(self.batch - open.spans, until).await;
+            if records.is_empty() {
+                break;
+            }
+            for record in records {
+                self.add(&mut open, &record);
+            }
+        }
+        Some(open)
+    }
+
+    fn add(&mut self, open: &mut Open, record: &Record) {
+        open.spans += record.spans();
+        self.receiver.add(&mut assemble(record, &self.privacy));
+        record.leaves(&mut self.candidates);
+    }
+
+    /// Sends one batch until the receiver takes or refuses it, or it is too old; tells whether all of it was taken.
+    async fn deliver(&mut self, mut open: Open) -> bool {
+        let batch = self.receiver.batch();
         let give_up_at = Instant::now() + self.give_up_after;
         loop {
             match timeout_at(give_up_at, self.send(batch.clone())).await {
                 Ok(Answer::Accepted) => {
                     open.exported();
-                    return records.iter().for_each(|record| record.exported());
+                    return true;
                 }
                 Ok(Answer::Partly { rejected, why }) => {
                     self.say_refused(&why);
                     open.dropped(rejected, Dropped::Rejected);
-                    return open.exported();
+                    open.exported();
+                    return false;
                 }
                 Ok(Answer::Refused(why)) => {
                     self.say_refused(&why);
-                    return open.dropped(open.spans, Dropped::Rejected);
+                    open.dropped(open.spans, Dropped::Rejected);
+                    return false;
                 }
                 Ok(Answer::Later { wait, why }) => self.put_off(wait, why),
                 Err(_) => {
                     self.say_away();
-                    return open.dropped(open.spans, Dropped::GaveUp);
+                    open.dropped(open.spans, Dropped::GaveUp);
+                    return false;
                 }
             }
         }
@@ -154,10 +189,6 @@ struct Open {
 }
 
 impl Open {
-    fn new(balance: Arc<SpanBalance>, records: &[Arc<Record>]) -> Self {
-        Self { balance, spans: records.iter().map(|record| record.spans()).sum() }
-    }
-
     /// All that are left have been accepted.
     fn exported(&mut self) {
         self.balance.exported(std::mem::take(&mut self.spans));

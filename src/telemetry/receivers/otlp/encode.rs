@@ -36,17 +36,16 @@ impl Encoder {
         Self { resource, scope, length: AtomicUsize::new(0) }
     }
 
-    /// An `ExportTraceServiceRequest` of these spans.
-    pub(super) fn encode<'a>(&self, spans: impl Iterator<Item = Span<'a>>) -> Enclosing {
-        self.request(|of_scope| spans.for_each(|span| of_scope.message(2, |message| write(message, &span))))
-    }
-
-    /// A request around what this writes into the scope: those for spans and for metrics are alike. There is room
-    /// before it for [`ROOM`] bytes more.
-    pub(super) fn request(&self, write: impl FnOnce(&mut Writer)) -> Enclosing {
+    /// A request, of which what goes into the scope is to be written: those for spans and for metrics are alike. There
+    /// is room before it for [`ROOM`] bytes more.
+    pub(super) fn begin(&self) -> Enclosing {
         let room = ROOM + 2 * MOST_OF_A_FIELD + self.resource.len() + self.scope.len();
         let last = self.length.load(Ordering::Relaxed);
-        let mut request = Enclosing::around(room, last + last / 8, write);
+        Enclosing::new(room, last + last / 8)
+    }
+
+    /// All of the request, when what goes into the scope has been written.
+    pub(super) fn end(&self, mut request: Enclosing) -> Enclosing {
         request.prepend(&self.scope);
         request.enclose(2);
         request.prepend(&self.resource);
@@ -54,6 +53,11 @@ impl Encoder {
         self.length.store(request.length(), Ordering::Relaxed);
         request
     }
+}
+
+/// Writes a span into its scope.
+pub(super) fn add(of_scope: &mut Writer, span: &Span<'_>) {
+    of_scope.message(2, |message| write(message, span));
 }
 
 fn write(message: &mut Writer, span: &Span<'_>) {
@@ -240,7 +244,12 @@ mod tests {
     async fn it_is_what_opentelemetry_otlp_sends_of_equal_spans() {
         let resource = [("service.name", "api-gateway"), ("service.version", "1")];
         let (ours, of_resource) = (ours(), resource.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        let written = Encoder::new(&BTreeMap::from(of_resource)).encode(ours.iter().cloned()).into_bytes();
+        let encoder = Encoder::new(&BTreeMap::from(of_resource));
+        let mut request = encoder.begin();
+        for span in &ours {
+            super::add(request.content(), span);
+        }
+        let written = encoder.end(request).into_bytes();
 
         let attributes = resource.map(|(key, value)| KeyValue::new(key, value));
         let of_resource = Resource::builder_empty().with_attributes(attributes).build();

@@ -11,24 +11,27 @@ pub(super) struct Writer(Vec<u8>);
 /// into room that was left for it: nothing that is long moves.
 #[derive(Debug)]
 pub(super) struct Enclosing {
-    bytes: Vec<u8>,
+    bytes: Writer,
     begins: usize,
 }
 
 impl Enclosing {
-    /// What this writes, about so many bytes, with so much room before it.
-    pub(super) fn around(room: usize, about: usize, write: impl FnOnce(&mut Writer)) -> Self {
+    /// One of about so many bytes, with so much room before it.
+    pub(super) fn new(room: usize, about: usize) -> Self {
         let mut bytes = Vec::with_capacity(room + about);
         bytes.resize(room, 0);
-        let mut writer = Writer(bytes);
-        write(&mut writer);
-        Self { bytes: writer.0, begins: room }
+        Self { bytes: Writer(bytes), begins: room }
+    }
+
+    /// The message itself, until it is enclosed.
+    pub(super) fn content(&mut self) -> &mut Writer {
+        &mut self.bytes
     }
 
     /// Bytes before what is there.
     pub(super) fn prepend(&mut self, before: &[u8]) {
         let begins = self.begins.checked_sub(before.len()).expect("there is room");
-        self.bytes[begins..self.begins].copy_from_slice(before);
+        self.bytes.0[begins..self.begins].copy_from_slice(before);
         self.begins = begins;
     }
 
@@ -42,12 +45,12 @@ impl Enclosing {
 
     /// How long it is.
     pub(super) fn length(&self) -> usize {
-        self.bytes.len() - self.begins
+        self.bytes.0.len() - self.begins
     }
 
     /// The outermost message.
     pub(super) fn into_bytes(self) -> Bytes {
-        Bytes::from(self.bytes).slice(self.begins..)
+        Bytes::from(self.bytes.0).slice(self.begins..)
     }
 }
 
@@ -82,11 +85,20 @@ impl Writer {
         let length_of_value = value.length();
         let length = length_of_bytes(key.len()) + length_of_bytes(length_of_value);
         self.0.reserve(2 * MAX_VARINT + length);
-        self.key(field, LENGTH);
-        self.varint(length as u64);
-        self.bytes(1, key.as_bytes());
-        self.key(2, LENGTH);
-        self.varint(length_of_value as u64);
+        if let (Some(field), Some(length), Some(key_length), Some(value_length)) =
+            (short_key(field), short(length), short(key.len()), short(length_of_value))
+        {
+            // what nearly all are
+            self.0.extend_from_slice(&[field, length, KEY_OF_KEY, key_length]);
+            self.0.extend_from_slice(key.as_bytes());
+            self.0.extend_from_slice(&[KEY_OF_VALUE, value_length]);
+        } else {
+            self.key(field, LENGTH);
+            self.varint(length as u64);
+            self.bytes(1, key.as_bytes());
+            self.key(2, LENGTH);
+            self.varint(length_of_value as u64);
+        }
         match value {
             Field::Texts(field, texts) => self.texts(field, texts),
             Field::Signed(field, number) => self.signed(field, number),
@@ -140,8 +152,8 @@ impl Writer {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
 
-    fn key(&mut self, field: u32, wire_type: u64) {
-        self.varint(u64::from(field) << 3 | wire_type);
+    fn key(&mut self, field: u32, wire_type: u8) {
+        self.varint(u64::from(field) << 3 | u64::from(wire_type));
     }
 
     fn varint(&mut self, number: u64) {
@@ -172,6 +184,16 @@ impl Field<'_> {
     }
 }
 
+/// A number that takes one byte.
+fn short(number: usize) -> Option<u8> {
+    u8::try_from(number).ok().filter(|digit| *digit < 0x80)
+}
+
+/// The key of a field with a length, if it takes one byte.
+fn short_key(field: u32) -> Option<u8> {
+    u8::try_from(field).ok().filter(|field| *field < 16).map(|field| field << 3 | LENGTH)
+}
+
 fn length_of_all(texts: &[&str]) -> usize {
     texts.iter().map(|text| text.len()).sum()
 }
@@ -200,10 +222,14 @@ fn varint(mut number: u64, digits: &mut [u8; MAX_VARINT]) -> &[u8] {
     }
 }
 
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH: u64 = 2;
-const FIXED32: u64 = 5;
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LENGTH: u8 = 2;
+const FIXED32: u8 = 5;
+
+/// The keys of an entry's two fields.
+const KEY_OF_KEY: u8 = 1 << 3 | LENGTH;
+const KEY_OF_VALUE: u8 = 2 << 3 | LENGTH;
 
 /// The most bytes of a varint.
 const MAX_VARINT: usize = 10;
@@ -249,7 +275,8 @@ mod tests {
     fn what_is_written_from_the_inside_out_is_the_same() {
         for length in [0, 127, 128, 20_000] {
             let content = vec![7; length];
-            let mut enclosing = Enclosing::around(40, length, |writer| writer.0.extend(&content));
+            let mut enclosing = Enclosing::new(40, length);
+            enclosing.content().0.extend(&content);
             enclosing.enclose(2);
             enclosing.prepend(b"before");
             enclosing.enclose(1);

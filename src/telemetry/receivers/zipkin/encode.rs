@@ -6,25 +6,27 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, SerializeStruct, Serializer};
+use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
 use crate::telemetry::span::{Kind, Span, Value};
 
-/// A list of spans of this resource.
-pub(super) fn encode(
-    resource: &BTreeMap<String, String>,
-    spans: &mut dyn Iterator<Item = Span<'_>>,
-) -> Vec<u8> {
-    let mut json = Vec::new();
-    let mut serializer = serde_json::Serializer::new(&mut json);
-    let written = serializer.serialize_seq(None).and_then(|mut list| {
-        for span in spans {
-            list.serialize_element(&ZipkinSpan { resource, span: &span })?;
-        }
-        SerializeSeq::end(list)
-    });
-    written.expect("a span has only text keys and goes to memory");
-    json
+/// A list of spans, as far as it has been written.
+#[derive(Debug, Default)]
+pub(super) struct List(Vec<u8>);
+
+impl List {
+    /// One more, of this resource.
+    pub(super) fn add(&mut self, resource: &BTreeMap<String, String>, span: &Span<'_>) {
+        self.0.push(if self.0.is_empty() { b'[' } else { b',' });
+        let written = serde_json::to_writer(&mut self.0, &ZipkinSpan { resource, span });
+        written.expect("a span has only text keys and goes to memory");
+    }
+
+    /// All of it.
+    pub(super) fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(if self.0.is_empty() { b"[]" } else { b"]" });
+        self.0
+    }
 }
 
 struct ZipkinSpan<'a> {
@@ -147,7 +149,7 @@ mod tests {
 
     use serde_json::{Value as Json, json};
 
-    use super::encode;
+    use super::List;
     use crate::telemetry::context::{Flags, SpanId, TraceId};
     use crate::telemetry::span::{Kind, Span, Value};
 
@@ -169,11 +171,27 @@ mod tests {
         }
     }
 
-    fn encoded(span: Span<'_>) -> Json {
+    fn encoded_all(spans: &[Span<'_>]) -> Vec<Json> {
         let resource = [("service.name", "api-gateway"), ("deployment.environment.name", "test")];
         let resource = BTreeMap::from(resource.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        let json = encode(&resource, &mut [span].into_iter());
-        serde_json::from_slice::<Vec<Json>>(&json).unwrap().remove(0)
+        let mut list = List::default();
+        for span in spans {
+            list.add(&resource, span);
+        }
+        serde_json::from_slice(&list.end()).unwrap()
+    }
+
+    fn encoded(span: &Span<'_>) -> Json {
+        encoded_all(std::slice::from_ref(span)).remove(0)
+    }
+
+    #[test]
+    fn a_list_has_as_many_as_were_added() {
+        let spans = [Kind::Server, Kind::Client, Kind::Internal].map(|kind| span(kind, Vec::new()));
+        for count in 0..=3 {
+            let each: Vec<_> = spans[..count].iter().map(encoded).collect();
+            assert_eq!(encoded_all(&spans[..count]), each);
+        }
     }
 
     #[test]
@@ -184,7 +202,7 @@ mod tests {
             ("a", 0.5.into()),
         ];
         assert_eq!(
-            encoded(span(Kind::Server, attributes)),
+            encoded(&span(Kind::Server, attributes)),
             json!({
                 "traceId": "abababababababababababababababab",
                 "id": "0101010101010101",
@@ -224,14 +242,14 @@ mod tests {
             (vec![server, port], json!({ "serviceName": "shop.internal" })),
             (vec![peer], json!({ "ipv4": "10.0.0.7" })),
         ] {
-            assert_eq!(encoded(span(Kind::Client, attributes))["remoteEndpoint"], expected);
+            assert_eq!(encoded(&span(Kind::Client, attributes))["remoteEndpoint"], expected);
         }
     }
 
     #[test]
     fn an_error_is_two_tags_and_what_is_not_there_is_left_out() {
         let root = Span { parent: None, error: true, ..span(Kind::Server, Vec::new()) };
-        let json = encoded(Span { end: root.start, ..root });
+        let json = encoded(&Span { end: root.start, ..root });
         assert_eq!(
             (&json["tags"]["otel.status_code"], &json["tags"]["error"]),
             (&json!("ERROR"), &json!(""))
@@ -244,6 +262,6 @@ mod tests {
     #[test]
     fn an_attribute_of_the_span_wins_over_one_of_the_resource() {
         let attributes = vec![("deployment.environment.name", "span".into())];
-        assert_eq!(encoded(span(Kind::Server, attributes))["tags"]["deployment.environment.name"], "span");
+        assert_eq!(encoded(&span(Kind::Server, attributes))["tags"]["deployment.environment.name"], "span");
     }
 }

@@ -1,38 +1,9 @@
 //! Exemplars: of each bucket the latest sample whose span a receiver has accepted, so that a click on a graph
 //! opens a trace that is there.
-//!
-//! They come from the threads that export, after the fact: a request neither waits nor pays for them.
 
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::telemetry::context::{SpanId, TraceId};
-
-/// One sample of a histogram of seconds, and the span that tells of it.
-#[derive(Debug, Clone)]
-pub struct Exemplar {
-    /// The trace.
-    pub trace_id: TraceId,
-    /// The span.
-    pub span_id: SpanId,
-    /// The sample.
-    pub duration: Duration,
-    /// When it was taken.
-    pub at: SystemTime,
-    /// The same moment on the clock that is never set: of two samples it says which is the later one.
-    pub taken: Instant,
-}
-
-/// OpenMetrics 1.0, "Exemplars"; to be written after a bucket's count.
-impl fmt::Display for Exemplar {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { trace_id, span_id, duration, at, taken: _ } = self;
-        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let seconds = duration.as_secs_f64();
-        write!(f, " # {{trace_id=\"{trace_id}\",span_id=\"{span_id}\"}} {seconds} {at:.3}")
-    }
-}
+use crate::telemetry::exemplar::Exemplar;
 
 /// The exemplars of one series, by bucket: one each, about 1.5 KiB in all once there is one.
 #[derive(Debug, Default)]
@@ -60,8 +31,9 @@ impl Exemplars {
 mod tests {
     use std::time::{Duration, Instant, UNIX_EPOCH};
 
-    use super::{Exemplar, Exemplars};
+    use super::Exemplars;
     use crate::telemetry::context::{SpanId, TraceId};
+    use crate::telemetry::exemplar::Exemplar;
 
     /// Taken so many seconds after 1970, and so many after the beginning of the test.
     fn exemplar(second: u64, begun: Instant, after: u64) -> Exemplar {
