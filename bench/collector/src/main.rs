@@ -19,8 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
@@ -106,22 +105,49 @@ async fn answer(
 impl Count {
     fn add(&self, message: &[u8], compressed: bool) {
         let mut plain = Vec::new();
-        let read = if compressed {
-            GzDecoder::new(message).read_to_end(&mut plain).is_ok()
-        } else {
-            plain.extend_from_slice(message);
-            true
-        };
-        let export = ExportTraceServiceRequest::decode(&plain[..]).ok().filter(|_| read);
-        let Some(export) = export else {
+        let read = !compressed || GzDecoder::new(message).read_to_end(&mut plain).is_ok();
+        let spans = if compressed { count_spans(&plain) } else { count_spans(message) };
+        let Some(spans) = spans.filter(|_| read) else {
             return eprintln!("an export of {} bytes cannot be read", message.len());
         };
-        let scopes = export.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
-        let spans: usize = scopes.map(|scope| scope.spans.len()).sum();
         self.exports.set(self.exports.get() + 1);
-        self.spans.set(self.spans.get() + spans as u64);
+        self.spans.set(self.spans.get() + spans);
         self.bytes.set(self.bytes.get() + message.len() as u64);
     }
+}
+
+/// The spans of an `ExportTraceServiceRequest`. What is in them is not looked at: the collector has the core of the load
+/// and of the upstream, and while it works neither does.
+fn count_spans(request: &[u8]) -> Option<u64> {
+    const RESOURCE_SPANS: u32 = 1;
+    const SCOPE_SPANS: u32 = 2;
+    const SPANS: u32 = 2;
+    let mut spans = 0;
+    for resource in messages(request, RESOURCE_SPANS)? {
+        for scope in messages(resource, SCOPE_SPANS)? {
+            spans += messages(scope, SPANS)?.len() as u64;
+        }
+    }
+    Some(spans)
+}
+
+/// What a message has of this field; `None` if it is none.
+fn messages(mut message: &[u8], wanted: u32) -> Option<Vec<&[u8]>> {
+    let mut found = Vec::new();
+    while !message.is_empty() {
+        let (field, wire_type) = decode_key(&mut message).ok()?;
+        if wire_type == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+            let (content, rest) = message.split_at_checked(length)?;
+            message = rest;
+            if field == wanted {
+                found.push(content);
+            }
+        } else {
+            skip_field(wire_type, field, &mut message, DecodeContext::default()).ok()?;
+        }
+    }
+    Some(found)
 }
 
 fn typed(kind: &'static str, body: BoxBody<Bytes, Infallible>) -> Response<BoxBody<Bytes, Infallible>> {
