@@ -56,11 +56,11 @@ def plot(path, everything):
     scenarios = [name for name, results in everything.items() if any(median(r, "us") for r in results.values())]
     if not scenarios:
         return
-    names = list(dict.fromkeys(name for scenario in scenarios for name in everything[scenario]))
     figure, axes = pyplot.subplots(1, len(scenarios), figsize=(3.2 * len(scenarios), 3.6), squeeze=False)
     for axis, scenario in zip(axes[0], scenarios):
-        values = [median(everything[scenario].get(name, []), "us") or 0 for name in names]
-        colors = ["#1b6ca8" if name == "tracegate" else "#b8b8b8" for name in names]
+        names = list(everything[scenario])
+        values = [median(everything[scenario][name], "us") or 0 for name in names]
+        colors = ["#1b6ca8" if name.startswith("tracegate") else "#b8b8b8" for name in names]
         axis.barh(names, values, color=colors)
         axis.invert_yaxis()
         axis.set_title(scenario, fontsize=9)

@@ -97,9 +97,10 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// Those that follow, as many as have room in this weight: as soon as a batch or the room is full, or then.
+    /// Those that follow, a batch at most and as many as have room in this weight: as soon as they are there, or then.
     pub(super) async fn more(&self, room: usize, until: Instant) -> Vec<T> {
-        self.wait_for(self.batch.min(room), 0, until).await;
+        let room = room.min(self.batch);
+        self.wait_for(room, 0, until).await;
         let mut taken = Vec::with_capacity(self.batch);
         self.state().pop_into(&mut taken, room);
         taken

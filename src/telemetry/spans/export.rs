@@ -89,23 +89,24 @@ impl Exporter {
         let first = self.backlog.first().await?;
         let until = Instant::now() + self.delay;
         let mut open = Open { balance: Arc::clone(&self.balance), spans: 0 };
-        self.add(&mut open, &first);
+        self.add(&mut open, vec![first]);
         while open.spans < self.batch {
             let records = self.backlog.more(self.batch - open.spans, until).await;
             if records.is_empty() {
                 break;
             }
-            for record in records {
-                self.add(&mut open, &record);
-            }
+            self.add(&mut open, records);
         }
         Some(open)
     }
 
-    fn add(&mut self, open: &mut Open, record: &Record) {
-        open.spans += record.spans();
-        self.receiver.add(&mut assemble(record, &self.privacy));
-        record.leaves(&mut self.candidates);
+    fn add(&mut self, open: &mut Open, records: Vec<Arc<Record>>) {
+        // all are accounted for before one of them is looked into
+        open.spans += records.iter().map(|record| record.spans()).sum::<usize>();
+        for record in records {
+            self.receiver.add(&mut assemble(&record, &self.privacy));
+            record.leaves(&mut self.candidates);
+        }
     }
 
     /// Sends one batch until the receiver takes or refuses it, or it is too old; tells whether all of it was taken.
