@@ -21,10 +21,12 @@ def questions(seconds):
     ours = ["tracegate"]
     http1 = lambda **plan: scenarios.http1(seconds=seconds, **plan)
     by_workers = [name + workers for name in ("tracegate", "nginx", "envoy") for workers in ("", scenarios.ONE_WORKER)]
+    by_tracing = [f"tracegate, {traced}" for traced in scenarios.SAMPLED]
     return {
         "traced": ("every request traced, 64 connections", PEERS, http1(ratio=1.0)),
         "off": ("tracing off, 64 connections", [*PEERS, "bare"], http1()),
         "sampled1": ("1 % sampled, errors kept, 64 connections", ["tracegate", "envoy"], http1(ratio=0.01)),
+        "cost": ("what tracing costs, 64 connections", by_tracing, scenarios.cost(seconds=seconds)),
         "tls": ("HTTP/1.1 over TLS, traced", PEERS, http1(ratio=1.0, scheme="https")),
         "h2": ("HTTP/2 over TLS, traced", PEERS, scenarios.http2(seconds=seconds, ratio=1.0)),
         "mb": ("answers of 1 MiB, traced, 16 connections", PEERS, http1(ratio=1.0, path="/big/1m", connections=16)),
@@ -46,7 +48,7 @@ def main():
     arguments.add_argument("--scenarios", default=None, help="a list with commas; all but soak unless told")
     arguments.add_argument("--gateways", default=None, help="a list with commas; all that fit unless told")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--seconds", type=int, default=6)
+    arguments.add_argument("--seconds", type=int, default=4)
     arguments.add_argument("--collector", type=Path, required=True)
     arguments.add_argument("--out", type=Path, default=Path("target/bench-results"))
     options = arguments.parse_args()

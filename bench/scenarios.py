@@ -87,6 +87,20 @@ def workers(connections=64, seconds=6, **plan):
     return measure
 
 
+SAMPLED = {"tracing off": None, "1 % sampled": 0.01, "every request traced": 1.0}
+"""What tracegate is asked to trace, as it stands behind its name, and the share of requests that is."""
+
+
+def cost(connections=64, seconds=6):
+    """What tracing costs: the same gateway without it, with a part of the requests traced, with all."""
+
+    def measure(name, stage):
+        gateway, traced = name.split(", ")
+        return under(gateway, stage, lambda warm: wrk(connections, warm or seconds), ratio=SAMPLED[traced])
+
+    return measure
+
+
 def http2(connections=16, seconds=6, **plan):
     def measure(name, stage):
         load = lambda warm: h2load(connections, warm or seconds, stage.directory, scheme="https")
