@@ -36,14 +36,15 @@ pub(super) enum Refused {
 }
 
 impl<T> Backlog<T> {
-    /// A queue of at most this weight, read in batches of about this weight.
+    /// A queue of at most this weight, read in batches of about this weight, but of half of all at most: there is room
+    /// for what makes a batch full.
     pub(super) fn new(capacity: usize, batch: usize) -> Self {
         let state = State { items: VecDeque::new(), weight: 0, wanted: 1, closed: false };
         Self {
             state: Mutex::new(state),
             wake: Notify::new(),
             capacity,
-            batch: batch.clamp(1, capacity.max(1)),
+            batch: batch.clamp(1, (capacity / 2).max(1)),
         }
     }
 
@@ -269,6 +270,15 @@ mod tests {
         assert_eq!(backlog.take(LONG).await, Some(vec!['a']));
         backlog.push('b', 2).unwrap();
         assert_eq!(backlog.clear(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_reader_is_woken_before_there_is_no_room_for_what_would_wake_it() {
+        let backlog = Backlog::new(80, 80);
+        let (taken, ()) = tokio::join!(backlog.take(LONG), async {
+            while backlog.push((), 17).is_ok() {}
+        });
+        assert_eq!(taken.map(|items| items.len()), Some(2), "of four that have room");
     }
 
     #[tokio::test]

@@ -164,6 +164,29 @@ mod tests {
         }
     }
 
+    /// Breaks when it is to send, and lets go of what it holds.
+    struct Broken {
+        _held: mpsc::UnboundedSender<Bytes>,
+    }
+
+    impl Receiver for Broken {
+        fn name(&self) -> &'static str {
+            "broken"
+        }
+
+        fn add(&mut self, spans: &mut dyn Iterator<Item = Span<'_>>) {
+            spans.for_each(drop);
+        }
+
+        fn batch(&mut self) -> Bytes {
+            Bytes::new()
+        }
+
+        fn send(&mut self, _: Bytes) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+            panic!("a receiver that is broken")
+        }
+    }
+
     struct Set {
         metrics: Arc<Metrics>,
         spans: Arc<Spans>,
@@ -254,6 +277,22 @@ mod tests {
             let page = set.metrics.render();
             assert!(page.contains(r#"outcome="dropped",reason="shutdown"} 3"#), "{page}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_an_exporter_that_broke_is_counted_as_dropped() {
+        let (sender, mut held) = mpsc::unbounded_channel();
+        let metrics = Metrics::new(&settings::Metrics::default());
+        let (balance, broken) = (metrics.span_balance("broken"), Broken { _held: sender });
+        let delivery = Delivery::start(broken, &settings(100, 2), Privacy::default(), balance).unwrap();
+        let spans = Spans::new(metrics.spans_made(), vec![delivery], || metrics.span_balance(OFF));
+        let spans = Arc::new(spans);
+        let bench = Bench::new(Arc::clone(&spans) as _);
+        (0..3).for_each(|_| testing::answer(bench.start("GET"), 200));
+        assert_eq!(held.recv().await, None, "its thread has ended");
+        testing::answer(bench.start("GET"), 200);
+        let (_, sums) = spans.sums().next().unwrap();
+        assert_eq!((sums.all_dropped(), sums.queued, spans.made()), (4, 0, 4));
     }
 
     #[tokio::test]

@@ -64,13 +64,11 @@ impl Exporter {
 
     /// Runs until the queue is closed and empty, or the deadline has come; what is left then is dropped.
     pub(super) async fn run(mut self, deadline: watch::Receiver<Option<std::time::Instant>>) {
-        let (backlog, balance) = (Arc::clone(&self.backlog), Arc::clone(&self.balance));
+        let _end = End { backlog: Arc::clone(&self.backlog), balance: Arc::clone(&self.balance) };
         tokio::select! {
             () = self.export_all() => {}
             () = reached(deadline) => {}
         }
-        backlog.close();
-        balance.dropped(backlog.clear(), Dropped::Shutdown);
     }
 
     async fn export_all(&mut self) {
@@ -180,6 +178,19 @@ impl Exporter {
             let (receiver, why) = (self.receiver.name(), shortened(why));
             tracing::warn!(receiver, batches, why, "the receiver of spans has an objection");
         }
+    }
+}
+
+/// The end of exporting, be it by a panic: nothing waits any more for nobody.
+struct End {
+    backlog: Arc<Backlog<Arc<Record>>>,
+    balance: Arc<SpanBalance>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.backlog.close();
+        self.balance.dropped(self.backlog.clear(), Dropped::Shutdown);
     }
 }
 
