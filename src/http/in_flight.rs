@@ -11,21 +11,31 @@ use crate::failure::{Failure, Reason};
 
 /// Every bound by its rule, so that a reload finds those that are in use.
 #[derive(Debug, Clone, Default)]
-pub struct Bounds(Arc<Mutex<BTreeMap<Box<str>, Weak<Bound>>>>);
+pub struct Bounds(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    bounds: BTreeMap<Box<str>, Weak<Bound>>,
+    /// With so many, those that nobody holds are thrown away.
+    swept_at: usize,
+}
 
 impl Bounds {
     /// The bound of this rule, which from now on is so many; `None` is no bound.
     pub fn set(&self, rule: &str, most: Option<usize>) -> Arc<Bound> {
         let most = most.unwrap_or(usize::MAX);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, bound| bound.strong_count() > 0);
-        if let Some(bound) = known.get(rule).and_then(Weak::upgrade) {
+        if known.bounds.len() >= known.swept_at {
+            known.bounds.retain(|_, bound| bound.strong_count() > 0);
+            known.swept_at = known.bounds.len() * 2 + 1;
+        }
+        if let Some(bound) = known.bounds.get(rule).and_then(Weak::upgrade) {
             bound.most.store(most, Ordering::Relaxed);
             return bound;
         }
         let bound =
             Arc::new(Bound { rule: rule.into(), most: AtomicUsize::new(most), taken: AtomicUsize::new(0) });
-        known.insert(rule.into(), Arc::downgrade(&bound));
+        known.bounds.insert(rule.into(), Arc::downgrade(&bound));
         bound
     }
 }
@@ -83,6 +93,16 @@ mod tests {
         assert_eq!(refused.rule.as_deref(), Some("limits.in_flight"));
         drop(one);
         assert!(two.take(&bound).is_ok());
+    }
+
+    #[test]
+    fn bounds_that_nobody_holds_are_thrown_away() {
+        let bounds = Bounds::default();
+        let held: Vec<_> = (0..3).map(|number| bounds.set(&format!("held {number}"), None)).collect();
+        for number in 0..1000 {
+            bounds.set(&number.to_string(), None);
+        }
+        assert!(bounds.0.lock().unwrap().bounds.len() <= 2 * held.len() + 1);
     }
 
     #[test]
