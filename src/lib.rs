@@ -20,12 +20,13 @@
 //! brought up to date by `gateway::file::renamed`, is a layer (`gateway::file::layer`), `gateway::file::merge` puts one
 //! over the other, `gateway::file::effective` tells what is in force and where it was written, `gateway::file::schema`
 //! what may be, and `gateway::file::tree` reads the shapes over the merged values, routes `gateway::file::apart`, one
-//! after the other, if they are not `gateway::file::carried` over from before. The shapes live with their
-//! components: `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`,
-//! `http::file::leaf`, `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which has
+//! after the other, if they are not `gateway::file::carried` over from before. The shapes live with their components:
+//! `listener::file` (with `listener::file::tls`), `http::file` (with `http::file::template`, `http::file::leaf`,
+//! `http::file::retry`, `http::file::split`, `http::file::sticky`, `http::file::shaping`, which has
 //! `http::file::fields`, `http::file::cors`, `http::file::compression` and `http::file::answers`, `http::file::ties`
-//! and `http::file::crossings` and `http::file::identities`), `http::auth::file`, `upstream::file` (with
-//! `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
+//! and `http::file::crossings` and `http::file::identities`), `http::auth::file` (with `http::auth::file::api_keys`,
+//! `http::auth::file::jwt` of `http::auth::file::tokens`, `http::auth::file::forward` and `http::auth::file::field`),
+//! `upstream::file` (with `upstream::file::resilience`), `telemetry::file` (with `telemetry::file::receivers` and
 //! `telemetry::file::logstash`), `admin::file`, `net::file`. Their leaves are `setting`'s: `setting::written`,
 //! `setting::leaf`, `setting::duration`, `setting::size`, `setting::count`, `setting::ratio`, `setting::address`,
 //! `setting::name`, `setting::network`, `setting::one_or_many`, `setting::or_off`, `setting::secret`,

@@ -15,7 +15,7 @@ use super::role::Role;
 use super::ways::{self, Certificate, Signed, Token};
 use super::{Settings, audit, session};
 use crate::http::auth;
-use crate::http::auth::file::{Tokens, Url, WrittenCondition, WrittenJwks};
+use crate::http::auth::file::tokens::{Tokens, Url, WrittenCondition, WrittenJwks};
 use crate::http::auth::jwk::Algorithm;
 use crate::listener::tls::clients::Clients;
 use crate::net::{pem, tls};

@@ -275,9 +275,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_is_woken_before_there_is_no_room_for_what_would_wake_it() {
         let backlog = Backlog::new(80, 80);
-        let (taken, ()) = tokio::join!(backlog.take(LONG), async {
-            while backlog.push((), 17).is_ok() {}
-        });
+        let (taken, ()) = tokio::join!(backlog.take(LONG), async { while backlog.push((), 17).is_ok() {} });
         assert_eq!(taken.map(|items| items.len()), Some(2), "of four that have room");
     }
 
