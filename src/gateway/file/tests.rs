@@ -601,8 +601,9 @@ fn each_key_of_telemetry_and_the_rest_is_checked() {
         let same = found.iter().zip(what).all(|(found, what)| found.starts_with(what));
         assert!(found.len() == what.len() && same, "{found:#?}");
     }
-    let batch = "routes.toml:11:1: telemetry.otlp.batch: 512 spans never gather in a queue of 100";
-    check("[telemetry.otlp]\nqueue = 100", &[batch]);
+    let batch = "routes.toml:13:9: telemetry.otlp.batch: 101 spans never gather in a queue of 100";
+    check("[telemetry.otlp]\nqueue = 100\nbatch = 101", &[batch]);
+    check("[telemetry.otlp]\nqueue = 100", &[]);
     check("[telemtry]", &["routes.toml:11:2: telemtry: is not a key"]);
 }
 

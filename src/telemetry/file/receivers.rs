@@ -35,7 +35,7 @@ pub(super) struct WrittenOtlp {
     tls: WrittenTls,
     /// Spans that wait to be exported; more are dropped. Default: `16384`.
     queue: Written<Count>,
-    /// Spans of one export. Default: `512`.
+    /// Spans of one export; as many as `queue`, where that is less. Default: `2048`.
     batch: Written<Count>,
     /// How long a span waits for its batch to fill. Default: `"1s"`.
     delay: Written<Duration>,
@@ -60,7 +60,7 @@ pub(super) struct WrittenZipkin {
     tls: WrittenTls,
     /// Spans that wait to be exported; more are dropped. Default: `16384`.
     queue: Written<Count>,
-    /// Spans of one export. Default: `512`.
+    /// Spans of one export; as many as `queue`, where that is less. Default: `2048`.
     batch: Written<Count>,
     /// How long a span waits for its batch to fill. Default: `"1s"`.
     delay: Written<Duration>,
@@ -137,7 +137,7 @@ impl Common {
         let headers = self.headers.into_iter().filter_map(|(name, secret)| header(&name, &secret, check));
         let headers = headers.collect();
         let (queue, batch) = (self.queue.or(16_384), self.batch.key().clone());
-        let batch_size = self.batch.or(512);
+        let batch_size = self.batch.or(2048.min(queue));
         if batch_size > queue {
             let what = format!("{batch_size} spans never gather in a queue of {queue}");
             check.wrong(&batch, what, format!("write at most {queue}"));
