@@ -118,7 +118,7 @@ def fixed_rate(rate, connections=64, seconds=6, **plan):
 
 
 def idle(connections=2000, **plan):
-    """Memory of connections that have had one answer each and then nothing to say for three seconds."""
+    """Memory of connections that have had one answer each and then nothing to say for five seconds."""
 
     def measure(name, stage):
         with Running(name, stage, **plan) as process:
@@ -146,7 +146,7 @@ async def hold(connections, measured=None):
     held = []
     for _ in range(0, connections, 50):
         held += await asyncio.gather(*(one() for _ in range(50)))
-    await asyncio.sleep(3)
+    await asyncio.sleep(5)
     value = measured() if measured else None
     for writer in held:
         writer.close()

@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 
 training=$PWD/target/training
 requests=6000 # by each protocol
+demo='' first=''
 
 main() {
     local profdata profile
@@ -47,10 +48,10 @@ find_profdata() {
 # A load on two gateways, one behind the other: the first without tracing, by HTTP/1.1 in the clear and by TLS, and by
 # HTTP/2; behind it the demo's, which traces every request. Each writes what it has counted when it ends.
 serve() {
-    local binary=$training/dist/tracegate demo first port secure behind
+    local binary=$training/dist/tracegate port secure behind
     "$binary" demo --rate 50 >"$training/demo.log" &
     demo=$!
-    trap 'kill $demo ${first:-} 2>/dev/null || true' EXIT
+    trap 'kill $demo $first 2>/dev/null || true' EXIT
     behind=$(wait_for "$training/demo.log" 's/^gateway *//p')
     port=$(free_port) secure=$(free_port)
     cat >"$training/routes.toml" <<END
@@ -86,7 +87,8 @@ END
     kill -TERM $first
     wait $first
     kill -INT $demo
-    wait $demo
+    # its services may have lost spans of their own on a busy machine, of which it complains; it has counted all the same
+    wait $demo || tail -3 "$training/demo.log"
     trap - EXIT
 }
 
