@@ -1,7 +1,7 @@
-//! A bounded queue from requests to a thread that is in no hurry: pushing never waits and rarely wakes.
+//! A bounded queue from requests to a thread that is in no hurry: pushing never waits, takes no lock, and rarely wakes.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -9,21 +9,31 @@ use tokio::time::{Instant, timeout_at};
 
 /// Items with a weight, taken in batches by one reader. The reader is woken by the item that it waits for and
 /// when a batch is full, not by those between: a wake costs more than everything else here.
+///
+/// An item has its weight reserved before it is put in. So what waits never weighs more than there is room for, and
+/// the reader may find less than it was promised, for a moment.
 #[derive(Debug)]
 pub(super) struct Backlog<T> {
-    state: Mutex<State<T>>,
+    /// The weight of all that waits or is being put in, and [`CLOSED`].
+    ///
+    /// It and `wanted` are in one order for all (`SeqCst`): either the reader, who says what it wants and then looks
+    /// how much there is, sees what a writer has reserved, or the writer sees what the reader wants.
+    reserved: AtomicUsize,
+    /// When this much waits, the reader wants to know.
+    wanted: AtomicUsize,
+    sender: mpsc::Sender<(T, usize)>,
+    /// Locked by readers only.
+    receiver: Mutex<Receiver<T>>,
     wake: Notify,
     capacity: usize,
     batch: usize,
 }
 
 #[derive(Debug)]
-struct State<T> {
-    items: VecDeque<(T, usize)>,
-    weight: usize,
-    /// When this much waits, the reader wants to know.
-    wanted: usize,
-    closed: bool,
+struct Receiver<T> {
+    items: mpsc::Receiver<(T, usize)>,
+    /// The next, which was too heavy last time.
+    held: Option<(T, usize)>,
 }
 
 /// Why an item was not taken in.
@@ -39,30 +49,28 @@ impl<T> Backlog<T> {
     /// A queue of at most this weight, read in batches of about this weight, but of half of all at most: there is room
     /// for what makes a batch full.
     pub(super) fn new(capacity: usize, batch: usize) -> Self {
-        let state = State { items: VecDeque::new(), weight: 0, wanted: 1, closed: false };
+        let (sender, items) = mpsc::channel();
         Self {
-            state: Mutex::new(state),
+            reserved: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(1),
+            sender,
+            receiver: Mutex::new(Receiver { items, held: None }),
             wake: Notify::new(),
-            capacity,
+            capacity: capacity.min(CLOSED / 2),
             batch: batch.clamp(1, (capacity / 2).max(1)),
         }
     }
 
     /// Adds an item, or refuses it at once.
     pub(super) fn push(&self, item: T, weight: usize) -> Result<(), Refused> {
-        let mut state = self.state();
-        if state.closed {
-            return Err(Refused::Closed);
-        }
-        let before = state.weight;
-        if before + weight > self.capacity {
-            return Err(Refused::Full);
-        }
-        state.items.push_back((item, weight));
-        state.weight += weight;
-        let wakes = (before..state.weight).contains(&(state.wanted - 1));
-        drop(state);
-        if wakes {
+        let with = |reserved: usize| (reserved + weight <= self.capacity).then_some(reserved + weight);
+        let before = match self.reserved.fetch_update(Ordering::SeqCst, Ordering::SeqCst, with) {
+            Ok(before) => before,
+            Err(reserved) if reserved & CLOSED != 0 => return Err(Refused::Closed),
+            Err(_) => return Err(Refused::Full),
+        };
+        self.sender.send((item, weight)).expect("the receiver is here");
+        if (before..before + weight).contains(&(self.wanted.load(Ordering::SeqCst) - 1)) {
             self.wake.notify_one();
         }
         Ok(())
@@ -72,29 +80,28 @@ impl<T> Backlog<T> {
     /// queue has been closed. `None` is the end. A [`Backlog::nudge`] may make it come early, and empty.
     pub(super) async fn take(&self, delay: Duration) -> Option<Vec<T>> {
         self.wait(delay).await;
-        // allocated before the lock is held, which requests wait for
         let mut taken = Vec::with_capacity(self.batch);
-        let mut state = self.state();
         let mut room = self.batch;
-        if let Some((item, weight)) = state.pop(usize::MAX) {
+        if let Some((item, weight)) = self.pop() {
             taken.push(item);
             room = room.saturating_sub(weight);
         }
-        state.pop_into(&mut taken, room);
-        (!taken.is_empty() || !state.closed).then_some(taken)
+        self.pop_into(&mut taken, room);
+        (!taken.is_empty() || !self.is_over()).then_some(taken)
     }
 
     /// The next item, however heavy it is, as soon as there is one. `None` is the end.
     pub(super) async fn first(&self) -> Option<T> {
         loop {
             self.wait_for_some().await;
-            let mut state = self.state();
-            if let Some((item, _)) = state.pop(usize::MAX) {
+            if let Some((item, _)) = self.pop() {
                 return Some(item);
             }
-            if state.closed {
+            if self.is_over() {
                 return None;
             }
+            // it was woken for nothing, or there is one that is just being put in
+            tokio::task::yield_now().await;
         }
     }
 
@@ -103,24 +110,21 @@ impl<T> Backlog<T> {
         let room = room.min(self.batch);
         self.wait_for(room, 0, until).await;
         let mut taken = Vec::with_capacity(self.batch);
-        self.state().pop_into(&mut taken, room);
+        self.pop_into(&mut taken, room);
         taken
     }
 
     /// Waits for what [`Backlog::take`] waits for and leaves it to [`Backlog::drain`]; `false` is the end.
     pub(super) async fn filled(&self, delay: Duration) -> bool {
         self.wait(delay).await;
-        let state = self.state();
-        state.weight > 0 || !state.closed
+        !self.is_over()
     }
 
     /// All that waits, now.
-    pub(super) fn drain(&self) -> impl Iterator<Item = T> {
-        let mut state = self.state();
-        state.weight = 0;
-        let items = std::mem::take(&mut state.items);
-        drop(state);
-        items.into_iter().map(|(item, _)| item)
+    pub(super) fn drain(&self) -> Vec<T> {
+        let mut taken = Vec::new();
+        self.pop_into(&mut taken, self.weight());
+        taken
     }
 
     async fn wait(&self, delay: Duration) {
@@ -145,14 +149,14 @@ impl<T> Backlog<T> {
 
     /// Whether less than this waits, and more may come: then whoever makes it as much wakes the reader.
     fn lacks(&self, weight: usize) -> bool {
-        let mut state = self.state();
-        state.wanted = weight.max(1);
-        state.weight < weight && !state.closed
+        self.wanted.store(weight.max(1), Ordering::SeqCst);
+        // more than any weight when it is closed
+        self.reserved.load(Ordering::SeqCst) < weight
     }
 
     /// Refuses further items and lets the reader come to its end.
     pub(super) fn close(&self) {
-        self.state().closed = true;
+        self.reserved.fetch_or(CLOSED, Ordering::SeqCst);
         self.wake.notify_one();
     }
 
@@ -161,42 +165,69 @@ impl<T> Backlog<T> {
         self.wake.notify_one();
     }
 
-    /// Throws away what is left, and says how much that was.
+    /// Closes it, throws away what is left, and says how much that was.
     pub(super) fn clear(&self) -> usize {
-        let mut state = self.state();
-        let (items, weight) = (std::mem::take(&mut state.items), std::mem::take(&mut state.weight));
-        drop(state);
-        // not under the lock: with the last item its sinks may go, which close their queues
-        drop(items);
+        self.close();
+        let mut weight = 0;
+        while !self.is_over() {
+            let mut thrown = Vec::new();
+            weight += self.pop_into(&mut thrown, usize::MAX);
+            // not under the lock: with the last item its sinks may go, which close their queues
+            drop(thrown);
+            // one that was just being put in will be there
+            std::thread::yield_now();
+        }
         weight
     }
 
     /// The weight of what waits.
     pub(super) fn weight(&self) -> usize {
-        self.state().weight
+        self.reserved.load(Ordering::SeqCst) & !CLOSED
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether nothing waits, and nothing will come.
+    fn is_over(&self) -> bool {
+        self.reserved.load(Ordering::SeqCst) == CLOSED
     }
-}
 
-impl<T> State<T> {
-    /// The next item, unless it is heavier than this.
-    fn pop(&mut self, room: usize) -> Option<(T, usize)> {
-        let next = self.items.pop_front_if(|(_, weight)| *weight <= room)?;
-        self.weight -= next.1;
+    /// The next item, however heavy it is.
+    fn pop(&self) -> Option<(T, usize)> {
+        let next = self.receiver().pop(usize::MAX)?;
+        self.reserved.fetch_sub(next.1, Ordering::SeqCst);
         Some(next)
     }
 
-    /// The next items that have room in this weight.
-    fn pop_into(&mut self, taken: &mut Vec<T>, mut room: usize) {
-        while let Some((item, weight)) = self.pop(room) {
+    /// Takes the next items that have room in this weight; tells how much they weigh.
+    fn pop_into(&self, taken: &mut Vec<T>, room: usize) -> usize {
+        let mut receiver = self.receiver();
+        let mut popped = 0;
+        while let Some((item, weight)) = receiver.pop(room - popped) {
             taken.push(item);
-            room -= weight;
+            popped += weight;
         }
+        self.reserved.fetch_sub(popped, Ordering::SeqCst);
+        popped
+    }
+
+    fn receiver(&self) -> MutexGuard<'_, Receiver<T>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl<T> Receiver<T> {
+    /// The next item, unless it is heavier than this.
+    fn pop(&mut self, room: usize) -> Option<(T, usize)> {
+        let next = self.held.take().or_else(|| self.items.try_recv().ok())?;
+        if next.1 > room {
+            self.held = Some(next);
+            return None;
+        }
+        Some(next)
+    }
+}
+
+/// Set in [`Backlog::reserved`] when it takes nothing more; more than any weight.
+const CLOSED: usize = 1 << (usize::BITS - 1);
 
 #[cfg(test)]
 mod tests {
@@ -270,6 +301,38 @@ mod tests {
         assert_eq!(backlog.take(LONG).await, Some(vec!['a']));
         backlog.push('b', 2).unwrap();
         assert_eq!(backlog.clear(), 3);
+    }
+
+    #[test]
+    fn each_item_that_is_not_refused_is_taken_or_thrown_away_whoever_puts_it_in_when_it_is_closed() {
+        let backlog = Backlog::new(50, 20);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (put, mut taken, thrown) = std::thread::scope(|scope| {
+            let put_until_closed = || {
+                let mut put = 0;
+                loop {
+                    match backlog.push((), 3) {
+                        Ok(()) => put += 1,
+                        Err(Refused::Full) => std::thread::yield_now(),
+                        Err(Refused::Closed) => return put,
+                    }
+                }
+            };
+            let writers = [(); 3].map(|()| scope.spawn(put_until_closed));
+            let taken = runtime.block_on(async {
+                let mut taken = 0;
+                while taken < 30_000 {
+                    taken += backlog.take(LONG).await.unwrap().len();
+                    assert!(backlog.weight() <= 50);
+                }
+                taken
+            });
+            let thrown = backlog.clear();
+            (writers.into_iter().map(|writer| writer.join().unwrap()).sum::<usize>(), taken, thrown)
+        });
+        taken += thrown / 3;
+        assert_eq!((put, thrown % 3, backlog.weight()), (taken, 0, 0));
+        assert_eq!(runtime.block_on(backlog.first()), None);
     }
 
     #[tokio::test]

@@ -147,7 +147,6 @@ impl Recent {
 
     /// Takes in nothing more and lets the thread end.
     pub fn close(&self) {
-        self.shared.backlog.close();
         self.shared.backlog.clear();
     }
 }

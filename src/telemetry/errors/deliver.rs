@@ -65,7 +65,6 @@ impl Delivery {
             let deadline = deadline.borrow_and_update().unwrap_or_else(Instant::now);
             connection.finish(deadline).await;
         }
-        self.backlog.close();
         let left = self.outbox.fresh() + self.backlog.clear();
         self.balance.dropped(left, Dropped::Shutdown);
     }

@@ -189,7 +189,6 @@ struct End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.backlog.close();
         self.balance.dropped(self.backlog.clear(), Dropped::Shutdown);
     }
 }
