@@ -37,6 +37,7 @@ use self::snapshot::Surroundings;
 use crate::admin::{self, Admin, Control, LogLevel, Reloaded, RouteFacts};
 use crate::http::in_flight::Bounds;
 use crate::http::sticky;
+use crate::http::timers::Timers;
 use crate::listener::drain::{Drain, Moment};
 use crate::listener::{Address, Inherited, Listener};
 use crate::net::Resolver;
@@ -51,15 +52,13 @@ use crate::telemetry::metrics::reloads::ReloadOutcome;
 use crate::telemetry::operation::RouteLabels;
 use crate::telemetry::recent::Recent;
 use crate::telemetry::{Sink, Telemetry};
+use crate::worker::{self, LAST_MOMENT, Workers};
 
 /// How often unused upstream connections and removed routes are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How often certificates that expire soon are warned of.
 const EXPIRY_REMINDER: Duration = Duration::from_hours(24);
-
-/// How long what was cut may take to let go.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// How much nicer than requests is a reload that wants the same core: it has a tenth of it beside workers that are
 /// never idle. A thread cannot take its niceness back, so each reload has a thread. On Linux alone, where threads have one.
@@ -117,6 +116,8 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// There are no threads to serve on; why.
+    Workers(String),
     /// The admin address could not be bound; the error says which.
     Admin(io::Error),
     /// Telemetry could not be set up; the error says what.
@@ -142,6 +143,10 @@ impl Gateway {
         let (drain, stop) = (Drain::default(), CancellationToken::new());
         let (accepting, connections) = (TaskTracker::new(), TaskTracker::new());
         let background = TaskTracker::new();
+        let workers = worker::count(settings.workers).map_err(StartError::Workers)?;
+        let workers = Workers::start(workers, &stop, &connections)
+            .map_err(|error| StartError::Workers(format!("{workers} threads cannot be had: {error}")))?;
+        telemetry.metrics().show_workers(&workers);
 
         let mut bound = Vec::new();
         for listener in &settings.listeners {
@@ -168,6 +173,8 @@ impl Gateway {
             metrics: Arc::clone(telemetry.metrics()),
             listeners: listeners.keys().cloned().collect(),
             sticky: sticky::Key::random(),
+            workers: workers.count(),
+            timers: Arc::new(Timers::new(workers.count())),
         };
         let recorder = Arc::clone(telemetry.recorder());
         let watched = settings.reload.watch;
@@ -188,7 +195,7 @@ impl Gateway {
 
         for (name, socket) in bound {
             let serving = reload.serving(&name).expect("it has just been bound");
-            accepting.spawn(socket.run(serving, drain.clone(), connections.clone()));
+            accepting.spawn(socket.run(serving, drain.clone(), connections.clone(), workers.clone()));
         }
         if let (Some(load), Some(interval)) = (load, watched) {
             background.spawn(watch(Arc::clone(&reload), load, interval, stop.clone()));
@@ -525,6 +532,7 @@ impl fmt::Display for StartError {
                 write!(f, "cannot listen on {address} ({key}): {source}")
             }
             Self::Admin(error) => error.fmt(f),
+            Self::Workers(why) => why.fmt(f),
             Self::Telemetry(error) => write!(f, "cannot set up telemetry: {error}"),
         }
     }

@@ -42,7 +42,7 @@
 //! `net::lines`. `gateway::reach` tries who can be reached.
 //!
 //! **Connection.** `listener` accepts at its `listener::address` on a `listener::bound` socket, perhaps
-//! `listener::inherited`, asks a trusted `listener::proxy` who the client is, counts it `listener::per_client`, where
+//! `listener::inherited`, gives the connection to a `worker`, which serves it to its end, asks a trusted `listener::proxy` who the client is, counts it `listener::per_client`, where
 //! configured makes a `listener::tls::handshake` as `listener::tls` and `listener::tls::clients` have it, and makes a
 //! `listener::connection`, which counts HTTP/2's `listener::frames`, bounds the client by `listener::timeouts`, shares
 //! `listener::activity` with the exchanges on it and leaves when `listener::drain` says so. Whose requests are let in
@@ -138,7 +138,7 @@
 //! # Imports point down
 //!
 //! main → commands, demo → gateway → admin → http → listener, upstream → telemetry → net → setting, problem,
-//! failure, view. No cycle, file by file; a test parses the sources and holds it. What is needed from above
+//! failure, view, worker. No cycle, file by file; a test parses the sources and holds it. What is needed from above
 //! comes as an argument: `admin::Control` and `telemetry::Sink` are implemented above the files that declare them.
 //!
 //! # What must stay absent
@@ -176,3 +176,4 @@ pub mod net;
 pub mod problem;
 pub mod setting;
 pub mod view;
+pub mod worker;

@@ -37,10 +37,11 @@ pub use timeouts::Timeouts;
 pub use tls::Tls;
 use tls::handshake;
 
-use crate::net::Socket;
+use crate::net::{Socket, Unregistered};
 use crate::telemetry::context::Inbound;
 use crate::telemetry::metrics::connections::{ConnectionOutcome, Connections, Handshake};
 use crate::view::View;
+use crate::worker::Workers;
 
 /// Waits between attempts to accept while there are no file descriptors left.
 const BACK_OFF: std::ops::Range<Duration> = Duration::from_millis(10)..Duration::from_secs(1);
@@ -98,8 +99,14 @@ impl Listener {
     }
 
     /// Accepts until the drain says no more, and then whoever has come by then; each connection is a task of the
-    /// tracker.
-    pub async fn run<P: Protocol>(self, serving: View<Serving<P>>, drain: Drain, tasks: TaskTracker) {
+    /// tracker, on one of the workers.
+    pub async fn run<P: Protocol>(
+        self,
+        serving: View<Serving<P>>,
+        drain: Drain,
+        tasks: TaskTracker,
+        workers: Workers,
+    ) {
         let Self { entrance, socket: listening } = self;
         let series = &entrance.series;
         let mut back_off = BACK_OFF.start;
@@ -113,7 +120,7 @@ impl Listener {
             match accepted {
                 Ok((socket, peer)) => {
                     back_off = BACK_OFF.start;
-                    entrance.admit(socket, peer, serving.current(), &drain, &tasks);
+                    entrance.admit(socket, peer, serving.current(), &drain, &tasks, &workers);
                 }
                 Err(error) if is_of_one_connection(&error) => {
                     series.count(ConnectionOutcome::AcceptError);
@@ -131,7 +138,7 @@ impl Listener {
         }
         // their connections are made already: closing the socket would reset them
         for (socket, peer) in listening.rest() {
-            entrance.admit(socket, peer, serving.current(), &drain, &tasks);
+            entrance.admit(socket, peer, serving.current(), &drain, &tasks, &workers);
         }
     }
 }
@@ -139,11 +146,12 @@ impl Listener {
 impl Entrance {
     fn admit<P: Protocol>(
         self: &Arc<Self>,
-        socket: Socket,
+        socket: Unregistered,
         peer: SocketAddr,
         serving: Arc<Serving<P>>,
         drain: &Drain,
         tasks: &TaskTracker,
+        workers: &Workers,
     ) {
         let series = &self.series;
         let Some(place) = Place::take(&self.open, serving.settings.limits.connections) else {
@@ -153,7 +161,15 @@ impl Entrance {
         series.count(ConnectionOutcome::Accepted);
         let open = (series.open(), place);
         let (entrance, drain) = (Arc::clone(self), drain.clone());
-        tasks.spawn(async move {
+        workers.spawn(tasks, async move {
+            let socket = match socket.register() {
+                Ok(socket) => socket,
+                Err(error) => {
+                    entrance.series.count(ConnectionOutcome::AcceptError);
+                    tracing::error!(listener = %entrance.name, %error, "a connection cannot be registered");
+                    return;
+                }
+            };
             // boxed: it is over soon, and a connection lasts
             let entering = Box::pin(entrance.enter(&serving.settings, socket, peer));
             if let Some((connection, of_client)) = entering.await {
@@ -177,7 +193,7 @@ impl Entrance {
         peer: SocketAddr,
     ) -> Option<(Box<Connection>, Option<OfClient>)> {
         let deadline = tokio::time::Instant::now() + settings.timeouts.handshake;
-        let (mut client, mut is_local) = (peer, matches!(socket, Socket::Unix(_)));
+        let (mut client, mut is_local) = (peer, socket.is_unix());
         if let Some(versions) = settings.proxy_protocol
             && (is_local || settings.trusts(peer.ip()))
         {
@@ -269,9 +285,8 @@ impl Drop for Place {
 
 /// A TLS handshake begins with the byte 22, a request of HTTP with a capital letter.
 async fn begins_like_http(socket: &Socket) -> bool {
-    let Socket::Tcp(stream) = socket else { return false };
     let mut first = [0];
-    stream.peek(&mut first).await.is_ok_and(|read| read == 1 && first[0].is_ascii_uppercase())
+    socket.peek(&mut first).await.is_ok_and(|read| read == 1 && first[0].is_ascii_uppercase())
 }
 
 fn outcome(fate: Fate) -> ConnectionOutcome {

@@ -22,5 +22,5 @@ pub mod x509;
 pub use dial::{Dialed, dial};
 pub use resolve::{DnsSettings, Name, Resolver};
 pub use retry_after::retry_after;
-pub use socket::Socket;
+pub use socket::{Socket, Unregistered};
 pub use stream::Stream;

@@ -14,13 +14,13 @@ use crate::telemetry::diagnostics::{self, Levels};
 /// a future, and the binary would compile all that it awaits anew.
 pub type Work = Box<dyn FnOnce(Signals, Levels) -> LocalBoxFuture<'static, ExitCode>>;
 
-/// Does this work on so many workers, with diagnostics of this level unless `RUST_LOG` says otherwise.
-pub fn run(workers: Option<usize>, level: &str, work: Work) -> ExitCode {
+/// Does this work on so many threads, with diagnostics of this level unless `RUST_LOG` says otherwise.
+pub fn run(threads: Option<usize>, level: &str, work: Work) -> ExitCode {
     let levels = match diagnostics::start(level) {
         Ok(levels) => levels,
         Err(error) => return failed(error),
     };
-    let runtime = match runtime::build(workers) {
+    let runtime = match runtime::build(threads) {
         Ok(runtime) => runtime,
         Err(error) => return failed(error),
     };

@@ -23,12 +23,12 @@ pub fn run(paths: &[PathBuf], last_good: Option<PathBuf>) -> ExitCode {
     let last_good = last_good.map(LastGood::at);
     match read(paths, last_good.as_ref()) {
         Ok(settings) => {
-            let (workers, paths) = (settings.workers, paths.to_owned());
+            let paths = paths.to_owned();
             // while there is no other thread
             let inherited = Inherited::from_environment();
             let work =
                 |signals, levels| serve(settings, paths, last_good, inherited, signals, levels).boxed_local();
-            foreground::run(workers, "info", Box::new(work))
+            foreground::run(Some(BESIDE_WORKERS), "info", Box::new(work))
         }
         Err(shown) => {
             eprint!("{shown}");
@@ -118,3 +118,6 @@ fn raise_file_limit() {
         Err(error) => tracing::warn!(%error, "the limit of open files cannot be raised"),
     }
 }
+
+/// Threads that accept connections and do whatever else is no request.
+const BESIDE_WORKERS: usize = 2;

@@ -115,7 +115,7 @@ pub fn as_one(texts: &[String]) -> Result<String, Problems> {
 /// The shape of routes.toml.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct File {
-    /// Worker threads; without it `TOKIO_WORKER_THREADS` counts, else what the CPU limit allows.
+    /// Threads that serve, each with connections of its own; without it `TOKIO_WORKER_THREADS` counts, else what the CPU limit allows.
     workers: Written<Count>,
     /// What bounds the gateway as a whole.
     limits: WrittenLimits,

@@ -171,7 +171,7 @@ fn connects(
         let addresses: Vec<_> = addresses.iter().map(|address| SocketAddr::new(*address, port)).collect();
         let dialed = dial(&addresses, within).await.map_err(|failure| told(&failure))?;
         let Some(ClientTls { config, server_name }) = tls else { return Ok("connected".to_owned()) };
-        let connected = tls::connect(&config, server_name, Socket::Tcp(dialed.stream)).await;
+        let connected = tls::connect(&config, server_name, Socket::tcp(dialed.stream)).await;
         connected.map(|_| "connected with TLS".to_owned()).map_err(|failure| told(&failure))
     }
     .boxed()

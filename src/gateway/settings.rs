@@ -36,7 +36,7 @@ pub struct Settings {
     pub reload: Reload,
     /// The most requests in flight; `None` is no bound.
     pub in_flight: Option<usize>,
-    /// Worker threads; `None` takes `TOKIO_WORKER_THREADS`, else what the CPU limit allows.
+    /// Threads that serve; `None` takes `TOKIO_WORKER_THREADS`, else what the CPU limit allows.
     pub workers: Option<usize>,
     /// What all of this was made of.
     pub configuration: Configuration,

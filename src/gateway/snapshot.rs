@@ -85,6 +85,10 @@ pub struct Surroundings {
     pub listeners: Vec<Arc<str>>,
     /// What the values of cookies are made with that have no secret of their own.
     pub sticky: sticky::Key,
+    /// How many workers serve.
+    pub workers: usize,
+    /// What bounds a wait.
+    pub timers: Arc<Timers>,
 }
 
 /// An upstream and the pools of its endpoints, in their order.
@@ -234,7 +238,8 @@ fn connected(
     let pools = upstream.endpoints().iter().map(|endpoint| {
         let kept = same_pools.into_iter().flat_map(|same| same.pools.iter());
         let kept = kept.into_iter().find(|pool| pool.is_of(endpoint));
-        kept.map_or_else(|| Pool::new(endpoint, upstream.breaker(), settings, &around.metrics), Arc::clone)
+        let new = || Pool::new(endpoint, upstream.breaker(), settings, &around.metrics, around.workers);
+        kept.map_or_else(new, Arc::clone)
     });
     let pools: Arc<[_]> = pools.collect();
     Pool::gather(&pools);
@@ -274,7 +279,10 @@ fn route(
         let upstream = &connected.upstream;
         let cookies = settings.sticky.as_ref().map(|sticky| Arc::new(Cookies::new(sticky, key, upstream)));
         places.extend(cookies.iter().map(|cookies| (Arc::clone(upstream), Arc::clone(cookies))));
-        targets.push(target(name, Bottom::Left(forward(settings, connected, cookies, &removal))));
+        targets.push(target(
+            name,
+            Bottom::Left(forward(settings, connected, cookies, &removal, &around.timers)),
+        ));
     }
     let sticky = settings.sticky.as_ref().map(|sticky| Sticky::new(sticky, places));
     let chooses = sticky.is_some() || targets.len() > 1;
@@ -303,6 +311,7 @@ fn forward(
     connected: &Connected,
     cookies: Option<Arc<Cookies>>,
     removal: &Arc<Removal>,
+    timers: &Arc<Timers>,
 ) -> Forward {
     Forward::new(Plan {
         upstream: Arc::clone(&connected.upstream),
@@ -316,7 +325,7 @@ fn forward(
         websocket: settings.websocket,
         retry: settings.retry.clone(),
         cookies,
-        timers: Timers::default(),
+        timers: Arc::clone(timers),
         removal: Arc::clone(removal),
     })
 }

@@ -43,7 +43,7 @@ pub struct Plan {
     /// What brings clients back to the endpoint that answers them.
     pub cookies: Option<Arc<Cookies>>,
     /// What bounds its exchanges in time.
-    pub timers: Timers,
+    pub timers: Arc<Timers>,
     /// Tells its streams when its time is over.
     pub removal: Arc<Removal>,
 }

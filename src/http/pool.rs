@@ -8,7 +8,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ use crate::telemetry::metrics::connections::OpenConnection;
 use crate::telemetry::operation::ConnectionFacts;
 use crate::upstream::breaker::{Bound, Breaker, Counted};
 use crate::upstream::{self, Endpoint, Protocol};
+use crate::worker::PerWorker;
 
 /// HTTP/2 windows towards upstreams: what one answer, and all answers of a connection, may have under way.
 /// The streams' windows add up to the connection's, so that answers that are not taken stall no other.
@@ -55,7 +56,8 @@ pub struct Pool {
     header_bytes: usize,
     places: Arc<Semaphore>,
     pending: AtomicUsize,
-    idle: Mutex<Vec<Idle>>,
+    /// Where a worker has none left it takes another's, which comes along.
+    idle: PerWorker<Mutex<Vec<Idle>>>,
     retired: AtomicBool,
     shared: tokio::sync::Mutex<Shared>,
     /// Bounds of the whole upstream, if it has any, and the pools that share them.
@@ -203,13 +205,14 @@ enum Sender {
 }
 
 impl Pool {
-    /// An empty pool for this endpoint, which counts its connections in these metrics, and at the breaker of its
-    /// upstream.
+    /// An empty pool for this endpoint and so many workers, which counts its connections in these metrics, and at the
+    /// breaker of its upstream.
     pub fn new(
         endpoint: &Arc<Endpoint>,
         breaker: Option<&Arc<Breaker>>,
         settings: &upstream::Settings,
         metrics: &Arc<Metrics>,
+        workers: usize,
     ) -> Arc<Self> {
         let none: Weak<[Arc<Self>]> = Weak::<[Arc<Self>; 0]>::new();
         Arc::new(Self {
@@ -220,7 +223,7 @@ impl Pool {
             header_bytes: settings.header_bytes,
             places: Arc::new(Semaphore::new(settings.pool.connections)),
             pending: AtomicUsize::new(0),
-            idle: Mutex::default(),
+            idle: PerWorker::new(workers),
             retired: AtomicBool::new(false),
             shared: tokio::sync::Mutex::default(),
             breaker: breaker.cloned(),
@@ -270,11 +273,9 @@ impl Pool {
 
     /// A reload has taken the pool away: from now on nothing is kept in it. Who still has it may finish.
     pub fn retire(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // while the lock is held, so that none is given back behind it
+        // before a lock is held that one is given back under: none is behind it
         self.retired.store(true, Ordering::Relaxed);
-        idle.clear();
-        drop(idle);
+        self.all_idle().for_each(|mut idle| idle.clear());
         if let Ok(mut shared) = self.shared.try_lock() {
             shared.connections.clear();
         }
@@ -287,10 +288,10 @@ impl Pool {
 
     /// Closes connections that have been unused for too long, or whose address is no longer the endpoint's.
     pub fn sweep(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
-        drop(idle);
+        for mut idle in self.all_idle() {
+            idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
+        }
         if let Ok(mut shared) = self.shared.try_lock() {
             // one without requests is enough
             let mut spare = false;
@@ -331,10 +332,11 @@ impl Pool {
     /// One that can be used at once. Those that have a task of their own may not have seen yet that their exchange is
     /// over; what the endpoint has closed meanwhile gives the request back unsent.
     fn take_ready(&self, now: Instant) -> Option<Idle> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready =
-            idle.iter().rposition(|kept| kept.connection.sender.is_ready() && self.is_usable(kept, now))?;
-        Some(idle.swap_remove(ready))
+        self.all_idle().find_map(|mut idle| {
+            let ready = |kept: &Idle| kept.connection.sender.is_ready() && self.is_usable(kept, now);
+            let ready = idle.iter().rposition(ready)?;
+            Some(idle.swap_remove(ready))
+        })
     }
 
     fn take(&self) -> Option<Idle> {
@@ -342,9 +344,10 @@ impl Pool {
         if let Some(ready) = self.take_ready(now) {
             return Some(ready);
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
-        idle.pop()
+        self.all_idle().find_map(|mut idle| {
+            idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
+            idle.pop()
+        })
     }
 
     fn is_usable(&self, kept: &Idle, now: Instant) -> bool {
@@ -363,13 +366,19 @@ impl Pool {
     fn close_unused(&self) -> bool {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         all.iter().flat_map(|all| all.iter()).any(|pool| {
-            let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            !idle.is_empty() && {
-                // the one that has been unused for longest, as far as the order tells
-                drop(idle.swap_remove(0));
-                true
-            }
+            pool.all_idle().any(|mut idle| {
+                !idle.is_empty() && {
+                    // the one that has been unused for longest, as far as the order tells
+                    drop(idle.swap_remove(0));
+                    true
+                }
+            })
         })
+    }
+
+    /// What is kept, this worker's first; one lock at a time.
+    fn all_idle(&self) -> impl Iterator<Item = MutexGuard<'_, Vec<Idle>>> {
+        self.idle.all().map(|idle| idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn dial_http1(&self, way: &mut ConnectionFacts) -> Result<Sender, Failure> {

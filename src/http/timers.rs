@@ -1,5 +1,6 @@
 //! Timers at rest: most exchanges are over long before their deadline, and to arm a timer for each would be
-//! undone work. A timer is lent instead, and moved only when it fires before the deadline of its borrower.
+//! undone work. A timer is lent instead, and moved only when it would fire after the deadline of its borrower, or has
+//! fired before.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -8,13 +9,20 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Timers that exchanges with about the same time to live use one after the other.
-#[derive(Debug, Default)]
-pub struct Timers(Mutex<Vec<Timer>>);
+use crate::worker::PerWorker;
+
+/// Timers that exchanges use one after the other.
+#[derive(Debug)]
+pub struct Timers(PerWorker<Mutex<Vec<Timer>>>);
 
 type Timer = Pin<Box<Sleep>>;
 
 impl Timers {
+    /// Those of so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self(PerWorker::new(workers))
+    }
+
     /// What the work comes to; `None` if the deadline comes first.
     pub async fn until<T>(
         &self,
@@ -69,7 +77,7 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// The most timers at rest. Each may keep the task of its last borrower in memory until it fires.
+/// The most timers at rest, of a worker. Each may keep the task of its last borrower in memory until it fires.
 const MOST_RESTING: usize = 64;
 
 #[cfg(test)]
@@ -88,7 +96,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lent_timer_fires_at_the_deadline_of_its_borrower() {
-        let (timers, start) = (Timers::default(), Instant::now());
+        let (timers, start) = (Timers::new(1), Instant::now());
         let second = Duration::from_secs(1);
         assert_eq!(timers.until(start + second, pin!(ready(1))).await, Some(1));
         assert_eq!(resting(&timers), 0, "nothing had to be waited for");

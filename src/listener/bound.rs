@@ -9,10 +9,10 @@ use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::address::Address;
-use crate::net::Socket;
+use crate::net::Unregistered;
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -48,7 +48,7 @@ impl Bound {
                 socket.set_reuseaddr(true)?;
                 socket.set_reuseport(shared)?;
                 socket.bind(*address)?;
-                Self::tcp(socket.listen(BACKLOG)?)
+                Self::tcp(socket.listen(BACKLOG)?.into_std()?)
             }
             Address::Unix(path) => {
                 remove_stale(path)?;
@@ -58,23 +58,28 @@ impl Bound {
                 // before it listens: nobody has come in by then
                 fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
                 socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
-                socket.set_nonblocking(true)?;
-                let socket = UnixListener::from_std(net::UnixListener::from(socket))?;
-                Ok(Self { socket: Kind::Unix(socket), address: address.clone(), file: Some(file) })
+                let bound = Self::unix(socket.into())?;
+                Ok(Self { address: address.clone(), file: Some(file), ..bound })
             }
         }
     }
 
     /// A TCP socket that listens already.
-    pub fn tcp(socket: TcpListener) -> io::Result<Self> {
+    pub fn tcp(socket: std::net::TcpListener) -> io::Result<Self> {
         let address = Address::Tcp(socket.local_addr()?);
-        Ok(Self { socket: Kind::Tcp(socket), address, file: None })
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: Kind::Tcp(TcpListener::from_std(socket)?), address, file: None })
     }
 
     /// A Unix socket that listens already. Its file is somebody else's.
-    pub fn unix(socket: UnixListener) -> io::Result<Self> {
+    pub fn unix(socket: net::UnixListener) -> io::Result<Self> {
         let path = socket.local_addr()?.as_pathname().unwrap_or(Path::new("")).into();
-        Ok(Self { socket: Kind::Unix(socket), address: Address::Unix(path), file: None })
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            socket: Kind::Unix(UnixListener::from_std(socket)?),
+            address: Address::Unix(path),
+            file: None,
+        })
     }
 
     /// Where it listens, the port included.
@@ -83,44 +88,48 @@ impl Bound {
     }
 
     /// The next connection. Whoever comes by a Unix socket counts as 127.0.0.1.
-    pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(Unregistered, SocketAddr)> {
         match &self.socket {
             Kind::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "cannot set TCP_NODELAY");
-                }
-                Ok((Socket::Tcp(stream), peer))
+                Ok(tcp(stream.into_std()?, peer))
             }
-            Kind::Unix(socket) => Ok((Socket::Unix(socket.accept().await?.0), LOCAL)),
+            Kind::Unix(socket) => Ok((Unregistered::Unix(socket.accept().await?.0.into_std()?), LOCAL)),
         }
     }
 
     /// Those who have connected and have not been accepted yet; the socket closes behind the last of them, where it
     /// would have reset them.
-    pub fn rest(self) -> impl Iterator<Item = (Socket, SocketAddr)> {
+    pub fn rest(self) -> impl Iterator<Item = (Unregistered, SocketAddr)> {
         let Self { socket, address: _, file } = self;
         // nobody finds it any more
         drop(file);
         // the runtime knows of a connection only some time after the system
-        let (tcp, unix) = match socket {
+        let (tcp_socket, unix) = match socket {
             Kind::Tcp(socket) => (socket.into_std().ok(), None),
             Kind::Unix(socket) => (None, socket.into_std().ok()),
         };
-        iter::from_fn(move || match (&tcp, &unix) {
+        iter::from_fn(move || match (&tcp_socket, &unix) {
             (Some(socket), _) => {
                 let (stream, peer) = socket.accept().ok()?;
                 stream.set_nonblocking(true).ok()?;
-                Some((Socket::Tcp(TcpStream::from_std(stream).ok()?), peer))
+                Some(tcp(stream, peer))
             }
             (None, Some(socket)) => {
                 let (stream, _) = socket.accept().ok()?;
                 stream.set_nonblocking(true).ok()?;
-                Some((Socket::Unix(UnixStream::from_std(stream).ok()?), LOCAL))
+                Some((Unregistered::Unix(stream), LOCAL))
             }
             (None, None) => None,
         })
     }
+}
+
+fn tcp(stream: std::net::TcpStream, peer: SocketAddr) -> (Unregistered, SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    (Unregistered::Tcp(stream), peer)
 }
 
 /// The file of a socket that we have bound. It goes with the socket, unless another has taken its place.
@@ -177,7 +186,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(bound.address(), &address);
 
-        let (connected, accepted) = tokio::join!(UnixStream::connect(&path), bound.accept());
+        let (connected, accepted) = tokio::join!(tokio::net::UnixStream::connect(&path), bound.accept());
         assert!(connected.is_ok());
         assert_eq!(accepted.unwrap().1, LOCAL);
         let second = Bound::bind(&address, false, 0o640).unwrap_err();

@@ -70,14 +70,8 @@ impl Raw {
 
     fn listen(self) -> io::Result<Bound> {
         match self {
-            Self::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                Bound::tcp(tokio::net::TcpListener::from_std(socket)?)
-            }
-            Self::Unix(socket) => {
-                socket.set_nonblocking(true)?;
-                Bound::unix(tokio::net::UnixListener::from_std(socket)?)
-            }
+            Self::Tcp(socket) => Bound::tcp(socket),
+            Self::Unix(socket) => Bound::unix(socket),
         }
     }
 }

@@ -352,10 +352,10 @@ mod tests {
                 let accept = async {
                     let (stream, _) = listener.accept().await.unwrap();
                     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-                    handshake::accept(ours, Socket::Tcp(stream), deadline).await
+                    handshake::accept(ours, Socket::tcp(stream), deadline).await
                 };
                 let client = tls::client_config(Some(certificate), None, offered).unwrap();
-                let connect = tls::connect(&client, host.try_into().unwrap(), Socket::Tcp(stream));
+                let connect = tls::connect(&client, host.try_into().unwrap(), Socket::tcp(stream));
                 let (accepted, connected) = tokio::join!(accept, connect);
                 assert!(accepted.unwrap().1.role().is_none());
                 assert_eq!(connected.unwrap().0.get_ref().1.alpn_protocol(), picked, "{host}");

@@ -90,7 +90,7 @@ impl Page {
         };
         let addresses = self.name.addresses(left()).await.map_err(told)?;
         let addresses: Vec<_> = addresses.iter().map(|address| (*address, self.port).into()).collect();
-        let stream = Socket::Tcp(dial(&addresses, left()).await.map_err(told)?.stream);
+        let stream = Socket::tcp(dial(&addresses, left()).await.map_err(told)?.stream);
         let stream = match &self.tls {
             None => Stream::Plain(stream),
             Some(tls) => {

@@ -7,31 +7,105 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::worker;
+
 /// How long several slices may be that are joined to be written as one: to tell the system of each takes longer than
 /// to copy so many bytes.
 const JOINED: usize = 2048;
 
-/// A connected socket.
+/// A connected socket. It is with the runtime it was made in until a [worker](crate::worker) asks it for something: from
+/// then on it is with the runtime of that worker, which hears of it without being told by another thread.
 #[derive(Debug)]
-pub enum Socket {
-    /// TCP.
+pub struct Socket {
+    kind: Kind,
+    worker: Option<worker::Id>,
+}
+
+#[derive(Debug)]
+enum Kind {
     Tcp(TcpStream),
-    /// A Unix socket.
     Unix(UnixStream),
+    /// It could not be moved to another worker.
+    Lost,
+}
+
+/// A connected socket that no runtime has been told of yet.
+#[derive(Debug)]
+pub enum Unregistered {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Unregistered {
+    /// Registers it with this runtime. Fails where the system takes no more.
+    pub fn register(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(stream) => Socket::tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Socket::unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+impl Socket {
+    /// A TCP socket, which this runtime knows.
+    pub fn tcp(stream: TcpStream) -> Self {
+        Self { kind: Kind::Tcp(stream), worker: worker::current() }
+    }
+
+    /// A Unix socket, which this runtime knows.
+    pub fn unix(stream: UnixStream) -> Self {
+        Self { kind: Kind::Unix(stream), worker: worker::current() }
+    }
+
+    /// Whether the other end is on this machine, whatever its address.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.kind, Kind::Unix(_))
+    }
+
+    /// Reads what has come first, and leaves it there. A Unix socket has nothing to show.
+    pub async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &self.kind {
+            Kind::Tcp(stream) => stream.peek(bytes).await,
+            Kind::Unix(_) | Kind::Lost => Ok(0),
+        }
+    }
+
+    /// The socket, where it is wanted.
+    fn here(&mut self) -> io::Result<&mut Kind> {
+        let worker = worker::current();
+        if worker.is_some() && worker != self.worker {
+            self.move_to(worker)?;
+        }
+        Ok(&mut self.kind)
+    }
+
+    #[cold]
+    fn move_to(&mut self, worker: Option<worker::Id>) -> io::Result<()> {
+        self.kind = match std::mem::replace(&mut self.kind, Kind::Lost) {
+            Kind::Tcp(stream) => Kind::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Kind::Unix(stream) => Kind::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Kind::Lost => Kind::Lost,
+        };
+        self.worker = worker;
+        Ok(())
+    }
 }
 
 /// Passes a call on to whichever socket it is.
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Self::Tcp(stream) => {
+        match $self.get_mut().here()? {
+            Kind::Tcp(stream) => {
                 let $stream = Pin::new(stream);
                 $call
             }
-            Self::Unix(stream) => {
+            Kind::Unix(stream) => {
                 let $stream = Pin::new(stream);
                 $call
             }
+            Kind::Lost => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     };
 }
@@ -67,9 +141,10 @@ impl AsyncWrite for Socket {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            Self::Unix(stream) => stream.is_write_vectored(),
+        match &self.kind {
+            Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
+            Kind::Lost => false,
         }
     }
 

@@ -255,7 +255,7 @@ mod tests {
             TlsAcceptor::from(Arc::new(server)).accept(stream).await
         };
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let (_, connected) = tokio::join!(accept, connect(client, name, Socket::Tcp(stream)));
+        let (_, connected) = tokio::join!(accept, connect(client, name, Socket::tcp(stream)));
         connected.map(|(stream, _)| stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
     }
 
@@ -312,7 +312,7 @@ mod tests {
         peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         let config = client_config(None, None, &[]).unwrap();
         let failure =
-            connect(&config, "shop.test".try_into().unwrap(), Socket::Tcp(stream)).await.unwrap_err();
+            connect(&config, "shop.test".try_into().unwrap(), Socket::tcp(stream)).await.unwrap_err();
         assert_eq!((failure.reason, failure.detail), (Reason::TlsFailed, None));
     }
 

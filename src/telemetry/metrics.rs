@@ -56,6 +56,7 @@ use super::sampling::RouteSampling;
 use super::series::{EndpointHandles, RouteHandles, RouteSeries, RuleSeries, StreamHandles};
 use super::settings;
 use crate::failure::{Blame, Reason};
+use crate::worker::Workers;
 
 /// The metrics of one gateway.
 pub struct Metrics {
@@ -92,6 +93,11 @@ impl Metrics {
     #[cfg(test)]
     pub(super) fn render(&self) -> String {
         self.page(Format::Text)
+    }
+
+    /// The page tells of these workers from now on.
+    pub fn show_workers(&self, workers: &Workers) {
+        self.registry.show_workers(workers);
     }
 
     /// The series of a listener's connections.

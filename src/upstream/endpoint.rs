@@ -133,7 +133,7 @@ impl Endpoint {
         let Some(name) = &self.name else {
             let (stream, took) = net::dial::unix(Path::new(&*self.address.host), left()).await?;
             facts.connect = Some(took);
-            return Ok(Stream::Plain(Socket::Unix(stream)));
+            return Ok(Stream::Plain(Socket::unix(stream)));
         };
         let addresses = name.addresses(left()).await?;
         facts.resolve = (!name.is_literal()).then(|| started.elapsed());
@@ -142,10 +142,10 @@ impl Endpoint {
         let dialed = net::dial(&in_turn(&addresses, self.address.port, turn), left()).await?;
         (facts.peer, facts.connect) = (Some(dialed.peer), Some(dialed.took));
         let Some((config, name)) = &self.tls else {
-            return Ok(Stream::Plain(Socket::Tcp(dialed.stream)));
+            return Ok(Stream::Plain(Socket::tcp(dialed.stream)));
         };
 
-        let session = tls::connect(config, name.clone(), Socket::Tcp(dialed.stream));
+        let session = tls::connect(config, name.clone(), Socket::tcp(dialed.stream));
         let Ok(session) = tokio::time::timeout(left(), session).await else {
             return Err(Failure::new(Reason::TlsFailed).detail(Detail::Timeout));
         };

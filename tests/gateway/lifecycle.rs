@@ -125,7 +125,8 @@ async fn a_gateway_that_is_dropped_ends_with_all_its_tasks_and_threads() {
     let gateway = Gateway::start_with(Arc::clone(&sink) as _, &[&all_to(origin.address), away]).await;
     assert_eq!(gateway.get("/").await.status, 200);
     let address = gateway.address();
-    let stalled = gateway.client().await.send(get("/stall")).await.unwrap();
+    let mut client = gateway.client().await;
+    let stalled = client.send(get("/stall")).await.unwrap();
     drop(gateway);
     assert!(body::count(stalled.into_body()).await.is_err(), "not completed as if it were whole");
     let closed = async { while tokio::net::TcpStream::connect(address).await.is_ok() {} };

@@ -51,3 +51,4 @@ mod top;
 mod tracing;
 mod upstreams;
 mod websocket;
+mod workers;

@@ -144,7 +144,7 @@ impl Store {
         let addresses = self.name.addresses(bound).await?;
         let addresses: Vec<_> =
             addresses.iter().map(|&address| SocketAddr::new(address, self.settings.port)).collect();
-        let stream = Socket::Tcp(net::dial(&addresses, bound).await?.stream);
+        let stream = Socket::tcp(net::dial(&addresses, bound).await?.stream);
         let stream = match &self.settings.tls {
             None => Stream::Plain(stream),
             Some(ClientTls { config, server_name }) => {

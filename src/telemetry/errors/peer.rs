@@ -58,9 +58,9 @@ impl Peer {
         // what does not move stays here, where it is known, and not in the system's buffers
         SockRef::from(&dialed.stream).set_send_buffer_size(SEND_BUFFER).map_err(|error| told(&error))?;
         let stream = match &self.tls {
-            None => Stream::Plain(Socket::Tcp(dialed.stream)),
+            None => Stream::Plain(Socket::tcp(dialed.stream)),
             Some(ClientTls { config, server_name }) => {
-                let connected = tls::connect(config, server_name.clone(), Socket::Tcp(dialed.stream)).await;
+                let connected = tls::connect(config, server_name.clone(), Socket::tcp(dialed.stream)).await;
                 Stream::Tls(Box::new(connected.map_err(|error| told(&error))?.0))
             }
         };

@@ -158,6 +158,8 @@ families! {
         "Maximum amount of virtual memory available in bytes; 0: no limit.";
     PROCESS_FILES = Gauge "process_open_fds" [], "Number of open file descriptors.";
     PROCESS_FILES_MAX = Gauge "process_max_fds" [], "Maximum number of open file descriptors; 0: no limit.";
+    WORKER_CONNECTIONS = Gauge "tracegate_worker_connections" ["worker"],
+        "Client connections of each worker thread: one stays with the worker that it was given to.";
     RUNTIME_TASKS = Gauge "tracegate_runtime_tasks" [],
         "Tasks that are alive: of connections, HTTP/2 streams, health checks and the gateway itself.";
 }

@@ -1,22 +1,26 @@
-//! What the kernel says of this process: CPU, memory, files and threads; and how many tasks the runtime has.
+//! What the kernel says of this process: CPU, memory, files and threads; how many tasks its runtimes have, and
+//! connections its workers.
 //!
 //! The names of the former are those of Prometheus' own client libraries.
 
 use std::fs;
 
 use rlimit::Resource;
+use tokio::runtime::Handle;
 
 use super::family::{self, Family};
 use super::page::Page;
+use crate::worker::Workers;
 
 /// Reads and writes them. What cannot be read is left out: only Linux has a `/proc`.
-pub(super) fn render(page: &mut Page) {
+pub(super) fn render(page: &mut Page, workers: Option<&Workers>) {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let (stat, status, system) = (read("/proc/self/stat"), read("/proc/self/status"), read("/proc/stat"));
     let open_files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count().to_string());
     let started = start_ticks(&stat).zip(number(&system, "btime")).map(|(ticks, boot)| ticks + boot * HERTZ);
 
-    let tasks = tokio::runtime::Handle::try_current().map(|runtime| runtime.metrics().num_alive_tasks());
+    let elsewhere = workers.map_or(0, Workers::alive_tasks);
+    let tasks = Handle::try_current().map(|runtime| runtime.metrics().num_alive_tasks() + elsewhere);
 
     let mut add = |family: Family, value: Option<String>| {
         let Some(value) = value else { return };
@@ -32,6 +36,12 @@ pub(super) fn render(page: &mut Page) {
     add(family::PROCESS_FILES, open_files);
     add(family::PROCESS_FILES_MAX, limit(Resource::NOFILE));
     add(family::RUNTIME_TASKS, tasks.ok().map(|count| count.to_string()));
+
+    let connections = family::WORKER_CONNECTIONS;
+    page.family(connections.name, connections.kind, connections.help);
+    for (worker, connections) in workers.into_iter().flat_map(Workers::connections).enumerate() {
+        page.sample("", &format!("worker=\"{worker}\""), connections);
+    }
 }
 
 /// In user and in kernel mode.
@@ -113,7 +123,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn every_family_is_on_the_page_of_a_running_process() {
         let mut page = Page::new(Format::Text);
-        render(&mut page);
+        render(&mut page, None);
         let page = page.end();
         let value = |name: &str| {
             let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

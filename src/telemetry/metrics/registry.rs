@@ -1,5 +1,6 @@
 //! The registry: series are made here and rendered from here. It is our own; nothing is installed globally.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use ::metrics::{self as library, Counter, Gauge, Key, KeyName, Level, Metadata, Recorder as _};
@@ -13,6 +14,7 @@ use super::page::{Format, Page};
 use super::process;
 use crate::telemetry::attribute::Label;
 use crate::telemetry::settings;
+use crate::worker::Workers;
 
 /// Makes series and renders them.
 ///
@@ -23,6 +25,7 @@ pub struct Registry {
     recorder: PrometheusRecorder,
     exporter: PrometheusHandle,
     owned: Owned,
+    workers: OnceLock<Workers>,
 }
 
 impl Registry {
@@ -39,7 +42,12 @@ impl Registry {
                 Kind::Seconds | Kind::Short | Kind::Long | Kind::Bytes => {}
             }
         }
-        Self { exporter: recorder.handle(), recorder, owned: Owned::new(bounds, settings.max_series) }
+        Self {
+            exporter: recorder.handle(),
+            recorder,
+            owned: Owned::new(bounds, settings.max_series),
+            workers: OnceLock::new(),
+        }
     }
 
     /// The counter with these labels.
@@ -80,6 +88,11 @@ impl Registry {
         self.recorder.register_gauge(&key, &METADATA).set(1);
     }
 
+    /// The workers to tell of; the first that are told count.
+    pub(super) fn show_workers(&self, workers: &Workers) {
+        self.workers.get_or_init(|| workers.clone());
+    }
+
     /// The page of all series, the process's own read now; what nobody owns any more is forgotten in time.
     /// Takes milliseconds at many series.
     pub(super) fn render(&self, format: Format) -> String {
@@ -88,7 +101,7 @@ impl Registry {
         self.owned.expire(Instant::now());
         self.owned.render(&mut page);
         page.count_series(family::SERIES);
-        process::render(&mut page);
+        process::render(&mut page, self.workers.get());
         page.end()
     }
 }

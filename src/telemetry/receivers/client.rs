@@ -145,10 +145,10 @@ impl Client {
         let addresses: Vec<_> = found.map_err(|error| format!("{}: {error}", self.host))?.collect();
         let stream = net::dial(&addresses, self.timeout).await.map_err(|failure| told(&failure))?.stream;
         let stream = match &self.tls {
-            None => net::Stream::Plain(net::Socket::Tcp(stream)),
+            None => net::Stream::Plain(net::Socket::tcp(stream)),
             Some(tls) => {
                 let connected =
-                    tls::connect(&tls.config, tls.server_name.clone(), net::Socket::Tcp(stream)).await;
+                    tls::connect(&tls.config, tls.server_name.clone(), net::Socket::tcp(stream)).await;
                 net::Stream::Tls(Box::new(connected.map_err(|failure| told(&failure))?.0))
             }
         };
