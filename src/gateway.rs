@@ -74,6 +74,7 @@ pub struct Gateway {
     drain: Drain,
     accepting: TaskTracker,
     connections: TaskTracker,
+    workers: Workers,
     background: TaskTracker,
     stop: CancellationToken,
 }
@@ -141,6 +142,8 @@ impl Gateway {
             lookups.count(if found { LookupOutcome::Found } else { LookupOutcome::Failed });
         });
         let (drain, stop) = (Drain::default(), CancellationToken::new());
+        // whatever has been started ends if the rest cannot be
+        let not_started = stop.clone().drop_guard();
         let (accepting, connections) = (TaskTracker::new(), TaskTracker::new());
         let background = TaskTracker::new();
         let workers = worker::count(settings.workers).map_err(StartError::Workers)?;
@@ -204,7 +207,8 @@ impl Gateway {
         background.spawn(warn_of_expiry(reload, stop.clone()));
         background.spawn(read_series(Arc::clone(&shared), stop.clone()));
         shared.tell_start(&admin);
-        Ok(Self { shared, admin, listeners, drain, accepting, connections, background, stop })
+        not_started.disarm();
+        Ok(Self { shared, admin, listeners, drain, accepting, connections, workers, background, stop })
     }
 
     /// Reads the configuration again and puts it in force, or refuses it; `None` without a way to read it.
@@ -273,6 +277,7 @@ impl Gateway {
         self.background.close();
         let _ = tokio::time::timeout(LAST_MOMENT, self.background.wait()).await;
         let _ = tokio::time::timeout(LAST_MOMENT, &mut self.admin.task).await;
+        let _ = tokio::time::timeout(2 * LAST_MOMENT, self.workers.ended()).await;
     }
 }
 

@@ -158,7 +158,6 @@ impl Entrance {
             series.count(ConnectionOutcome::RefusedLimit);
             return;
         };
-        series.count(ConnectionOutcome::Accepted);
         let open = (series.open(), place);
         let (entrance, drain) = (Arc::clone(self), drain.clone());
         workers.spawn(tasks, async move {
@@ -170,6 +169,7 @@ impl Entrance {
                     return;
                 }
             };
+            entrance.series.count(ConnectionOutcome::Accepted);
             // boxed: it is over soon, and a connection lasts
             let entering = Box::pin(entrance.enter(&serving.settings, socket, peer));
             if let Some((connection, of_client)) = entering.await {

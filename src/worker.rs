@@ -9,18 +9,29 @@ use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, ThreadId, available_parallelism};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The workers of a gateway. With the last clone of this they end, if they have not been told to before.
 #[derive(Debug, Clone)]
-pub struct Workers(Arc<(Vec<Worker>, DropGuard)>);
+pub struct Workers(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    workers: Vec<Worker>,
+    /// What is no request runs here.
+    beside: Handle,
+    /// Its receivers are the threads that have not ended.
+    threads: watch::Sender<()>,
+    _end: DropGuard,
+}
 
 #[derive(Debug)]
 struct Worker {
@@ -65,31 +76,49 @@ fn count_by(setting: Option<usize>, variable: Option<&str>) -> Result<usize, Str
 }
 
 impl Workers {
-    /// Starts so many threads. They end when they are told to stop and the tracked tasks are over, or have had a moment.
+    /// Starts so many threads beside those of the runtime it is called in. They end when they are told to stop and the
+    /// tracked tasks are over, or have had a moment.
     pub fn start(count: usize, stop: &CancellationToken, tasks: &TaskTracker) -> io::Result<Self> {
         let stop = stop.child_token();
-        let start = |index| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            let worker = Worker { runtime: runtime.handle().clone(), connections: Arc::default() };
-            let (stop, tasks) = (stop.clone(), tasks.clone());
+        let (threads, running) = watch::channel(());
+        let mut all =
+            All { workers: Vec::new(), beside: Handle::current(), threads, _end: stop.clone().drop_guard() };
+        for index in 0..count {
+            let (stop, tasks, running) = (stop.clone(), tasks.clone(), running.clone());
+            let (tell, told) = mpsc::channel();
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 CURRENT.set(Some(Id { thread: thread::current().id(), index }));
+                // here, as a runtime must not be dropped where another one is running
+                let runtime = match Builder::new_current_thread()
+                    .global_queue_interval(FROM_OTHERS_EVERY)
+                    .enable_all()
+                    .build()
+                {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(tell.send(Err(error))),
+                };
+                let _ = tell.send(Ok(runtime.handle().clone()));
                 runtime.block_on(async {
                     stop.cancelled().await;
                     tasks.close();
                     let _ = tokio::time::timeout(LAST_MOMENT, tasks.wait()).await;
                 });
                 runtime.shutdown_background();
+                drop(running);
             })?;
-            Ok(worker)
-        };
-        let workers = (0..count).map(start).collect::<io::Result<_>>();
-        let end = stop.clone().drop_guard();
-        Ok(Self(Arc::new((workers?, end))))
+            let runtime = told.recv().expect("it tells before it ends")?;
+            all.workers.push(Worker { runtime, connections: Arc::default() });
+        }
+        Ok(Self(Arc::new(all)))
+    }
+
+    /// Waits until all threads have ended, once they have been told to stop.
+    pub async fn ended(&self) {
+        self.0.threads.closed().await;
     }
 
     fn all(&self) -> &[Worker] {
-        &self.0.0
+        &self.0.workers
     }
 
     /// How many there are.
@@ -102,9 +131,10 @@ impl Workers {
         self.all().iter().map(|worker| worker.connections.load(Ordering::Relaxed))
     }
 
-    /// How many tasks they have.
+    /// How many tasks they have, and the runtime that they were started in.
     pub fn alive_tasks(&self) -> usize {
-        self.all().iter().map(|worker| worker.runtime.metrics().num_alive_tasks()).sum()
+        let runtimes = self.all().iter().map(|worker| &worker.runtime).chain([&self.0.beside]);
+        runtimes.map(|runtime| runtime.metrics().num_alive_tasks()).sum()
     }
 
     /// Gives a connection to the worker that has the fewest.
@@ -177,6 +207,11 @@ impl<T: fmt::Debug> fmt::Debug for PerWorker<T> {
         f.debug_list().entries(self.0.iter().map(|one| &one.0)).finish()
     }
 }
+
+/// Every fourth task that a worker takes up is one that another thread has woken, if there is one: a new connection, an
+/// answer of Redis. By tokio's own measure it is every thirty-first, and they would wait long for a thousand busy
+/// connections.
+const FROM_OTHERS_EVERY: u32 = 4;
 
 /// How long what is cut may take to let go.
 pub const LAST_MOMENT: Duration = Duration::from_secs(1);

@@ -59,7 +59,8 @@ pub struct Pool {
     /// Where a worker has none left it takes another's, which comes along.
     idle: PerWorker<Mutex<Vec<Idle>>>,
     retired: AtomicBool,
-    shared: tokio::sync::Mutex<Shared>,
+    /// A worker's own, unless there may be only so many: what is said on one is for its task to write and read.
+    shared: PerWorker<tokio::sync::Mutex<Shared>>,
     /// Bounds of the whole upstream, if it has any, and the pools that share them.
     breaker: Option<Arc<Breaker>>,
     all: Mutex<Weak<[Arc<Pool>]>>,
@@ -215,6 +216,7 @@ impl Pool {
         workers: usize,
     ) -> Arc<Self> {
         let none: Weak<[Arc<Self>]> = Weak::<[Arc<Self>; 0]>::new();
+        let is_bounded = breaker.is_some_and(|breaker| breaker.bounds(Bound::Connections));
         Arc::new(Self {
             endpoint: Arc::clone(endpoint),
             metrics: Arc::clone(metrics),
@@ -225,7 +227,7 @@ impl Pool {
             pending: AtomicUsize::new(0),
             idle: PerWorker::new(workers),
             retired: AtomicBool::new(false),
-            shared: tokio::sync::Mutex::default(),
+            shared: PerWorker::new(if is_bounded { 1 } else { workers }),
             breaker: breaker.cloned(),
             all: Mutex::new(none),
         })
@@ -276,7 +278,7 @@ impl Pool {
         // before a lock is held that one is given back under: none is behind it
         self.retired.store(true, Ordering::Relaxed);
         self.all_idle().for_each(|mut idle| idle.clear());
-        if let Ok(mut shared) = self.shared.try_lock() {
+        for mut shared in self.shared.all().filter_map(|shared| shared.try_lock().ok()) {
             shared.connections.clear();
         }
     }
@@ -292,7 +294,7 @@ impl Pool {
         for mut idle in self.all_idle() {
             idle.retain_mut(|kept| !kept.connection.is_closed() && self.is_usable(kept, now));
         }
-        if let Ok(mut shared) = self.shared.try_lock() {
+        for mut shared in self.shared.all().filter_map(|shared| shared.try_lock().ok()) {
             // one without requests is enough
             let mut spare = false;
             shared.connections.retain(|known| {

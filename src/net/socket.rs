@@ -1,9 +1,10 @@
 //! A connected socket, of TCP or of this machine alone (Unix), as one type to read from and write to.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -19,6 +20,14 @@ const JOINED: usize = 2048;
 pub struct Socket {
     kind: Kind,
     worker: Option<worker::Id>,
+    /// It has just been moved: the runtime does not know yet what has come, and what there is room for.
+    moved: Moved,
+}
+
+#[derive(Debug, Default)]
+struct Moved {
+    reads: bool,
+    writes: bool,
 }
 
 #[derive(Debug)]
@@ -51,12 +60,16 @@ impl Unregistered {
 impl Socket {
     /// A TCP socket, which this runtime knows.
     pub fn tcp(stream: TcpStream) -> Self {
-        Self { kind: Kind::Tcp(stream), worker: worker::current() }
+        Self::new(Kind::Tcp(stream))
     }
 
     /// A Unix socket, which this runtime knows.
     pub fn unix(stream: UnixStream) -> Self {
-        Self { kind: Kind::Unix(stream), worker: worker::current() }
+        Self::new(Kind::Unix(stream))
+    }
+
+    fn new(kind: Kind) -> Self {
+        Self { kind, worker: worker::current(), moved: Moved::default() }
     }
 
     /// Whether the other end is on this machine, whatever its address.
@@ -72,13 +85,10 @@ impl Socket {
         }
     }
 
-    /// The socket, where it is wanted.
-    fn here(&mut self) -> io::Result<&mut Kind> {
+    /// Moves it to where it is wanted, if it is not there.
+    fn here(&mut self) -> io::Result<()> {
         let worker = worker::current();
-        if worker.is_some() && worker != self.worker {
-            self.move_to(worker)?;
-        }
-        Ok(&mut self.kind)
+        if worker.is_some() && worker != self.worker { self.move_to(worker) } else { Ok(()) }
     }
 
     #[cold]
@@ -89,14 +99,32 @@ impl Socket {
             Kind::Lost => Kind::Lost,
         };
         self.worker = worker;
+        self.moved = Moved { reads: true, writes: true };
         Ok(())
+    }
+
+    /// What the system says to the first reading or writing after a move: whether the other end has closed it, above all,
+    /// before anything is sent. `None`: the runtime will tell when it is possible.
+    #[cold]
+    fn ask_system<T>(&self, ask: impl FnOnce(&socket2::Socket) -> io::Result<T>) -> Option<io::Result<T>> {
+        let socket = match &self.kind {
+            Kind::Tcp(stream) => SockRef::from(stream),
+            Kind::Unix(stream) => SockRef::from(stream),
+            Kind::Lost => return None,
+        };
+        match ask(&socket) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                None
+            }
+            said => Some(said),
+        }
     }
 }
 
 /// Passes a call on to whichever socket it is.
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut().here()? {
+        match &mut $self.get_mut().kind {
             Kind::Tcp(stream) => {
                 let $stream = Pin::new(stream);
                 $call
@@ -112,21 +140,38 @@ macro_rules! either {
 
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.here()?;
+        if std::mem::take(&mut self.moved.reads)
+            && let Some(read) = self.ask_system(|mut socket| socket.read(buffer.initialize_unfilled()))
+        {
+            buffer.advance(read?);
+            return Poll::Ready(Ok(()));
+        }
         either!(self, stream => stream.poll_read(context, buffer))
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.here()?;
+        if std::mem::take(&mut self.moved.writes)
+            && let Some(written) = self.ask_system(|mut socket| socket.write(bytes))
+        {
+            return Poll::Ready(written);
+        }
         either!(self, stream => stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -136,6 +181,7 @@ impl AsyncWrite for Socket {
         } else if length <= JOINED {
             self.poll_write(context, join(slices, &mut [0; JOINED]))
         } else {
+            self.here()?;
             either!(self, stream => stream.poll_write_vectored(context, slices))
         }
     }

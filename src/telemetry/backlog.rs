@@ -1,4 +1,4 @@
-//! A bounded queue from requests to a thread that is in no hurry: pushing never waits, takes no lock, and rarely wakes.
+//! A bounded queue from requests to a thread that is in no hurry: pushing takes no lock, never waits for the reader, and rarely wakes it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};

@@ -109,6 +109,11 @@ impl Breaker {
         })
     }
 
+    /// Whether there is such a bound.
+    pub fn bounds(&self, bound: Bound) -> bool {
+        self.cells[bound as usize].most.is_some()
+    }
+
     /// Counts one more, or fails with `breaker_open`. What is not bounded is not counted.
     pub fn enter(self: &Arc<Self>, bound: Bound) -> Result<Option<Counted>, Failure> {
         self.enter_after(bound, || false)

@@ -233,7 +233,7 @@ async fn answers_that_are_not_taken_stall_no_other_on_a_shared_upstream_connecti
         "/large" => Answer::status(200).zeros(1 << 30),
         _ => Answer::ok(),
     };
-    let stage = Stage::and(script, HTTP2_UPSTREAM).await;
+    let stage = Stage::and(script, &format!("workers = 1\n{HTTP2_UPSTREAM}")).await;
     let mut held = Vec::new();
     for _ in 0..40 {
         let mut client = stage.client().await;

@@ -121,8 +121,9 @@ impl Far {
         if let Some(gate) = names {
             dns.hold(gate);
         }
+        // those who ask at once share a connection of HTTP/2 if they are with one worker
         let text = format!(
-            "{}[upstreams.shop]\nprotocol = '{protocol}'\nendpoints = ['https://shop.internal:{}']\n\
+            "workers = 1\n{}[upstreams.shop]\nprotocol = '{protocol}'\nendpoints = ['https://shop.internal:{}']\n\
              tls = {{ ca_file = 'ca.pem' }}\n{more}{}",
             dns.toml("60s"),
             link.address.port(),

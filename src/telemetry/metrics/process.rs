@@ -6,7 +6,6 @@
 use std::fs;
 
 use rlimit::Resource;
-use tokio::runtime::Handle;
 
 use super::family::{self, Family};
 use super::page::Page;
@@ -18,9 +17,6 @@ pub(super) fn render(page: &mut Page, workers: Option<&Workers>) {
     let (stat, status, system) = (read("/proc/self/stat"), read("/proc/self/status"), read("/proc/stat"));
     let open_files = fs::read_dir("/proc/self/fd").ok().map(|files| files.count().to_string());
     let started = start_ticks(&stat).zip(number(&system, "btime")).map(|(ticks, boot)| ticks + boot * HERTZ);
-
-    let elsewhere = workers.map_or(0, Workers::alive_tasks);
-    let tasks = Handle::try_current().map(|runtime| runtime.metrics().num_alive_tasks() + elsewhere);
 
     let mut add = |family: Family, value: Option<String>| {
         let Some(value) = value else { return };
@@ -35,7 +31,7 @@ pub(super) fn render(page: &mut Page, workers: Option<&Workers>) {
     add(family::PROCESS_VIRTUAL_MAX, limit(Resource::AS));
     add(family::PROCESS_FILES, open_files);
     add(family::PROCESS_FILES_MAX, limit(Resource::NOFILE));
-    add(family::RUNTIME_TASKS, tasks.ok().map(|count| count.to_string()));
+    add(family::RUNTIME_TASKS, workers.map(|workers| workers.alive_tasks().to_string()));
 
     let connections = family::WORKER_CONNECTIONS;
     page.family(connections.name, connections.kind, connections.help);
