@@ -357,8 +357,10 @@ async fn requests_spans_and_log_lines_add_up_whatever_became_of_them() {
     within("all clients", clients.join_all()).await;
     let log = stage.gateway.log(80).await;
     assert_eq!(log.len(), 80);
-    let attempts: u64 = log.iter().map(|line| line["attempts"].as_u64().unwrap()).sum();
-    assert_eq!(attempts, 70, "all but the refused paths");
+    // what was reset on a kept connection was tried once more
+    let attempts: Vec<u64> = log.iter().map(|line| line["attempts"].as_u64().unwrap()).collect();
+    assert_eq!(attempts.iter().filter(|attempts| **attempts > 0).count(), 70, "all but the refused paths");
+    let attempts: u64 = attempts.iter().sum();
     let spans = usize::try_from(80 + attempts).unwrap();
     assert_eq!(stage.collector.wait_for_spans(spans).await.len(), spans);
     let metrics = stage
@@ -372,7 +374,7 @@ async fn requests_spans_and_log_lines_add_up_whatever_became_of_them() {
     }
     assert_eq!(metrics.count("tracegate_access_records_total", &[("outcome", "written")]), 80);
     assert_eq!(metrics.count("tracegate_access_records_total", &[]), 80, "none was dropped");
-    assert_eq!(metrics.count("http_client_request_duration_seconds_count", &[]), 70);
+    assert_eq!(metrics.count("http_client_request_duration_seconds_count", &[]), attempts);
     for name in
         ["http_server_active_requests", "http_client_active_requests", "tracegate_endpoint_active_requests"]
     {
