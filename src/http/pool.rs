@@ -46,6 +46,9 @@ const HTTP2_STREAMS: u32 = 64;
 const HTTP2_PING: Duration = Duration::from_secs(5);
 const HTTP2_PONG: Duration = Duration::from_secs(5);
 
+/// How long a kept connection is waited for whose last request is still being sent.
+const READY_WITHIN: Duration = Duration::from_millis(10);
+
 /// The pool of one endpoint.
 #[derive(Debug)]
 pub struct Pool {
@@ -171,8 +174,8 @@ struct SharedConnection {
 #[derive(Debug, Clone)]
 struct Http2 {
     sender: http2::SendRequest<RequestBody>,
-    /// Counts the uses.
-    uses: Arc<()>,
+    /// Counts the uses, and with the last of them the breaker counts one connection less.
+    uses: Arc<Option<Counted>>,
     /// How many requests the endpoint takes at once.
     most: Arc<AtomicUsize>,
 }
@@ -258,7 +261,12 @@ impl Pool {
         *way = ConnectionFacts::default();
         let place = self.place(way).await?;
         let (sender, facts) = match self.protocol {
-            Protocol::Http1 => match if fresh { None } else { self.kept().await } {
+            // one that is kept gives way: the places are for those that are kept, too
+            Protocol::Http1 if fresh => {
+                self.close_one();
+                (self.dial_http1(way).await?, *way)
+            }
+            Protocol::Http1 => match self.kept().await {
                 Some(kept) => kept,
                 None => (self.dial_http1(way).await?, *way),
             },
@@ -321,10 +329,11 @@ impl Pool {
         }
     }
 
-    /// A kept connection that can be used at once, else the last one given back once it can be.
+    /// A kept connection that can be used at once, else the last one given back, if it can be soon: what an endpoint has
+    /// answered early and does not read on may never be sent.
     async fn kept(&self) -> Option<(Sender, ConnectionFacts)> {
         while let Some(mut kept) = self.take() {
-            if kept.connection.ready().await.is_ok() {
+            if let Ok(Ok(())) = tokio::time::timeout(READY_WITHIN, kept.connection.ready()).await {
                 return Some(kept.reused());
             }
         }
@@ -367,15 +376,24 @@ impl Pool {
 
     fn close_unused(&self) -> bool {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-        all.iter().flat_map(|all| all.iter()).any(|pool| {
-            pool.all_idle().any(|mut idle| {
-                !idle.is_empty() && {
-                    // the one that has been unused for longest, as far as the order tells
-                    drop(idle.swap_remove(0));
-                    true
-                }
+        all.iter().flat_map(|all| all.iter()).any(|pool| pool.close_one())
+    }
+
+    /// Closes one that nobody uses; whether there was one.
+    fn close_one(&self) -> bool {
+        let http1 = self.all_idle().any(|mut idle| {
+            !idle.is_empty() && {
+                // the one that has been unused for longest, as far as the order tells
+                drop(idle.swap_remove(0));
+                true
+            }
+        });
+        let mut shared = self.shared.all().filter_map(|shared| shared.try_lock().ok());
+        http1
+            || shared.any(|mut shared| {
+                let unused = shared.connections.iter().position(|known| known.stream.requests() == 0);
+                unused.map(|unused| shared.connections.swap_remove(unused)).is_some()
             })
-        })
     }
 
     /// What is kept, this worker's first; one lock at a time.
@@ -463,8 +481,8 @@ impl Pool {
             end
         });
         // for as long as the pool or an exchange holds a sender
-        tokio::spawn(self.driven(driven, counted));
-        Ok(Http2 { sender, uses: Arc::default(), most })
+        tokio::spawn(self.driven(driven, None));
+        Ok(Http2 { sender, uses: Arc::new(counted), most })
     }
 
     /// A connection on its way, counted until it is over.

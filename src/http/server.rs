@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -81,9 +82,11 @@ impl Server {
         let operation = record::open(&self.recorder, &self.settings, peer, client, &mut head, fields);
         let handle = operation.handle().clone();
         let pace = self.settings.timeouts.body;
+        let has_body = !incoming.is_end_stream();
         let body = RequestBody::new(incoming, handle.clone(), pace, activity.connection());
         let mut manner = Manner::of(&head.headers, fields);
         let closes = head.version != Version::HTTP_2;
+        let with_body = (closes && has_body).then(|| Arc::clone(activity.connection()));
         let retires = closes && self.retires();
         let connection = retires.then(|| Arc::clone(activity.connection()));
         let work = caught(|| {
@@ -103,6 +106,10 @@ impl Server {
         let drain = drain.clone();
         Exchanging::new(operation, activity, async move {
             let mut answer = rescue(&handle, &manner, work).await;
+            if with_body.is_some_and(|connection| connection.has_unread()) {
+                // nobody wants the rest any more: the library finds out what that means for the connection, and says so
+                tokio::task::yield_now().await;
+            }
             if closes
                 && (drain.is_leaving()
                     || connection.is_some_and(|connection| connection.is_retiring())

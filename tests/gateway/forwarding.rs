@@ -5,6 +5,7 @@ use http::{HeaderMap, Method};
 use crate::support::body::{self, Body};
 use crate::support::client::{get, request};
 use crate::support::gateway::all_to;
+use crate::support::link::Refusing;
 use crate::support::{Answer, Client, Gate, Gateway, Origin, Raw, Reply, Stage, within};
 
 const HTTP2_UPSTREAM: &str = "[upstreams.shop]\nprotocol = 'h2'\n";
@@ -482,4 +483,20 @@ async fn many_clients_at_once_all_get_their_own_answers() {
     within("all clients", clients.join_all()).await;
     let spans = stage.collector.wait_for_spans(2 * 32 * 16).await;
     assert_eq!(spans.len(), 2 * 32 * 16, "one SERVER and one CLIENT span each");
+}
+
+#[tokio::test]
+async fn an_answer_of_our_own_tells_whether_the_connection_goes_on_behind_a_body_that_nobody_read() {
+    let gateway = Gateway::start(&[&all_to(Refusing::start().address)]).await;
+    for (sent, announced) in [(10, 10), (1000, 60_000)] {
+        let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {announced}\r\n\r\n");
+        let mut raw = Raw::sending(gateway.address(), head + &"x".repeat(sent)).await;
+        let reply = raw.reply().await;
+        let whole = sent == announced;
+        assert_eq!((reply.status, reply.header("connection")), (502, (!whole).then_some("close")), "{sent}");
+        if whole {
+            raw.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert_eq!(raw.reply().await.status, 502);
+        }
+    }
 }

@@ -412,10 +412,12 @@ async fn each_bound_of_a_breaker_refuses_at_once_and_says_its_name() {
 
 #[tokio::test]
 async fn an_unused_connection_gives_way_before_a_breaker_refuses() {
-    let (a, b) = (named("a").await, named("b").await);
-    let text = "[upstreams.shop]\nbreaker = { connections = 1 }\n";
-    let gateway = gateway(&[a.address, b.address], text).await;
-    assert_eq!(spread(&gateway, 10).await, [("a".into(), 5), ("b".into(), 5)].into());
+    for protocol in ["http/1.1", "h2"] {
+        let (a, b) = (named("a").await, named("b").await);
+        let text = format!("[upstreams.shop]\nprotocol = '{protocol}'\nbreaker = {{ connections = 1 }}\n");
+        let gateway = gateway(&[a.address, b.address], &text).await;
+        assert_eq!(spread(&gateway, 10).await, [("a".into(), 5), ("b".into(), 5)].into(), "{protocol}");
+    }
 }
 
 #[tokio::test]
