@@ -433,8 +433,17 @@ async fn reload_under_load(reloads: usize, clients: usize) {
         answers += answered.expect("every answer is 200");
     }
     assert!(answers > reloads as u64, "there was load: {answers}");
-    let metrics = Metrics::parse(get_admin(process.admin, "/metrics").await.text());
-    assert_eq!(metrics.count("tracegate_reloads_total", &[("outcome", "applied")]), reloads as u64);
+    // it is counted a moment after it is in force
+    let all_counted = async {
+        loop {
+            let metrics = Metrics::parse(get_admin(process.admin, "/metrics").await.text());
+            if metrics.count("tracegate_reloads_total", &[("outcome", "applied")]) >= reloads as u64 {
+                return metrics;
+            }
+        }
+    };
+    let metrics = within("every reload to be counted", all_counted).await;
+    assert_eq!(metrics.count("tracegate_reloads_total", &[]), reloads as u64);
     for failed in ["4xx", "5xx", "none"] {
         let labels = [("tracegate_route", "all"), ("status_class", failed)];
         assert_eq!(metrics.count("tracegate_requests_total", &labels), 0, "{failed}");
