@@ -150,7 +150,7 @@
 //!   names. (Diagnostics at debug level quote the libraries' errors.)
 //! - The traffic's protocol libraries in the records of `telemetry` (its receivers are clients of their own),
 //!   sockets in `http::path` or `http::routes`, exchanges in `upstream`.
-//! - A queue, wait or count without a bound; global state; unsafe code.
+//! - A queue, wait or count without a bound; global state, but for which `worker` a thread is; unsafe code.
 //!
 //! Later protocols are siblings of `http`: they implement `listener::Protocol` and start operations of their own.
 

@@ -1,5 +1,5 @@
 //! The threads that serve connections. Each has a runtime of its own, and a connection stays with the one it was given
-//! to: workers that take tasks off each other's hands also take them off each other's caches, at 70 ns a line of it.
+//! to: workers that take tasks off each other's hands also take them off each other's caches.
 //!
 //! What is needed for nearly every request and may not be shared is kept [`PerWorker`].
 
